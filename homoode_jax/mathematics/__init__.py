@@ -1,0 +1,1 @@
+"""Mathematics floor: pure functions on pytrees; no Flax, no Optax, no files."""

@@ -1,0 +1,209 @@
+"""`integrate`: a learned field F solved as an ordinary differential equation.
+
+dz/dt = F(z, t; x, theta),  z(t0) = z0        (HomoODE, arXiv 2310.09583, eq. 8)
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import diffrax
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, PyTree
+
+from homoode_jax.mathematics.ode import Stepping
+from homoode_jax.mathematics.problem import as_arrays, batch_size, check_function, check_option
+from homoode_jax.mathematics.routes import ADJOINTS, Inputs, Plan, run, solve
+from homoode_jax.mathematics.solution import Solution, Stats
+from homoode_jax.mathematics.stepping import make_controller, make_solver
+
+Field = Callable[[PyTree, Float[Array, ""], PyTree[Array], PyTree], PyTree[Array]]
+BATCHINGS = ("joint", "per_example")
+
+
+def integrate(
+    field: Field,
+    params: PyTree,
+    z0: PyTree[Array],
+    x: PyTree,
+    *,
+    t0: float | Float[Array, ""] = 0.0,
+    t1: float | Float[Array, ""] = 1.0,
+    solver: str | diffrax.AbstractSolver = "dopri5",
+    controller: str | diffrax.AbstractStepSizeController = "pid",
+    rtol: float | Float[Array, ""] | None = None,
+    atol: float | Float[Array, ""] | None = None,
+    dt0: float | Float[Array, ""] | None = None,
+    max_steps: int = 256,
+    save_at: Float[Array, " times"] | None = None,
+    adjoint: str | diffrax.AbstractAdjoint = "checkpointed",
+    batching: str = "joint",
+    backward_probe: float | Float[Array, "*batch"] = 0.0,
+    mask: Bool[Array, " batch"] | None = None,
+) -> Solution:
+    """Integrates dz/dt = field(params, t, z, x) from z(t0) = z0 to t1.
+
+    Works under `jit`, `vmap` and reverse-mode differentiation with respect to `params`, `z0`
+    and `x`. Step sizes are held fixed in every gradient.
+
+    Args:
+        field: `field(params, t, z, x) -> dz/dt`, with the structure, shapes and dtypes of `z`.
+            It is always called with a batch axis (of size 1 in per-example mode); `t` is a `()`
+            array in z's real dtype. It must not close over traced arrays.
+        params: any pytree, shared by the batch.
+        z0: initial state, a pytree of float or complex arrays `[batch, ...]`.
+        x: condition, a pytree of arrays `[batch, ...]` or None. Integer, bool and key leaves
+            have no gradient.
+        t0: start of integration; may be traced, has no gradient.
+        t1: end of integration, likewise; may lie before `t0`.
+        solver: one of euler, heun, midpoint, ralston, bosh3, tsit5, dopri5, dopri8, or a
+            Diffrax solver.
+        controller: "pid" (adaptive), "constant" (steps of `dt0`), or a Diffrax controller.
+        rtol: relative tolerance of "pid", 1e-3 if None; may be traced, has no gradient.
+        atol: absolute tolerance of "pid", likewise.
+        dt0: first step, negative if t1 < t0; None selects it (Hairer, Nørsett & Wanner, II.4).
+        max_steps: the most steps to try, accepted and rejected together.
+        save_at: times between `t0` and `t1`, in the order of integration, at which to keep z.
+        adjoint: "checkpointed" (recursive checkpoints; the default), "direct" (backpropagation
+            through all `max_steps`), "backsolve" (continuous adjoint: constant memory, accurate
+            to the tolerance only, no gradient through `zs`), or a Diffrax adjoint.
+        batching: "joint" (one step size; the error norm is over the batch) or "per_example"
+            (each example has its own steps and its own outcome).
+        backward_probe: its cotangent is the number of vector-Jacobian products of the field in
+            the backward pass: a scalar, or `[batch]` in per-example mode (a scalar then gets
+            the sum). Negative where the backward solve of "backsolve" failed.
+        mask: bool `[batch]`, False for rows that are padding: they stand still and count in no
+            error norm and no outcome.
+
+    Returns:
+        A `Solution`. Failed solves hold their last finite state and contribute exactly zero to
+        every gradient. Low-precision states are integrated in float32.
+
+    Raises:
+        ValueError: if an argument is not as above; the message names it.
+
+    Example:
+        >>> import jax.numpy as jnp, homoode_jax
+        >>> decay = lambda k, t, z, x: -k * z
+        >>> solution = homoode_jax.integrate(decay, 2.0, jnp.ones((1, 1)), None)
+        >>> print(f"{solution.z[0, 0]:.3f} {solution.stats.nfe}")
+        0.135 20
+    """
+    params, z0, x = as_arrays((params, z0, x))
+    batch = batch_size(z0, x)
+    per_example = _check_batching(batching)
+    _check_field(field, params, z0, x, per_example)
+    wide = jax.tree.map(_widen, z0)
+    dtype = _real_dtype(wide)
+    stepping = _stepping(dtype, t0, t1, dt0, rtol, atol, solver, controller, max_steps)
+    plan = Plan(
+        _in_precision_of(z0, field), stepping, _check_save_at(save_at, t0, t1, dtype),
+        _check_mask(mask, batch), _check_adjoint(adjoint), per_example,
+    )  # fmt: skip
+    inputs = Inputs(params, wide, x, _check_probe(backward_probe, plan, batch, dtype))
+    # Forward-mode differentiation cannot pass through the guard, a custom vjp.
+    raw = (run if isinstance(adjoint, diffrax.ForwardMode) else solve)(inputs, plan)
+    z, zs = _narrow(raw.z, z0), None if raw.zs is None else _narrow(raw.zs, z0)
+    return Solution(z, plan.ts, zs, raw.result, Stats(raw.nfe, raw.num_steps, raw.num_rejected))
+
+
+def _stepping(dtype, t0, t1, dt0, rtol, atol, solver, controller, max_steps) -> Stepping:
+    if not isinstance(max_steps, int) or max_steps < 1:
+        raise ValueError(f"max_steps must be a positive integer, got {max_steps!r}.")
+    for name, tol in (("rtol", rtol), ("atol", atol)):
+        if _is_concrete(tol) and not float(tol) >= 0:
+            raise ValueError(f"{name} must be a non-negative number, got {tol!r}.")
+    if _is_concrete(dt0, t0, t1) and not float(dt0) * (float(t1) - float(t0)) > 0:
+        raise ValueError(f"dt0={dt0!r} must point from t0={t0!r} to t1={t1!r} and not be zero.")
+    solver = make_solver(solver)
+    make_controller(controller, solver, rtol, atol, dt0, norm=None)  # raises on a bad choice
+    numbers = (
+        None if number is None else lax.stop_gradient(jnp.asarray(number, dtype))
+        for number in (t0, t1, dt0, rtol, atol)
+    )
+    return Stepping(*numbers, solver, controller, max_steps)  # pyright: ignore
+
+
+def _check_batching(batching: str) -> bool:
+    check_option("batching", batching, BATCHINGS)
+    return batching == "per_example"
+
+
+def _check_adjoint(adjoint: Any) -> str | diffrax.AbstractAdjoint:
+    routes = ", ".join(map(repr, ADJOINTS))
+    if adjoint == "implicit" or isinstance(adjoint, diffrax.ImplicitAdjoint):
+        raise ValueError(
+            "an implicit adjoint needs an equilibrium, F(z(t1)) = 0, and a learned field has "
+            f"none at t1: the gradient would be wrong. integrate takes adjoint={routes}."
+        )
+    if isinstance(adjoint, diffrax.AbstractAdjoint):
+        return adjoint
+    check_option("adjoint", adjoint, ADJOINTS)
+    return adjoint
+
+
+def _check_field(field: Field, params: PyTree, z0: PyTree, x: PyTree, per_example: bool) -> None:
+    """Traces the field once on the batch that it will see."""
+    rows = 1 if per_example else None
+    like = jax.eval_shape(lambda tree: jax.tree.map(lambda a: a[:rows], tree), (z0, x))
+    t = jax.ShapeDtypeStruct((), _real_dtype(z0))
+    check_function("field", field, (params, t, *like), like[0])
+
+
+def _check_save_at(save_at, t0, t1, dtype) -> Float[Array, " times"] | None:
+    if save_at is None:
+        return None
+    ts = jnp.asarray(save_at, dtype)
+    if ts.ndim != 1 or not len(ts):
+        raise ValueError(f"save_at must be a one-dimensional array of times, got {list(ts.shape)}.")
+    if _is_concrete(ts, t0, t1):
+        a, b = float(t0), float(t1)
+        inside = (ts >= min(a, b)) & (ts <= max(a, b))
+        if not jnp.all(inside) or jnp.any((jnp.diff(ts) if a <= b else -jnp.diff(ts)) < 0):
+            raise ValueError(f"save_at must run from t0={a} to t1={b} in order, got {save_at!r}.")
+    return ts
+
+
+def _check_mask(mask: Any, batch: int) -> Bool[Array, " batch"] | None:
+    if mask is None:
+        return None
+    mask = jnp.asarray(mask)
+    if mask.dtype != bool or mask.shape != (batch,):
+        raise ValueError(f"mask must be bool[{batch}], got {mask.dtype}{list(mask.shape)}.")
+    return mask
+
+
+def _check_probe(probe: Any, plan: Plan, batch: int, dtype) -> Float[Array, "*batch"]:
+    probe = jnp.asarray(probe, dtype)
+    if probe.shape != () and not (plan.per_example and probe.shape == (batch,)):
+        raise ValueError(
+            f"backward_probe must be a scalar (or [{batch}] with batching='per_example'), "
+            f"got shape {list(probe.shape)}."
+        )
+    return probe
+
+
+def _in_precision_of(z0: PyTree[Array], field: Field) -> Field:
+    """Calls the field in z0's dtypes; states are kept in float32 or better between calls."""
+
+    def evaluate(params, t, z, x):
+        return jax.tree.map(_widen, field(params, t.astype(_real_dtype(z0)), _narrow(z, z0), x))
+
+    return evaluate
+
+
+def _widen(leaf: Array) -> Array:
+    return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
+
+
+def _narrow(tree: PyTree[Array], like: PyTree[Array]) -> PyTree[Array]:
+    return jax.tree.map(lambda leaf, a: leaf.astype(a.dtype), tree, like)
+
+
+def _real_dtype(tree: PyTree[Array]):
+    return jnp.finfo(jnp.result_type(*jax.tree.leaves(tree))).dtype
+
+
+def _is_concrete(*numbers: Any) -> bool:
+    return not any(n is None or isinstance(n, jax.core.Tracer) for n in numbers)

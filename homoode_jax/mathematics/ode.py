@@ -1,0 +1,130 @@
+"""One initial value problem, solved by Diffrax: dz/dt = rhs(t, z, args), z(t0) = z0.
+
+The only place that calls `diffrax.diffeqsolve`. Knows nothing of parameters, batches or
+gradients beyond the Diffrax adjoint that it is handed.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PyTree
+
+from homoode_jax.mathematics.solution import Result
+from homoode_jax.mathematics.stepping import (
+    count_nfe,
+    first_step,
+    make_controller,
+    reuses_last_stage,
+    selects_first_step,
+)
+
+
+class Stepping(eqx.Module):
+    """How to step from t0 to t1; dynamic in its numbers, static in its methods."""
+
+    t0: Float[Array, ""]
+    t1: Float[Array, ""]
+    dt0: Float[Array, ""] | None
+    rtol: Float[Array, ""] | None
+    atol: Float[Array, ""] | None
+    solver: diffrax.AbstractSolver
+    controller: str | diffrax.AbstractStepSizeController
+    max_steps: int = eqx.field(static=True)
+
+
+class Raw(NamedTuple):
+    """Outcome of one solve, before it becomes a `Solution`."""
+
+    z: PyTree[Array]
+    zs: PyTree[Array] | None
+    result: Int[Array, ""]
+    nfe: Int[Array, ""]
+    num_steps: Int[Array, ""]
+    num_rejected: Int[Array, ""]
+
+
+def reverse(stepping: Stepping) -> Stepping:
+    """The same steps, from t1 to t0."""
+    controller, dt0 = stepping.controller, stepping.dt0
+    if isinstance(controller, diffrax.StepTo):
+        controller = diffrax.StepTo(controller.ts[::-1])
+    return Stepping(
+        stepping.t1, stepping.t0, None if dt0 is None else -dt0, stepping.rtol, stepping.atol,
+        stepping.solver, controller, stepping.max_steps,
+    )  # fmt: skip
+
+
+def solve_ode(
+    rhs: Callable, stepping: Stepping, z0: PyTree[Array], args: PyTree, norm: Callable,
+    ts: Float[Array, " times"] | None = None, adjoint: diffrax.AbstractAdjoint | None = None,
+) -> Raw:  # fmt: skip
+    """Solves dz/dt = rhs(t, z, args); stops at the first non-finite step."""
+    solver, t0, t1 = stepping.solver, stepping.t0, stepping.t1
+    term = diffrax.ODETerm(rhs)  # pyright: ignore
+    controller = make_controller(
+        stepping.controller, solver, stepping.rtol, stepping.atol, stepping.dt0, norm
+    )
+    selected = selects_first_step(controller, stepping.dt0)
+    f0 = rhs(t0, z0, args) if selected or reuses_last_stage(solver) else None
+    dt0 = stepping.dt0
+    if selected:
+        inner, order = controller.inner, solver.error_order(term)
+        tols = inner.rtol, inner.atol, inner.norm  # pyright: ignore
+        dt0 = first_step(lambda t, z: rhs(t, z, args), t0, t1, z0, f0, order, *tols)
+    solution = diffrax.diffeqsolve(
+        term, solver, t0, t1, dt0, z0, args,
+        saveat=_save_at(ts), stepsize_controller=controller, max_steps=stepping.max_steps,
+        adjoint=adjoint or diffrax.RecursiveCheckpointAdjoint(), throw=False,
+        solver_state=_solver_state(solver, adjoint, f0),
+    )  # fmt: skip
+    return _raw(solution, ts, solver, selected)
+
+
+def _solver_state(solver, adjoint, f0: PyTree | None):
+    """Hands f(z0) to a pair that reuses its last stage, so that no evaluation is repeated.
+
+    Without it Diffrax evaluates f(z0) again after every rejected first step.
+    """
+    if not reuses_last_stage(solver) or isinstance(adjoint, diffrax.BacksolveAdjoint):
+        return None
+    return jnp.array(False), f0
+
+
+def _save_at(ts: Float[Array, " times"] | None) -> diffrax.SaveAt:
+    end = diffrax.SubSaveAt(t1=True)
+    return diffrax.SaveAt(subs=[end] if ts is None else [end, diffrax.SubSaveAt(ts=ts)])
+
+
+def _raw(solution: diffrax.Solution, ts, solver, selected: bool) -> Raw:
+    ys, saved = solution.ys, solution.ts
+    assert ys is not None and saved is not None
+    z = jax.tree.map(lambda leaf: leaf[0], ys[0])
+    zs = None if ts is None else jax.tree.map(lambda *a: _reached(saved[1], *a), ys[1], z)
+    steps, rejected = (
+        jnp.asarray(solution.stats[name], jnp.int32) for name in ("num_steps", "num_rejected_steps")
+    )
+    nfe = count_nfe(solver, steps, selected)
+    return Raw(z, zs, _code(solution.result), nfe, steps, rejected)
+
+
+def _reached(saved: Array, zs: Array, z: Array) -> Array:
+    """Saved states; the last state where the solve ended before the time asked for."""
+    reached = jnp.isfinite(saved).reshape((-1,) + (1,) * z.ndim)
+    return jnp.where(reached, zs, z)
+
+
+def _code(result: diffrax.RESULTS) -> Int[Array, ""]:
+    """Translates Diffrax's outcome; `FiniteController` speaks through `internal_error`."""
+    known = {
+        Result.ok: diffrax.RESULTS.successful,
+        Result.max_steps: diffrax.RESULTS.max_steps_reached,
+        Result.nonfinite: diffrax.RESULTS.internal_error,
+    }
+    code = jnp.asarray(Result.stagnated.value, jnp.int32)
+    for ours, theirs in known.items():
+        code = jnp.where(result == theirs, jnp.asarray(ours.value, jnp.int32), code)
+    return code

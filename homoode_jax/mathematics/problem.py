@@ -1,0 +1,88 @@
+"""Checks of a problem before it is solved: structure, batch axes, closures, options.
+
+Every check runs at trace time and raises a `ValueError` that names the argument, what it got,
+and what would be right.
+"""
+
+import difflib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import keystr, tree_leaves_with_path
+from jaxtyping import PyTree
+
+
+def as_arrays(tree: PyTree) -> PyTree:
+    """Turns NumPy arrays and Python floats among the leaves into JAX arrays."""
+
+    def convert(leaf: Any) -> Any:
+        return jnp.asarray(leaf) if isinstance(leaf, np.ndarray | np.generic | float) else leaf
+
+    return jax.tree.map(convert, tree)
+
+
+def check_option(name: str, got: Any, options: Iterable[str]) -> None:
+    """Raises if `got` is not one of `options`, naming the nearest one."""
+    options = list(options)
+    if got in options:
+        return
+    near = difflib.get_close_matches(str(got), options, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"{name}={got!r} is not one of {', '.join(map(repr, options))}.{hint}")
+
+
+def batch_size(z0: PyTree, x: PyTree) -> int:
+    """Returns the common leading axis of all leaves of `z0` and `x`, or raises."""
+    leaves = [("z0" + keystr(path), leaf) for path, leaf in tree_leaves_with_path(z0)]
+    if not leaves:
+        raise ValueError("z0 has no array leaves; it must hold at least one state array.")
+    for name, leaf in leaves:
+        if not eqx.is_inexact_array(leaf):
+            raise ValueError(f"{name} must be a real or complex array, got {_describe(leaf)}.")
+    leaves += [("x" + keystr(path), leaf) for path, leaf in tree_leaves_with_path(x)]
+    first, size = leaves[0][0], None
+    for name, leaf in leaves:
+        if not eqx.is_array(leaf) or leaf.ndim == 0:
+            raise ValueError(
+                f"{name} must be an array with a leading batch axis, got {_describe(leaf)}."
+            )
+        size = leaf.shape[0] if size is None else size
+        if leaf.shape[0] != size:
+            raise ValueError(
+                f"{name} has batch size {leaf.shape[0]} but {first} has {size}; "
+                "every leaf of z0 and x needs the same leading batch axis."
+            )
+    assert size is not None
+    if size == 0:
+        raise ValueError("z0 has batch size 0; a solve needs at least one example.")
+    return size
+
+
+def check_function(kind: str, function: Callable, args: tuple, z: PyTree) -> None:
+    """Traces `function(*args)` once; raises on a traced closure or a result unlike `z`."""
+    jaxpr, out_dynamic, out_static = eqx.filter_make_jaxpr(function)(*args)
+    if any(isinstance(const, jax.core.Tracer) for const in jaxpr.consts):
+        raise ValueError(
+            f"the {kind} closes over a traced array; gradients with respect to it would be "
+            "wrong. Pass everything that is traced (parameters, inputs) through `params` or `x`."
+        )
+    out = eqx.combine(out_dynamic, out_static)
+    got, want = jax.tree.structure(out), jax.tree.structure(z)
+    if got != want:
+        raise ValueError(f"the {kind} must return the structure of z0, {want}, got {got}.")
+    for (path, leaf), like in zip(tree_leaves_with_path(out), jax.tree.leaves(z), strict=True):
+        if leaf.shape != like.shape or leaf.dtype != like.dtype:
+            raise ValueError(
+                f"the {kind} must return the shapes and dtypes of z0 (called with a batch axis): "
+                f"leaf{keystr(path)} should be {_describe(like)}, got {_describe(leaf)}."
+            )
+
+
+def _describe(leaf: Any) -> str:
+    if hasattr(leaf, "shape") and hasattr(leaf, "dtype"):
+        return f"{leaf.dtype}{list(leaf.shape)}"
+    return f"{type(leaf).__name__} {leaf!r}"

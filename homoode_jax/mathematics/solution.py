@@ -1,0 +1,61 @@
+"""What a solve returns: the state, how it ended, and what it cost.
+
+Failure is data: a solve that fails returns its last finite state and a code; it never raises
+inside `jit`. Joint solves carry scalars, per-example solves arrays of shape `[batch]`.
+"""
+
+import enum
+from typing import NamedTuple
+
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+
+class Result(enum.IntEnum):
+    """How a solve ended. Compares with the arrays in `Solution.result`."""
+
+    ok = 0
+    max_steps = 1  # the end was not reached in `max_steps` steps
+    nonfinite = 2  # a step produced NaN or infinity
+    fold = 3  # the path turns back in lambda: sigma_min(dH/dz) = 0
+    bifurcation = 4  # rank [dH/dz, dH/dlambda] < n
+    unbounded_path = 5  # the path runs to infinity
+    linear_solve = 6  # an inner linear solve failed
+    stagnated = 7  # no further progress was possible
+
+
+class Stats(NamedTuple):
+    """Cost of a solve.
+
+    Attributes:
+        nfe: evaluations of the function in the forward solve; -1 where they cannot be counted.
+        num_steps: steps tried, accepted and rejected together.
+        num_rejected: steps tried and rejected.
+    """
+
+    nfe: Int[Array, "*batch"]
+    num_steps: Int[Array, "*batch"]
+    num_rejected: Int[Array, "*batch"]
+
+
+class Solution(NamedTuple):
+    """Outcome of a solve.
+
+    Attributes:
+        z: final state, in the structure of `z0`; the last finite state where the solve failed.
+        ts: the times asked for by `save_at`, or None.
+        zs: states at `ts`, with a leading time axis, or None. Times that a failed solve did not
+            reach hold its last finite state.
+        result: codes of `Result`.
+        stats: what it cost.
+    """
+
+    z: PyTree[Array, "Z"]
+    ts: Float[Array, " times"] | None
+    zs: PyTree[Array, "Z"] | None
+    result: Int[Array, "*batch"]
+    stats: Stats
+
+    @property
+    def success(self) -> Bool[Array, "*batch"]:
+        """True where `result` is `Result.ok`."""
+        return self.result == Result.ok

@@ -1,0 +1,207 @@
+"""Steps of an ODE solve: solvers, step-size controllers, error norm, first step, NFE.
+
+The first step follows Hairer, Nørsett & Wanner, *Solving Ordinary Differential Equations I*,
+section II.4, and hands its first evaluation on to the solver.
+"""
+
+from collections.abc import Callable
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from homoode_jax.mathematics.problem import check_option
+
+SOLVERS = {
+    "euler": diffrax.Euler,
+    "heun": diffrax.Heun,
+    "midpoint": diffrax.Midpoint,
+    "ralston": diffrax.Ralston,
+    "bosh3": diffrax.Bosh3,
+    "tsit5": diffrax.Tsit5,
+    "dopri5": diffrax.Dopri5,
+    "dopri8": diffrax.Dopri8,
+}
+CONTROLLERS = ("pid", "constant")
+
+
+def make_solver(solver: str | diffrax.AbstractSolver) -> diffrax.AbstractSolver:
+    """Returns the Diffrax solver behind a name; passes solver objects through."""
+    if isinstance(solver, diffrax.AbstractSolver):
+        return solver
+    check_option("solver", solver, SOLVERS)
+    return SOLVERS[solver]()
+
+
+class Norm(eqx.Module):
+    """Root mean square over all entries of the rows that count, in float32 or better.
+
+    Attributes:
+        mask: bool [batch], the rows that count; None: all of them.
+    """
+
+    mask: Bool[Array, " batch"] | None = None
+
+    def __call__(self, tree: PyTree[Array]) -> Float[Array, ""]:
+        """Returns the norm of a state-like pytree; never differentiated."""
+        leaves = [lax.stop_gradient(leaf) for leaf in jax.tree.leaves(tree)]
+        total = sum(jnp.sum(self._counted(jnp.square(_magnitude(leaf)))) for leaf in leaves)
+        rows = leaves[0].shape[0] if self.mask is None else jnp.sum(self.mask)
+        entries = sum(leaf.size // leaf.shape[0] for leaf in leaves)
+        return jnp.sqrt(jnp.asarray(total) / jnp.maximum(rows * entries, 1))
+
+    def _counted(self, leaf: Array) -> Array:
+        return leaf if self.mask is None else select_rows(self.mask, leaf, jnp.zeros_like(leaf))
+
+
+class FiniteController(diffrax.AbstractAdaptiveStepSizeController):
+    """Stops a solve at its first non-finite step; leaves all else to the controller inside.
+
+    The stop travels as Diffrax's `internal_error`, which nothing else uses here.
+    """
+
+    inner: diffrax.AbstractStepSizeController
+    check_error: bool = eqx.field(static=True)
+
+    @property
+    def rtol(self):  # pyright: ignore
+        """Relative tolerance of the controller inside, for implicit solvers."""
+        return getattr(self.inner, "rtol", None)
+
+    @property
+    def atol(self):  # pyright: ignore
+        """Absolute tolerance of the controller inside, for implicit solvers."""
+        return getattr(self.inner, "atol", None)
+
+    @property
+    def norm(self):  # pyright: ignore
+        """Norm of the controller inside, for implicit solvers."""
+        return getattr(self.inner, "norm", None)
+
+    def wrap(self, direction):
+        """Passes the direction of time on."""
+        return FiniteController(self.inner.wrap(direction), self.check_error)
+
+    def init(self, *args, **kwargs):
+        """Returns the first step of the controller inside."""
+        return self.inner.init(*args, **kwargs)
+
+    def adapt_step_size(self, t0, t1, y0, y1_candidate, args, y_error, error_order, state):  # pyright: ignore
+        """Adapts as the controller inside does, unless the step is not finite."""
+        keep, *rest, result = self.inner.adapt_step_size(
+            t0, t1, y0, y1_candidate, args, y_error, error_order, state
+        )
+        finite = all_finite((y1_candidate, y_error if self.check_error else None))
+        broken = diffrax.RESULTS.where(finite, result, diffrax.RESULTS.internal_error)
+        return keep & finite, *rest, broken
+
+
+def make_controller(controller, solver, rtol, atol, dt0, norm) -> FiniteController:
+    """Returns the step-size controller behind a name, or the one given, made to stop on NaN."""
+    explicit = not isinstance(solver, diffrax.AbstractImplicitSolver)
+    if isinstance(controller, diffrax.AbstractStepSizeController):
+        if rtol is not None or atol is not None:
+            raise ValueError(
+                "rtol and atol belong to controller='pid'; with a controller object "
+                f"({type(controller).__name__}) set them on that object instead."
+            )
+        return FiniteController(controller, explicit)
+    check_option("controller", controller, CONTROLLERS)
+    if controller == "constant":
+        if dt0 is None:
+            raise ValueError("controller='constant' needs dt0, the step size; got dt0=None.")
+        return FiniteController(diffrax.ConstantStepSize(), explicit)
+    if isinstance(solver, diffrax.Euler):
+        raise ValueError(
+            "solver='euler' has no error estimate, so controller='pid' cannot adapt its step; "
+            "use controller='constant' with dt0, or a solver such as 'heun'."
+        )
+    rtol, atol = (lax.stop_gradient(1e-3 if tol is None else tol) for tol in (rtol, atol))
+    return FiniteController(diffrax.PIDController(rtol=rtol, atol=atol, norm=norm), explicit)
+
+
+def selects_first_step(controller: FiniteController, dt0) -> bool:
+    """True where the first step is ours to choose: adaptive steps and no dt0."""
+    return dt0 is None and isinstance(controller.inner, diffrax.PIDController)
+
+
+def first_step(
+    rhs: Callable, t0, t1, z0: PyTree, f0: PyTree, order, rtol, atol, norm: Norm
+) -> Float[Array, ""]:
+    """Returns the signed size of the first step; one evaluation of `rhs` beside `f0`.
+
+    Where `z0` is (nearly) zero its scale says nothing; the probe is then a thousandth of the
+    interval, not Hairer's 1e-6, which would cost HomoODE's z0 = 0 several tiny steps.
+    """
+    span, sign = jnp.abs(t1 - t0), jnp.where(t1 < t0, -1, 1)
+    scale = jax.tree.map(lambda z: atol + rtol * _magnitude(z), z0)
+    d0, d1 = norm(_divide(z0, scale)), norm(_divide(f0, scale))
+    flat = (d0 < 1e-5) | (d1 < 1e-5) | ~jnp.isfinite(d1)
+    probe = jnp.where(flat, 1e-3 * span, jnp.minimum(0.01 * d0 / jnp.where(flat, 1, d1), span))
+    probe = jnp.asarray(probe, span.dtype)
+    z1 = jax.tree.map(lambda z, f: z + (sign * probe).astype(f.dtype) * f, z0, f0)
+    f1 = rhs(t0 + sign * probe, z1)
+    d2 = norm(_divide(jax.tree.map(jnp.subtract, f1, f0), scale)) / probe
+    steepest = jnp.maximum(d1, d2)
+    step = jnp.where(
+        steepest <= 1e-15,
+        jnp.maximum(1e-6 * span, 1e-3 * probe),
+        (0.01 / jnp.maximum(steepest, 1e-15)) ** (1 / order),
+    )
+    step = jnp.where(jnp.isfinite(steepest), step, 1e-3 * probe)
+    step = jnp.minimum(jnp.minimum(100 * probe, step), span)
+    return lax.stop_gradient((sign * step).astype(span.dtype))
+
+
+def count_nfe(solver, num_steps: Int[Array, ""], selected: bool) -> Int[Array, ""]:
+    """Evaluations of a forward solve: first-step selection, then stages; -1 if unknown.
+
+    An explicit pair that reuses its last stage (FSAL) costs 1 + (stages - 1) * steps, any other
+    explicit Runge-Kutta method stages * steps. Selection adds one evaluation to the first and
+    two to the second, which cannot use f(z0) again.
+    """
+    if isinstance(solver, diffrax.Euler):
+        return num_steps
+    if not isinstance(solver, diffrax.AbstractERK):
+        return jnp.full_like(num_steps, -1)
+    stages = solver.tableau.num_stages
+    if reuses_last_stage(solver):
+        return selected + 1 + (stages - 1) * num_steps
+    return 2 * selected + stages * num_steps
+
+
+def count_vjps(solver, num_steps: Int[Array, ""]) -> Int[Array, ""]:
+    """Vector-Jacobian products when a solve is backpropagated; the selection has none."""
+    return count_nfe(solver, num_steps, selected=False)
+
+
+def reuses_last_stage(solver: diffrax.AbstractSolver) -> bool:
+    """True for explicit first-same-as-last pairs."""
+    return isinstance(solver, diffrax.AbstractERK) and bool(solver.tableau.fsal)
+
+
+def all_finite(tree: PyTree) -> Bool[Array, ""]:
+    """True if every entry of every leaf is finite."""
+    flags = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]
+    return jnp.all(jnp.stack(flags)) if flags else jnp.asarray(True)
+
+
+def _magnitude(leaf: Array) -> Array:
+    leaf = jnp.abs(leaf)
+    return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
+
+
+def select_rows(mask: Bool[Array, " batch"], where_true: PyTree, where_false: PyTree) -> PyTree:
+    """Takes each row of every leaf from the first tree where `mask` holds, else the second."""
+
+    def select(a: Array, b: Array) -> Array:
+        return jnp.where(mask.reshape(mask.shape + (1,) * (a.ndim - 1)), a, b)
+
+    return jax.tree.map(select, where_true, where_false)
+
+
+def _divide(tree: PyTree, scale: PyTree) -> PyTree:
+    return jax.tree.map(jnp.divide, tree, scale)
