@@ -1,0 +1,1 @@
+"""Networks floor: Flax NNX modules around the solves of the mathematics floor."""
