@@ -1,0 +1,20 @@
+"""HomoODE on scikit-learn's handwritten digits (8x8, grey): the default, works offline.
+
+python train.py --config=configs/digits.py
+"""
+
+from ml_collections import ConfigDict
+
+from homoode_jax.experiments.config import defaults
+
+
+def get_config() -> ConfigDict:
+    """Returns the configuration."""
+    config = defaults()
+    config.model.channels = 32
+    config.model.width = 128
+    config.data.dataset = "digits"
+    config.data.validation = 150
+    config.data.crop_padding = 1
+    config.train.epochs = 30
+    return config

@@ -1,0 +1,1 @@
+"""Experiments floor: configuration, data, training, checkpoints and reports."""

@@ -1,0 +1,67 @@
+"""Batches: the order of an epoch, padding, and their way to the devices as uint8."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from homoode_jax.experiments.dataset import Split
+from homoode_jax.experiments.errors import UserError
+
+AXIS = "data"
+
+
+class Batch(NamedTuple):
+    """A batch on the devices; `mask` is False for rows that are padding."""
+
+    images: jax.Array
+    labels: jax.Array
+    mask: jax.Array
+
+
+def make_mesh() -> Mesh:
+    """Returns a mesh of all devices with one data axis."""
+    return Mesh(np.array(jax.devices()), (AXIS,))
+
+
+def over_devices(mesh: Mesh) -> NamedSharding:
+    """Splits the leading axis over the data axis."""
+    return NamedSharding(mesh, PartitionSpec(AXIS))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Keeps a copy on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def check_batch_size(name: str, size: int, mesh: Mesh) -> None:
+    """Refuses a batch that does not divide among the devices."""
+    if size % mesh.size:
+        raise UserError(
+            f"{name}={size} does not divide among {mesh.size} devices; "
+            f"{size - size % mesh.size or mesh.size} or {size - size % mesh.size + mesh.size} does."
+        )
+
+
+def training_batches(
+    split: Split, size: int, seed: int, epoch: int, start: int, mesh: Mesh
+) -> Iterator[Batch]:
+    """Yields the full batches of one epoch from number `start` on, shuffled by (seed, epoch)."""
+    order = np.random.default_rng((seed, epoch)).permutation(len(split.labels))
+    for i in range(start, len(order) // size):
+        yield _put(split, order[i * size : (i + 1) * size], size, mesh)
+
+
+def evaluation_batches(split: Split, size: int, mesh: Mesh) -> Iterator[Batch]:
+    """Yields every image once, in order; the last batch is padded to `size`."""
+    for i in range(0, len(split.labels), size):
+        yield _put(split, np.arange(i, min(i + size, len(split.labels))), size, mesh)
+
+
+def _put(split: Split, index: np.ndarray, size: int, mesh: Mesh) -> Batch:
+    padding = [(0, size - len(index))]
+    images = np.pad(split.images[index], padding + [(0, 0)] * 3)
+    labels = np.pad(split.labels[index], padding)
+    return jax.device_put(Batch(images, labels, np.arange(size) < len(index)), over_devices(mesh))

@@ -1,0 +1,112 @@
+"""The command line: flags, a configuration file, and settings changed by name."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from absl import flags
+from ml_collections import config_flags
+
+from homoode_jax.experiments.config import SECTIONS, Config, defaults, from_dict
+from homoode_jax.experiments.errors import UserError, first_line, nearest
+from homoode_jax.experiments.evaluation import evaluate
+from homoode_jax.experiments.report import describe
+from homoode_jax.experiments.training import train
+
+HELP = """usage: python train.py [--config=FILE] [--config.SECTION.KEY=VALUE ...]
+                       [--workdir=DIR] [--mode=train|evaluate] [--describe]
+
+  --config=FILE     configuration file; configs/digits.py if none is given
+  --config.A.B=V    changes a setting; --describe lists them all
+  --workdir=DIR     folder of the run; running again on the same folder resumes it
+  --mode=evaluate   evaluates the best weights in --workdir on the test images
+  --describe        shows the model, its parameter counts and all settings, and exits"""
+
+
+class Command(NamedTuple):
+    """What the user asked for; `chosen` is False where the configuration is the default one."""
+
+    action: str
+    config: Config
+    chosen: bool
+    workdir: str
+
+
+def parse(arguments: list[str]) -> Command:
+    """Reads `sys.argv`.
+
+    Raises:
+        UserError: if a flag, a setting or the configuration file is not right.
+    """
+    values = _define(Path(arguments[0]).parent / "configs" / "digits.py")
+    _read(values, arguments)
+    action = "help" if values.help else "describe" if values.describe else values.mode
+    chosen = any(argument.startswith("--config") for argument in arguments)
+    return Command(action, from_dict(_load(values)), chosen, values.workdir)
+
+
+def run(command: Command) -> None:
+    """Does what the user asked for."""
+    if command.action == "help":
+        print(HELP)
+        return
+    if command.config.model.dtype == "float64":
+        jax.config.update("jax_enable_x64", True)
+    if command.action == "describe":
+        describe(command.config)
+    elif command.action == "evaluate":
+        evaluate(command.workdir, command.config.data.data_dir if command.chosen else "")
+    else:
+        train(command.config, command.workdir)
+
+
+def _define(default: Path) -> flags.FlagValues:
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", str(default), flag_values=values)
+    flags.DEFINE_string("workdir", "", "", flag_values=values)
+    flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "", flag_values=values)
+    flags.DEFINE_boolean("describe", False, "", flag_values=values)
+    flags.DEFINE_boolean("help", False, "", short_name="h", flag_values=values)
+    return values
+
+
+def _read(values: flags.FlagValues, arguments: list[str]) -> None:
+    try:
+        rest = values(arguments)
+    except flags.UnrecognizedFlagError as error:
+        name = error.flagname
+        raise UserError(
+            f"--{name} is not a flag or setting.{nearest(name, _names(values))} "
+            "See --help and --describe."
+        ) from error
+    except flags.Error as error:
+        raise UserError(first_line(error)) from error
+    except Exception as error:  # whatever the user's configuration file raises
+        raise UserError(f"the configuration cannot be loaded: {_cause(error)}.") from error
+    if len(rest) > 1:
+        raise UserError(
+            f"unexpected argument {rest[1]!r}; settings are --config.section.key=value."
+        )
+
+
+def _load(values: flags.FlagValues) -> dict[str, Any]:
+    file = Path(config_flags.get_config_filename(values["config"]))
+    if not file.is_file():
+        there = ", ".join(sorted(str(path) for path in file.parent.glob("*.py")))
+        raise UserError(
+            f"configuration file {file} does not exist.{there and f' There are {there}.'}"
+        )
+    try:
+        return values.config.to_dict()
+    except Exception as error:  # whatever the user's configuration file raises
+        raise UserError(f"configuration file {file} cannot be loaded: {_cause(error)}.") from error
+
+
+def _cause(error: Exception) -> str:
+    cause = error.__cause__ or error
+    return f"{type(cause).__name__}: {first_line(cause)}"
+
+
+def _names(values: flags.FlagValues) -> list[str]:
+    settings = [f"config.{section}.{key}" for section in SECTIONS for key in defaults()[section]]
+    return [*values, *settings]

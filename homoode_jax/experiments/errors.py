@@ -1,0 +1,32 @@
+"""The one error that a user is meant to see: a line of text, exit code 2, no traceback."""
+
+import difflib
+import errno
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something that the user can put right; the message says what and how."""
+
+
+def nearest(got: str, options: Iterable[str]) -> str:
+    """Returns " Did you mean 'x'?" for the option nearest to `got`, or nothing."""
+    near = difflib.get_close_matches(got, list(options), n=1, cutoff=0.5)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's text, or its type where it has none."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def explain_os_error(error: OSError) -> str:
+    """Returns one line for an error of the file system."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"no room on disk{_at(error)}; the last checkpoint is intact. Free some and go on."
+    return f"{error.strerror or first_line(error)}{_at(error)}."
+
+
+def _at(error: OSError) -> str:
+    return f": {error.filename}" if error.filename else ""

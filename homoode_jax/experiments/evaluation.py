@@ -1,0 +1,48 @@
+"""Evaluation of a run from its checkpoint alone."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from homoode_jax.experiments import checkpoint, report, workdir
+from homoode_jax.experiments.config import Config
+from homoode_jax.experiments.dataset import load
+from homoode_jax.experiments.errors import UserError
+from homoode_jax.experiments.run import Run
+
+
+def evaluate(path: str, data_dir: str) -> dict[str, Any]:
+    """Evaluates the best weights of a run, or its latest, on the test split.
+
+    Writes evaluation.json in the workdir. `data_dir`, if given, says where the data is now.
+    """
+    folder, config = Path(path), _config(path, data_dir)
+    run = Run(config, folder, load(config.data))
+    state = run.initial_state()
+    found = checkpoint.restore_best(run.checkpoints, state.weights)
+    if found is None:
+        latest = checkpoint.restore_latest(run.checkpoints, state)
+        if latest is None:
+            raise UserError(f"{folder} holds no checkpoint yet; train it first.")
+        found = latest[0].weights, {"step": int(latest[0].step)}
+    weights, facts = found
+    test = run.evaluate(weights, run.data.test)
+    result = {
+        "dataset": config.data.dataset, "layer": config.model.layer, **facts,
+        "test_accuracy": test.accuracy, "test_loss": test.loss, "nfe_forward": test.nfe_forward,
+        "failed_solves": test.failed,
+    }  # fmt: skip
+    workdir.write_json(folder / "evaluation.json", result)
+    report.show_summary(result, folder)
+    return result
+
+
+def _config(path: str, data_dir: str) -> Config:
+    stored = workdir.stored_config(Path(path)) if path else None
+    if stored is None:
+        raise UserError(
+            f"--mode=evaluate needs --workdir of a run (a folder with config.json), got {path!r}."
+        )
+    if not data_dir:
+        return stored
+    return dataclasses.replace(stored, data=dataclasses.replace(stored.data, data_dir=data_dir))

@@ -1,0 +1,28 @@
+"""curves.png: loss, accuracy and NFE by epoch."""
+
+from pathlib import Path
+from typing import Any
+
+PANELS = {
+    "loss": ("train_loss", "validation_loss"),
+    "accuracy": ("train_accuracy", "validation_accuracy"),
+    "NFE": ("nfe_forward", "nfe_backward"),
+}
+
+
+def draw_curves(rows: list[dict[str, Any]], file: Path) -> None:
+    """Draws one panel each for loss, accuracy and NFE."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 3.5), layout="constrained")
+    for axes, (title, keys) in zip(figure.subplots(1, 3), PANELS.items(), strict=True):
+        for key in keys:
+            points = [(row["epoch"], row[key]) for row in rows if row.get(key) is not None]
+            if points:
+                label = key.removesuffix(f"_{title}").removeprefix("nfe_")
+                axes.plot(*zip(*points, strict=True), label=label, marker=".")
+        axes.set(xlabel="epoch", title=title)
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend()
+    figure.savefig(file, dpi=120)

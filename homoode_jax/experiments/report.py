@@ -1,0 +1,92 @@
+"""What a person sees: a progress bar with ETA, a line an epoch, tables."""
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from homoode_jax.experiments.config import Config, to_dict
+from homoode_jax.experiments.state import Means
+from homoode_jax.experiments.step import make_classifier
+from homoode_jax.networks.classifier import Weights
+
+console = Console(highlight=False)
+
+
+def say(text: str) -> None:
+    """Prints a line."""
+    console.print(text, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def progress_bar(total: int, done: int):
+    """Yields `advance(step, text)`; shows a bar with ETA where there is a terminal."""
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps · ETA"),
+        TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("compiling", total=total, completed=done)
+
+        def advance(step: int, text: str) -> None:
+            progress.update(task, completed=step, description=text)
+
+        yield advance
+
+
+def moving(epoch: int, now: Means) -> str:
+    """Returns the moving figures of an epoch."""
+    return (
+        f"epoch {epoch} · loss {now.loss:.3f} · accuracy {now.accuracy:.3f} "
+        f"· NFE {now.nfe_forward:.0f}+{now.nfe_backward:.0f}"
+    )
+
+
+def epoch_line(row: dict[str, Any], epochs: int) -> str:
+    """Returns one epoch in words."""
+    parts = [f"epoch {row['epoch']}/{epochs}", f"train loss {row['train_loss']:.4f}"]
+    parts.append(f"accuracy {row['train_accuracy']:.4f}")
+    if row["validation_accuracy"] is not None:
+        parts.append(f"validation {row['validation_accuracy']:.4f}")
+    parts.append(f"NFE {row['nfe_forward']:.1f} forward {row['nfe_backward']:.1f} backward")
+    if row["failed"]:
+        parts.append(f"{row['failed']} failed solves")
+    return " · ".join([*parts, f"{row['seconds']:.1f} s"])
+
+
+def show_summary(summary: dict[str, Any], workdir: Path) -> None:
+    """Prints the closing table."""
+    table = Table(title=f"{summary['layer']} on {summary['dataset']}", show_header=False)
+    for key, value in summary.items():
+        table.add_row(
+            key.replace("_", " "), f"{value:.4f}" if isinstance(value, float) else str(value)
+        )
+    table.add_row("workdir", str(workdir))
+    console.print(table)
+
+
+def count_parameters(tree: Any) -> int:
+    """Returns the number of entries of all leaves."""
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def describe(config: Config) -> None:
+    """Prints the model table, parameter counts and the resolved configuration; reads no data."""
+    weights: Weights = jax.eval_shape(make_classifier(config).init, jax.random.key(0))
+    table = Table(title=f"{config.model.layer} for {config.data.dataset}")
+    for name, right in (("module", False), ("shape", False), ("parameters", True)):
+        table.add_column(name, justify="right" if right else "left")
+    for group, tree in (("", weights.network), ("initial_point.", weights.initial_point)):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            name = group + ".".join(str(key.key) for key in path)
+            table.add_row(name, "×".join(map(str, leaf.shape)), f"{leaf.size:,}")
+    console.print(table)
+    say(f"parameters: {count_parameters(weights.network):,}")
+    say(f"initial point: {count_parameters(weights.initial_point):,}\n")
+    for section, settings in to_dict(config).items():
+        for key, value in settings.items():
+            say(f"config.{section}.{key} = {value!r}")

@@ -1,0 +1,101 @@
+"""A run: its configuration, folder, data, and the functions compiled for them."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import jax
+from jax.sharding import Mesh
+
+from homoode_jax.experiments.batches import (
+    check_batch_size,
+    evaluation_batches,
+    make_mesh,
+    replicated,
+)
+from homoode_jax.experiments.checkpoint import Checkpoints, open_checkpoints
+from homoode_jax.experiments.config import Config
+from homoode_jax.experiments.dataset import Dataset, Split
+from homoode_jax.experiments.errors import UserError
+from homoode_jax.experiments.optimiser import Optimisers, make_optimisers
+from homoode_jax.experiments.state import (
+    Means,
+    Totals,
+    TrainState,
+    empty_totals,
+    init_state,
+    means,
+)
+from homoode_jax.experiments.step import Steps, make_classifier, make_steps
+from homoode_jax.networks.classifier import ImageClassifier, Weights
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that training and evaluation share."""
+
+    config: Config
+    workdir: Path
+    data: Dataset
+
+    def __post_init__(self):
+        train, images = self.config.train, len(self.data.train.labels)
+        check_batch_size("config.train.batch_size", train.batch_size, self.mesh)
+        check_batch_size("config.train.eval_batch_size", train.eval_batch_size, self.mesh)
+        if not self.epoch_steps:
+            raise UserError(
+                f"config.train.batch_size={train.batch_size} is larger than the training split, "
+                f"{images} images."
+            )
+
+    @cached_property
+    def mesh(self) -> Mesh:
+        """All devices."""
+        return make_mesh()
+
+    @cached_property
+    def classifier(self) -> ImageClassifier:
+        """The model."""
+        return make_classifier(self.config)
+
+    @cached_property
+    def optimisers(self) -> Optimisers:
+        """The optimisers, with their schedules over the whole run."""
+        return make_optimisers(self.config, self.total_steps)
+
+    @cached_property
+    def steps(self) -> Steps:
+        """The compiled steps."""
+        return make_steps(self.config, self.classifier, self.optimisers)
+
+    @cached_property
+    def checkpoints(self) -> Checkpoints:
+        """The checkpoints in the workdir."""
+        return open_checkpoints(self.workdir)
+
+    @property
+    def epoch_steps(self) -> int:
+        """Steps of one epoch."""
+        return len(self.data.train.labels) // self.config.train.batch_size
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run."""
+        return self.epoch_steps * self.config.train.epochs
+
+    def initial_state(self) -> TrainState:
+        """Draws the state of step 0, on every device."""
+        train, dtype = self.config.train, self.config.model.dtype
+        state = init_state(self.classifier, self.optimisers, train.seed, dtype)
+        return jax.device_put(state, replicated(self.mesh))
+
+    def no_totals(self) -> Totals:
+        """Returns sums of nothing, on every device."""
+        return jax.device_put(empty_totals(self.config.model.dtype), replicated(self.mesh))
+
+    def evaluate(self, weights: Weights, split: Split) -> Means:
+        """Evaluates weights on a split, in a fixed order."""
+        totals = self.no_totals()
+        for batch in evaluation_batches(split, self.config.train.eval_batch_size, self.mesh):
+            totals = self.steps.evaluate(weights, batch, totals)
+        return means(totals)

@@ -1,0 +1,31 @@
+"""TensorBoard event files, for those who ask for them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from homoode_jax.experiments.config import Config
+from homoode_jax.experiments.errors import UserError
+
+Log = Callable[[dict[str, Any]], None]
+
+
+def open_log(config: Config, workdir: Path, step: int) -> Log:
+    """Returns a function that writes a row of metrics; it does nothing unless asked for."""
+    if not config.train.tensorboard:
+        return lambda row: None
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError as error:
+        raise UserError(
+            "config.train.tensorboard=True needs tensorboardX: pip install -e '.[tensorboard]'."
+        ) from error
+    writer = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+
+    def log(row: dict[str, Any]) -> None:
+        for key, value in row.items():
+            if value is not None and key not in ("step", "seconds"):
+                writer.add_scalar(key, value, row["step"])
+        writer.flush()
+
+    return log

@@ -1,0 +1,161 @@
+"""Training: from the start, or from where a run was cut off, to its summary."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from homoode_jax.experiments import checkpoint, report, workdir
+from homoode_jax.experiments.batches import training_batches
+from homoode_jax.experiments.config import Config
+from homoode_jax.experiments.dataset import load
+from homoode_jax.experiments.plots import draw_curves
+from homoode_jax.experiments.run import Run
+from homoode_jax.experiments.state import Means, TrainState, means
+from homoode_jax.experiments.tensorboard import Log, open_log
+
+REFRESH_SECONDS = 0.5  # the moving figures are fetched from the device at most this often
+REDRAW_SECONDS = 30  # and curves.png is drawn anew
+
+
+class Facts(NamedTuple):
+    """What is known of a run beside its state; saved with it as JSON."""
+
+    best_accuracy: float | None = None
+    best_loss: float | None = None
+    seconds: float = 0.0
+
+
+def train(config: Config, path: str) -> dict[str, Any]:
+    """Trains a run to its end, resuming it if it was begun; returns its summary."""
+    run = Run(config, workdir.open_workdir(path, config), load(config.data))
+    state, facts = _restore(run)
+    report.say(_greeting(run, int(state.step)))
+    log, drawn = open_log(config, run.workdir, int(state.step)), time.monotonic()
+    with report.progress_bar(run.total_steps, int(state.step)) as advance:
+        while int(state.step) < run.total_steps:
+            state, facts = _epoch(run, state, facts, advance, log)
+            if time.monotonic() - drawn > REDRAW_SECONDS:
+                _draw(run.workdir)
+                drawn = time.monotonic()
+    checkpoint.finish(run.checkpoints)
+    summary = _summary(run, state, facts)
+    _draw(run.workdir)
+    report.show_summary(summary, run.workdir)
+    return summary
+
+
+def _restore(run: Run) -> tuple[TrainState, Facts]:
+    """Restores the latest state, or draws the first one."""
+    state, facts = run.initial_state(), Facts()
+    restored = checkpoint.restore_latest(run.checkpoints, state)
+    if restored is not None:
+        state, facts = restored[0], Facts(**restored[1])
+    workdir.truncate_metrics(run.workdir, int(state.step))
+    return state, facts
+
+
+def _epoch(
+    run: Run, state: TrainState, facts: Facts, advance: Callable[[str], None], log: Log
+) -> tuple[TrainState, Facts]:
+    """Trains to the end of the epoch under way; validates, records and saves."""
+    began, validation = time.monotonic(), run.data.validation
+    state = _steps(run, state, facts, advance)
+    step = int(state.step)
+    trained, state = means(state.totals), state._replace(totals=run.no_totals())
+    held = run.evaluate(state.weights, validation) if len(validation.labels) else None
+    seconds = time.monotonic() - began
+    row = _row(run, step, trained, held, seconds)
+    workdir.append_metrics(run.workdir, row)
+    report.say(report.epoch_line(row, run.config.train.epochs))
+    log(row)
+    facts = facts._replace(seconds=facts.seconds + seconds)
+    if held is not None and _better(held, facts):
+        facts = facts._replace(best_accuracy=held.accuracy, best_loss=held.loss)
+        found = {"epoch": row["epoch"], "validation_accuracy": held.accuracy}
+        checkpoint.save_best(run.checkpoints, step, state.weights, found)
+    checkpoint.save_latest(run.checkpoints, step, state, facts._asdict())
+    return state, facts
+
+
+def _better(held: Means, facts: Facts) -> bool:
+    """Compares by accuracy, and by loss where that is equal."""
+    if facts.best_accuracy is None or facts.best_loss is None:
+        return True
+    return (held.accuracy, -held.loss) > (facts.best_accuracy, -facts.best_loss)
+
+
+def _steps(run: Run, state: TrainState, facts: Facts, advance: Callable) -> TrainState:
+    """Takes the steps that the epoch under way still has."""
+    train, step = run.config.train, int(state.step)
+    epoch, done = divmod(step, run.epoch_steps)
+    began = shown = time.monotonic()
+    for batch in training_batches(
+        run.data.train, train.batch_size, train.seed, epoch, done, run.mesh
+    ):
+        state = run.steps.train(state, batch)
+        step += 1
+        if time.monotonic() - shown > REFRESH_SECONDS:
+            advance(step, report.moving(epoch + 1, means(state.totals)))
+            shown = time.monotonic()
+        if train.checkpoint_every and step % train.checkpoint_every == 0:
+            now = facts._replace(seconds=facts.seconds + time.monotonic() - began)
+            checkpoint.save_latest(run.checkpoints, step, state, now._asdict())
+    return state
+
+
+def _row(run: Run, step: int, trained: Means, held: Means | None, seconds: float) -> dict[str, Any]:
+    return {
+        "epoch": step // run.epoch_steps,
+        "step": step,
+        "train_loss": trained.loss,
+        "train_accuracy": trained.accuracy,
+        "validation_loss": held and held.loss,
+        "validation_accuracy": held and held.accuracy,
+        "nfe_forward": trained.nfe_forward,
+        "nfe_backward": trained.nfe_backward,
+        "failed": trained.failed,
+        "learning_rate": float(run.optimisers.learning_rate(step - 1)),
+        "seconds": seconds,
+    }
+
+
+def _summary(run: Run, state: TrainState, facts: Facts) -> dict[str, Any]:
+    """Evaluates the best weights on the test split, once, and writes summary.json."""
+    file = run.workdir / "summary.json"
+    if file.exists():
+        return json.loads(file.read_text())
+    best = checkpoint.restore_best(run.checkpoints, state.weights)
+    weights = state.weights if best is None else best[0]
+    test = run.evaluate(weights, run.data.test)
+    summary = {
+        "dataset": run.config.data.dataset,
+        "layer": run.config.model.layer,
+        "parameters": report.count_parameters(state.weights.network),
+        "initial_point_parameters": report.count_parameters(state.weights.initial_point),
+        "validation_accuracy": facts.best_accuracy,
+        "test_accuracy": test.accuracy,
+        "epochs": run.config.train.epochs,
+        "nfe_forward": test.nfe_forward,
+        "failed_solves": test.failed,
+        "seconds": facts.seconds,
+    }
+    workdir.write_json(file, summary)
+    return summary
+
+
+def _draw(folder: Path) -> None:
+    draw_curves(workdir.read_metrics(folder), folder / "curves.png")
+
+
+def _greeting(run: Run, step: int) -> str:
+    train, validation, test = (len(split.labels) for split in run.data)
+    at = f"resuming after step {step} of {run.total_steps}" if step else f"{run.total_steps} steps"
+    return (
+        f"{run.config.model.layer} on {run.config.data.dataset} · {train} training, {validation} "
+        f"validation, {test} test images · {jax.device_count()} {jax.default_backend()} device(s) "
+        f"· {at} · workdir {run.workdir}"
+    )

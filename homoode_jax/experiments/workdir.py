@@ -1,0 +1,90 @@
+"""The files of a run: config.json, metrics.jsonl, summary.json.
+
+Whole files are replaced atomically; metrics are appended a line at a time.
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from homoode_jax.experiments.config import Config, differences, from_dict, to_dict
+from homoode_jax.experiments.errors import UserError, first_line
+
+# A data set may move between a run's start and its resume.
+MAY_DIFFER = ("data.data_dir",)
+
+
+def open_workdir(path: str, config: Config) -> Path:
+    """Makes or re-opens the folder of a run.
+
+    Raises:
+        UserError: if it cannot be written, is some other folder, or holds the run of another
+            configuration.
+    """
+    workdir = Path(path or time.strftime(f"runs/{config.data.dataset}-%Y%m%d-%H%M%S"))
+    stored = stored_config(workdir)
+    if stored is not None:
+        changed = differences(config, stored, MAY_DIFFER)
+        if changed:
+            raise UserError(
+                f"{workdir} holds a run with another configuration: {'; '.join(changed)}. "
+                "Use the same settings to resume it, or another --workdir."
+            )
+    elif workdir.is_dir() and any(workdir.iterdir()):
+        raise UserError(
+            f"{workdir} is not empty and not the folder of a run; use another --workdir."
+        )
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_json(workdir / "config.json", to_dict(config))
+    except OSError as error:
+        raise UserError(f"cannot write in workdir {workdir}: {error.strerror}.") from error
+    return workdir
+
+
+def stored_config(workdir: Path) -> Config | None:
+    """Returns the configuration of the run in a folder, or None if there is none."""
+    file = workdir / "config.json"
+    if not file.exists():
+        return None
+    try:
+        return from_dict(json.loads(file.read_text()))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read: {first_line(error)}.") from error
+
+
+def write_json(file: Path, content: Any) -> None:
+    """Replaces a JSON file; it is whole at every moment."""
+    temporary = file.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(temporary, file)
+
+
+def append_metrics(workdir: Path, row: dict[str, Any]) -> None:
+    """Adds one line to metrics.jsonl."""
+    with (workdir / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def read_metrics(workdir: Path) -> list[dict[str, Any]]:
+    """Returns the rows of metrics.jsonl; a last line that was cut short is left out."""
+    file = workdir / "metrics.jsonl"
+    if not file.exists():
+        return []
+    rows = []
+    for line in file.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def truncate_metrics(workdir: Path, step: int) -> None:
+    """Removes the rows after a step, which a resumed run writes anew."""
+    kept = [row for row in read_metrics(workdir) if row["step"] <= step]
+    temporary = workdir / "metrics.tmp"
+    temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
+    os.replace(temporary, workdir / "metrics.jsonl")

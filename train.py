@@ -1,0 +1,36 @@
+"""Trains or evaluates an image classifier: `python train.py --config=configs/digits.py`.
+
+Any setting can be changed on the command line: `--config.train.epochs=3`. Running the same
+command again on the same --workdir resumes it. `--describe` shows the model and all settings.
+"""
+
+import os
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from absl import logging
+
+from homoode_jax.experiments import command
+from homoode_jax.experiments.errors import UserError, explain_os_error
+
+
+def main(arguments: list[str]) -> int:
+    """Runs one command; returns the exit code."""
+    logging.set_verbosity(logging.ERROR)
+    try:
+        command.run(command.parse(arguments))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"error: {explain_os_error(error)}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("stopped; the same command with the same --workdir goes on", file=sys.stderr)
+        return 130
+    else:
+        return 0
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
