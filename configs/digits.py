@@ -13,8 +13,10 @@ def get_config() -> ConfigDict:
     config = defaults()
     config.model.channels = 32
     config.model.width = 128
+    config.model.groups = 8
     config.data.dataset = "digits"
     config.data.validation = 150
     config.data.crop_padding = 1
-    config.train.epochs = 30
+    config.train.learning_rate = 4e-3
+    config.train.epochs = 20
     return config

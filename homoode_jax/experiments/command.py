@@ -38,10 +38,14 @@ def parse(arguments: list[str]) -> Command:
     Raises:
         UserError: if a flag, a setting or the configuration file is not right.
     """
-    values = _define(Path(arguments[0]).parent / "configs" / "digits.py")
+    chosen = any(argument.startswith("--config") for argument in arguments)
+    if not any(argument.startswith("--config=") for argument in arguments):
+        default = Path(arguments[0]).parent / "configs" / "digits.py"
+        arguments = [arguments[0], f"--config={default}", *arguments[1:]]
+    values = _define(arguments)
+    _check_names(values, arguments)
     _read(values, arguments)
     action = "help" if values.help else "describe" if values.describe else values.mode
-    chosen = any(argument.startswith("--config") for argument in arguments)
     return Command(action, from_dict(_load(values)), chosen, values.workdir)
 
 
@@ -60,9 +64,9 @@ def run(command: Command) -> None:
         train(command.config, command.workdir)
 
 
-def _define(default: Path) -> flags.FlagValues:
+def _define(arguments: list[str]) -> flags.FlagValues:
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", str(default), flag_values=values)
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
     flags.DEFINE_string("workdir", "", "", flag_values=values)
     flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "", flag_values=values)
     flags.DEFINE_boolean("describe", False, "", flag_values=values)
@@ -70,23 +74,31 @@ def _define(default: Path) -> flags.FlagValues:
     return values
 
 
+def _check_names(values: flags.FlagValues, arguments: list[str]) -> None:
+    """Refuses unknown flags and settings, naming the nearest one."""
+    settings = [f"config.{section}.{key}" for section in SECTIONS for key in defaults()[section]]
+    known = [*values, *settings, *(f"config.{section}" for section in SECTIONS), "nodescribe"]
+    for argument in arguments[1:]:
+        if not argument.startswith("-"):
+            raise UserError(
+                f"unexpected argument {argument!r}; a setting is --config.section.key=value."
+            )
+        name = argument.lstrip("-").split("=")[0]
+        if name not in known:
+            raise UserError(
+                f"--{name} is not a flag or setting.{nearest(name, known)} "
+                "See --help and --describe."
+            )
+
+
 def _read(values: flags.FlagValues, arguments: list[str]) -> None:
     try:
-        rest = values(arguments)
-    except flags.UnrecognizedFlagError as error:
-        name = error.flagname
-        raise UserError(
-            f"--{name} is not a flag or setting.{nearest(name, _names(values))} "
-            "See --help and --describe."
-        ) from error
+        values(arguments)
     except flags.Error as error:
         raise UserError(first_line(error)) from error
     except Exception as error:  # whatever the user's configuration file raises
-        raise UserError(f"the configuration cannot be loaded: {_cause(error)}.") from error
-    if len(rest) > 1:
-        raise UserError(
-            f"unexpected argument {rest[1]!r}; settings are --config.section.key=value."
-        )
+        file = next(argument for argument in arguments if argument.startswith("--config="))
+        raise UserError(f"{file} cannot be loaded: {_cause(error)}.") from error
 
 
 def _load(values: flags.FlagValues) -> dict[str, Any]:
@@ -105,8 +117,3 @@ def _load(values: flags.FlagValues) -> dict[str, Any]:
 def _cause(error: Exception) -> str:
     cause = error.__cause__ or error
     return f"{type(cause).__name__}: {first_line(cause)}"
-
-
-def _names(values: flags.FlagValues) -> list[str]:
-    settings = [f"config.{section}.{key}" for section in SECTIONS for key in defaults()[section]]
-    return [*values, *settings]

@@ -147,6 +147,12 @@ class Config:
                 f"config.model.channels={self.model.channels} must be a multiple of the number "
                 f"of groups, min(config.model.groups, channels) = {groups}."
             )
+        for name in ("mean", "std"):
+            given = len(getattr(self.data, name))
+            if given not in (1, 3):
+                raise UserError(
+                    f"config.data.{name} has {given} values; it takes one, or one a channel."
+                )
 
 
 SECTIONS = {

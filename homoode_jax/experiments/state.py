@@ -11,9 +11,8 @@ from homoode_jax.networks.classifier import ImageClassifier, Weights
 
 
 class Totals(NamedTuple):
-    """Sums over the batches so far; `Means` of them are what people see."""
+    """Sums over the images so far; `Means` of them are what people see."""
 
-    batches: Int[Array, ""]
     images: Int[Array, ""]
     correct: Int[Array, ""]
     failed: Int[Array, ""]
@@ -23,7 +22,7 @@ class Totals(NamedTuple):
 
 
 class Means(NamedTuple):
-    """Averages of `Totals`: by image, NFE by batch; `failed` is a count of solves' images."""
+    """Averages of `Totals` over images; `failed` counts the images whose solve failed."""
 
     loss: float
     accuracy: float
@@ -44,18 +43,18 @@ class TrainState(NamedTuple):
 
 def empty_totals(dtype: str) -> Totals:
     """Returns sums of nothing."""
-    counts = (jnp.zeros((), jnp.int32) for _ in range(4))
+    counts = (jnp.zeros((), jnp.int32) for _ in range(3))
     return Totals(*counts, *(jnp.zeros((), dtype) for _ in range(3)))  # pyright: ignore
 
 
 def means(totals: Totals) -> Means:
     """Fetches sums from the device and divides them."""
     t = jax.device_get(totals)
-    images, batches = max(int(t.images), 1), max(int(t.batches), 1)
-    return Means(
-        float(t.loss) / images, int(t.correct) / images, float(t.nfe_forward) / batches,
-        float(t.nfe_backward) / batches, int(t.failed),
-    )  # fmt: skip
+    loss, accuracy, forward, backward = (
+        float(total) / max(int(t.images), 1)
+        for total in (t.loss, t.correct, t.nfe_forward, t.nfe_backward)
+    )
+    return Means(loss, accuracy, forward, backward, int(t.failed))
 
 
 def init_state(

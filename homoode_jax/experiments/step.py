@@ -122,9 +122,9 @@ def _add(
     right = (jnp.argmax(output.logits, axis=-1) == batch.labels) & counts
     images = jnp.sum(batch.mask)
     nfe = output.solution.stats.nfe
-    per_batch = jnp.sum(jnp.where(batch.mask, nfe, 0)) / images if nfe.ndim else nfe
+    by_image = jnp.sum(jnp.where(batch.mask, nfe, 0))  # the batch's NFE, or each example's own
     added = Totals(
-        jnp.ones((), jnp.int32), images, jnp.sum(right), images - jnp.sum(counts), loss,
-        per_batch, vjps / (images if nfe.ndim else 1),
+        images, jnp.sum(right), images - jnp.sum(counts), loss, by_image,
+        vjps if nfe.ndim else vjps * images,
     )  # fmt: skip
     return jax.tree.map(lambda a, b: a + b.astype(a.dtype), totals, added)

@@ -1,0 +1,45 @@
+# What a newcomer can do: `make help`.
+PYTHON ?= python3
+ENV := .venv
+BIN := $(ENV)/bin
+DATASET ?= mnist
+DATA_DIR ?= $(HOME)/tensorflow_datasets
+
+.DEFAULT_GOAL := help
+.PHONY: help install train test lint data lock clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(ENV)/installed  ## Install the pinned versions into .venv
+
+$(ENV)/installed: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "error: $(PYTHON) is older than Python 3.11; name a newer one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	@echo "Installing into $(ENV) (once; a minute or two) ..."
+	@$(PYTHON) -m venv $(ENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+train: install  ## Train HomoODE on handwritten digits (about a minute)
+	@$(BIN)/python train.py --config=configs/digits.py
+
+test: install  ## Run the tests (several minutes)
+	@$(BIN)/python -m pytest
+
+lint: install  ## Run the linters: ruff and pyright
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/pyright
+
+data: install  ## Download and prepare a TFDS data set: make data DATASET=mnist [DATA_DIR=...]
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[prepare]'
+	@$(BIN)/python -m homoode_jax.experiments.prepare $(DATASET) $(DATA_DIR)
+
+lock:  ## Pin the newest versions again (needs uv)
+	uv pip compile --quiet --universal --fork-strategy fewest --no-header --no-annotate \
+	  --python-version 3.11 --extra train --extra test pyproject.toml -o requirements.txt
+
+clean:  ## Remove .venv and caches; runs and data stay
+	rm -rf $(ENV) .pytest_cache .ruff_cache *.egg-info

@@ -1,0 +1,24 @@
+"""HomoODE on CIFAR-10: the reference setting (132,938 parameters); for a GPU or TPU.
+
+python train.py --config=configs/cifar10.py --config.data.data_dir=DIR
+"""
+
+from ml_collections import ConfigDict
+
+from homoode_jax.experiments.config import defaults
+
+
+def get_config() -> ConfigDict:
+    """Returns the configuration."""
+    config = defaults()
+    config.model.dropout = 0.1
+    config.initial_point.learning_rate = 0.02
+    config.initial_point.every = 20
+    config.data.dataset = "cifar10"
+    config.data.validation = 5000
+    config.data.flip = 0.2
+    config.data.crop_padding = 4
+    config.data.mean = (0.485, 0.456, 0.406)
+    config.data.std = (0.229, 0.224, 0.225)
+    config.train.epochs = 300
+    return config

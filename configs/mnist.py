@@ -1,0 +1,25 @@
+"""HomoODE on MNIST, small enough for a laptop's CPU.
+
+python train.py --config=configs/mnist.py --config.data.data_dir=DIR
+"""
+
+from ml_collections import ConfigDict
+
+from homoode_jax.experiments.config import defaults
+
+
+def get_config() -> ConfigDict:
+    """Returns the configuration."""
+    config = defaults()
+    config.model.channels = 32
+    config.model.width = 128
+    config.model.groups = 8
+    config.model.stride = 2
+    config.data.dataset = "mnist"
+    config.data.validation = 5000
+    config.data.crop_padding = 2
+    config.data.mean = (0.1307,)
+    config.data.std = (0.3081,)
+    config.train.learning_rate = 4e-3
+    config.train.epochs = 3
+    return config

@@ -1,0 +1,37 @@
+"""Downloads and prepares a TFDS data set: `make data DATASET=mnist`.
+
+Needs TensorFlow (the `prepare` extra) and the network; reading the result needs neither.
+"""
+
+import sys
+
+from homoode_jax.experiments.errors import nearest
+
+NAMES = {
+    "mnist": "mnist",
+    "fashion_mnist": "fashion_mnist",
+    "svhn": "svhn_cropped",
+    "svhn_cropped": "svhn_cropped",
+    "cifar10": "cifar10",
+    "cifar100": "cifar100",
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Prepares `arguments[1]` in the folder `arguments[2]`; returns the exit code."""
+    name, data_dir = arguments[1:3]
+    if name not in NAMES:
+        known = ", ".join(NAMES)
+        print(f"error: DATASET={name} is not one of {known}.{nearest(name, NAMES)}")
+        return 2
+    import tensorflow_datasets as tfds
+
+    # array_record is the one format that is read without TensorFlow.
+    builder = tfds.builder(NAMES[name], data_dir=data_dir, file_format="array_record")
+    builder.download_and_prepare()
+    print(f"{name} is ready: --config.data.data_dir={data_dir}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

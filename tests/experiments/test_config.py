@@ -1,0 +1,60 @@
+"""Configuration: every file is valid, and what is wrong is refused in one clear line."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from homoode_jax.experiments.config import Config, defaults, differences, from_dict, to_dict
+from homoode_jax.experiments.errors import UserError
+
+FILES = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
+
+MISTAKES = {
+    "unknown section": ({"trian": {}}, "config.trian is not a setting. Did you mean 'train'?"),
+    "unknown key": ({"train": {"epoch": 3}}, "config.train.epoch is not .* Did you mean 'epochs'?"),
+    "text for a number": ({"train": {"epochs": "3"}}, "config.train.epochs='3' must be a whole"),
+    "fraction for an integer": ({"train": {"epochs": 2.5}}, "epochs=2.5 must be a whole number"),
+    "number for a switch": ({"train": {"tensorboard": 1}}, "must be True or False"),
+    "too small": ({"train": {"epochs": 0}}, "epochs=0 is out of range; it must be at least 1"),
+    "too large": ({"data": {"flip": 1.5}}, "flip=1.5 is out of range; it must be from 0 to 1"),
+    "not a number": ({"solver": {"rtol": float("nan")}}, "rtol=nan is out of range"),
+    "unknown choice": ({"data": {"dataset": "minst"}}, "'minst' is not one of .*'mnist'"),
+    "not a section": ({"model": 3}, "config.model must be a section"),
+    "not a list": ({"data": {"mean": 0.5}}, "config.data.mean=0.5 must be a list"),
+    "groups": ({"model": {"channels": 48}}, "channels=48 must be a multiple"),
+    "constant without dt0": ({"solver": {"controller": "constant"}}, "needs config.solver.dt0"),
+    "euler with pid": ({"solver": {"method": "euler"}}, "euler.* has no error estimate"),
+    "many means": ({"data": {"mean": [0.1, 0.2]}}, "config.data.mean has 2 values"),
+}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_config_file_is_valid_and_says_its_command(file):
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = from_dict(module.get_config().to_dict())
+    assert config.data.dataset == file.stem
+    assert f"python train.py --config=configs/{file.name}" in module.__doc__
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_are_refused_in_one_line(mistake):
+    raw, message = MISTAKES[mistake]
+    with pytest.raises(UserError, match=message) as caught:
+        from_dict(raw)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_configuration_survives_json():
+    config = from_dict({"train": {"epochs": 3, "learning_rate": 1}, "data": {"mean": [0.1]}})
+    assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
+    assert from_dict(defaults().to_dict()) == Config()
+
+
+def test_differences_name_the_settings():
+    changed = from_dict({"train": {"epochs": 3}, "data": {"data_dir": "x"}})
+    assert differences(changed, Config(), ("data.data_dir",)) == ["train.epochs: 3, not 30"]

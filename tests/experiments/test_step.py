@@ -1,0 +1,166 @@
+"""One step of training: augmentation, losses, optimisers, and what padding does to evaluation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from homoode_jax.experiments.augmentation import augment, normalise
+from homoode_jax.experiments.batches import evaluation_batches, make_mesh, training_batches
+from homoode_jax.experiments.dataset import Split, load
+from homoode_jax.experiments.losses import cross_entropy, initial_point_loss
+from homoode_jax.experiments.run import Run
+from homoode_jax.experiments.state import means
+from tests.experiments.runs import small_config
+
+GOLDEN_LOSS = 2.482458
+GOLDEN_NFE = (38, 36, 0)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A small run, not yet trained."""
+    config = small_config()
+    return Run(config, tmp_path_factory.mktemp("run"), load(config.data))
+
+
+@pytest.fixture(scope="module")
+def states(run):
+    """The states before each of the first five steps."""
+    state, kept = run.initial_state(), []
+    batches = training_batches(run.data.train, 64, 0, 0, 0, run.mesh)
+    for _, batch in zip(range(5), batches, strict=False):
+        kept.append(jax.device_get(state))
+        state = run.steps.train(state, batch)
+    return kept
+
+
+def test_crops_are_windows_of_the_padded_image():
+    images = np.random.default_rng(0).integers(1, 256, (40, 5, 6, 2), dtype=np.uint8)
+    out = np.asarray(augment(jax.random.key(0), jnp.array(images), 0.0, 2))
+    padded = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)))
+    windows = [[padded[:, i : i + 5, j : j + 6] for j in range(5)] for i in range(5)]
+    places = {
+        next((i, j) for i in range(5) for j in range(5) if (windows[i][j][n] == out[n]).all())
+        for n in range(40)
+    }
+    assert len(places) > 10
+
+
+def test_flips_are_mirror_images_at_their_rate():
+    images = np.random.default_rng(0).integers(0, 256, (2000, 2, 3, 1), dtype=np.uint8)
+    out = np.asarray(augment(jax.random.key(0), jnp.array(images), 0.2, 0))
+    flipped = (out == images[:, :, ::-1]).all((1, 2, 3)) & ~(out == images).all((1, 2, 3))
+    assert ((out == images).all((1, 2, 3)) | flipped).all()
+    assert abs(flipped.mean() - 0.2) < 4 * np.sqrt(0.16 / 2000)
+
+
+def test_normalisation_is_by_channel():
+    images = jnp.array([[[[0, 255]]]], jnp.uint8)
+    np.testing.assert_allclose(
+        normalise(images, (0.5, 0.25), (0.5, 0.25), "float32")[0, 0, 0], [-1, 3]
+    )
+
+
+def test_losses_leave_out_rows_that_do_not_count():
+    rng = np.random.default_rng(0)
+    logits, z1, point = (
+        rng.normal(size=(3, 4)),
+        3 * rng.normal(size=(3, 2, 2, 5)),
+        rng.normal(size=5),
+    )
+    labels, counts = np.array([1, 0, 3]), np.array([True, False, True])
+    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    bad = logits.copy()
+    bad[1] = np.nan
+    expected = -(log_p[0, 1] + log_p[2, 3]) / 2
+    np.testing.assert_allclose(cross_entropy(jnp.array(bad), labels, counts), expected, rtol=1e-5)
+    distance = np.abs(point - z1[counts])
+    expected = np.where(distance < 1, distance**2 / 2, distance - 0.5).mean()
+    z1[1] = np.nan
+    np.testing.assert_allclose(
+        initial_point_loss(jnp.array(point), z1, counts), expected, rtol=1e-5
+    )
+
+
+def test_every_image_comes_once_an_epoch_in_an_order_of_its_own():
+    split = Split(np.arange(50, dtype=np.uint8).reshape(50, 1, 1, 1), np.arange(50))
+    epochs = [
+        np.concatenate([b.labels for b in training_batches(split, 8, 3, e, 0, make_mesh())])
+        for e in (0, 0, 1)
+    ]
+    np.testing.assert_array_equal(epochs[0], epochs[1])
+    assert len(set(epochs[0].tolist())) == len(epochs[0]) == 48
+    assert not np.array_equal(epochs[0], epochs[2])
+    later = np.concatenate([b.labels for b in training_batches(split, 8, 3, 0, 2, make_mesh())])
+    np.testing.assert_array_equal(later, epochs[0][16:])
+    batches = list(evaluation_batches(split, 8, make_mesh()))
+    kept = np.concatenate([np.asarray(b.labels)[np.asarray(b.mask)] for b in batches])
+    np.testing.assert_array_equal(kept, np.arange(50))
+    assert {len(b.labels) for b in batches} == {8}
+
+
+def test_the_first_step_is_the_golden_one(run, states):
+    """If you meant to change it, update the number."""
+    first = means(states[1].totals)
+    np.testing.assert_allclose(first.loss, GOLDEN_LOSS, rtol=1e-5)
+    assert (first.nfe_forward, first.nfe_backward, first.failed) == GOLDEN_NFE
+
+
+def test_the_first_update_is_adams(run, states):
+    """Adam's first update is lr * sign(gradient), whatever the gradient's size."""
+    moved = jax.tree.map(
+        lambda a, b: np.abs(a - b), states[1].weights.network, states[0].weights.network
+    )
+    rate = run.config.train.learning_rate
+    sizes = np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(moved)])
+    assert np.quantile(sizes, 0.5) == pytest.approx(rate, rel=1e-2) and sizes.max() < 1.01 * rate
+
+
+def test_the_initial_point_moves_every_third_step_by_its_own_sgd(run, states):
+    points = [state.weights.initial_point for state in states]
+    same = [
+        all(np.array_equal(*leaves) for leaves in zip(*map(jax.tree.leaves, pair), strict=True))
+        for pair in zip(points, points[1:], strict=False)
+    ]
+    assert same == [False, True, True, False]
+    start, end = run.config.initial_point.learning_rate, run.config.train.final_learning_rate
+    rate = end + (start - end) * (1 + np.cos(np.pi * 3 / run.total_steps)) / 2
+    schedule = run.optimisers.initial_point
+    update, _ = schedule.update({"g": jnp.ones(())}, schedule.init({"g": jnp.ones(())}))
+    np.testing.assert_allclose(update["g"], -start, rtol=1e-6)
+    count = states[4].initial_point_optimiser
+    update, _ = schedule.update({"g": jnp.ones(())}, states[3].initial_point_optimiser)
+    np.testing.assert_allclose(update["g"], -rate, rtol=1e-6)
+    assert max(jax.tree.leaves(count)) == 2
+
+
+def test_evaluation_does_not_depend_on_padding(run):
+    """Per-example solves make the answer independent of the batch; padding must not show."""
+    config = small_config(solver={"batching": "per_example"}, train={"eval_batch_size": 64})
+    weights, split = run.initial_state().weights, Split(*(a[:100] for a in run.data.validation))
+    padded = Run(config, run.workdir, run.data).evaluate(weights, split)
+    config = small_config(solver={"batching": "per_example"}, train={"eval_batch_size": 50})
+    exact = Run(config, run.workdir, run.data).evaluate(weights, split)
+    np.testing.assert_allclose(padded.loss, exact.loss, rtol=1e-5)
+    assert padded.accuracy == exact.accuracy and padded.failed == exact.failed == 0
+
+
+def test_failed_solves_are_counted_and_poison_nothing(run):
+    config = small_config(solver={"max_steps": 1, "rtol": 1e-6, "atol": 1e-6})
+    failing = Run(config, run.workdir, run.data)
+    batch = next(training_batches(run.data.train, 64, 0, 0, 0, run.mesh))
+    before = failing.initial_state()
+    start = jax.device_get(before.weights.network)
+    after = failing.steps.train(before, batch)
+    assert means(after.totals).failed == 64 and means(after.totals).accuracy == 0
+    jax.tree.map(np.testing.assert_array_equal, after.weights.network, start)
+
+
+def test_learning_rates_are_a_cosine_to_their_end(run):
+    rates = [
+        float(run.optimisers.learning_rate(s)) for s in (0, run.total_steps // 2, run.total_steps)
+    ]
+    np.testing.assert_allclose(rates, [0.01, (0.01 + 1e-6) / 2, 1e-6], rtol=1e-3)
+    assert isinstance(run.optimisers.network, optax.GradientTransformation)

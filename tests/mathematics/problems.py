@@ -1,0 +1,141 @@
+"""Problems, references and measures shared by the tests of the mathematics floor.
+
+Compilation dominates these tests: what several of them need is jitted once (`functools.cache`)
+with every number that varies traced.
+"""
+
+import functools
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+import homoode_jax
+
+
+def smooth_field(params, t, z, x):
+    """Nonlinear and not stiff, with a condition and with time."""
+    rate = 1 + 0.5 * jnp.sin(3 * t + params["phase"])
+    return jnp.tanh(z @ params["weight"] + x) * rate - 0.3 * z
+
+
+def smooth_problem(batch=4, dtype=np.float64):
+    """Parameters, initial state and condition of `smooth_field`, in this order."""
+    rng = np.random.default_rng(0)
+    params = {"weight": rng.normal(size=(2, 2)), "phase": rng.normal(size=2)}
+    z0, x = rng.normal(size=(2, 64, 2))[:, :batch]
+    return jax.tree.map(lambda a: jnp.asarray(a, dtype), (params, z0, x))
+
+
+def smooth_weights(batch=4):
+    """Weights of the final and of the saved states in `smooth_loss`."""
+    rng = np.random.default_rng(1)
+    z, zs = rng.normal(size=(64, 2))[:batch], rng.normal(size=(2, 64, 2))[:, :batch]
+    return {"z": jnp.asarray(z), "zs": jnp.asarray(zs)}
+
+
+def smooth_loss(inputs, weights, tol, probe=0.0, **options):
+    """A loss of the final and, where `save_at` is given, of the saved states; and the solution."""
+    solution = homoode_jax.integrate(
+        smooth_field, *inputs, rtol=tol, atol=tol, backward_probe=probe, **options
+    )
+    loss = jnp.sum(weights["z"] * solution.z**2)
+    if solution.zs is not None:
+        loss = loss + jnp.sum(weights["zs"] * jnp.sin(solution.zs))
+    return loss, solution
+
+
+SAVED = (0.3, 0.8)
+MAX_STEPS = 128
+
+
+@functools.cache
+def smooth_gradient(adjoint, batching):
+    """Jitted `(inputs, weights, tol, probe) -> (gradients of inputs, of probe), solution`.
+
+    The loss has saved states in it where the route allows them; in joint mode, that is.
+    """
+    saved = adjoint != "backsolve" and batching == "joint"
+    loss = functools.partial(
+        smooth_loss, adjoint=adjoint, batching=batching, max_steps=MAX_STEPS,
+        save_at=SAVED if saved else None,
+    )  # fmt: skip
+    return jax.jit(jax.grad(loss, argnums=(0, 3), has_aux=True))
+
+
+@functools.cache
+def smooth_finite_differences(weight_zs, batch=4):
+    """Central differences of the adaptive solve at a tolerance of 1e-10."""
+    weights = smooth_weights(batch)
+    weights["zs"] *= weight_zs
+    solve = jax.jit(lambda inputs: smooth_loss(inputs, weights, 1e-10, save_at=SAVED)[0])
+    return finite_differences(solve, smooth_problem(batch))
+
+
+def finite_differences(loss, inputs, step=1e-3):
+    """Central differences of fourth order with respect to every entry of every leaf."""
+    flat, rebuild = ravel_pytree(inputs)
+
+    def slope(e):
+        near, far = (loss(rebuild(flat + k * e)) - loss(rebuild(flat - k * e)) for k in (1, 2))
+        return (8 * near - far) / (12 * step)
+
+    return rebuild(jnp.stack([slope(e) for e in step * jnp.eye(flat.size)]))
+
+
+def relative_error(got, want):
+    """Largest error of any leaf, relative to the largest entry of that leaf."""
+    errors = jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)) / jnp.max(jnp.abs(b)), got, want)
+    return float(max(jax.tree.leaves(errors)))
+
+
+def all_zero(tree):
+    """True if every entry of every leaf is exactly zero (NaN is not)."""
+    return all(bool(jnp.all(leaf == 0)) for leaf in jax.tree.leaves(tree))
+
+
+def recorded_steps(field, params, z0, x, tol, dt0):
+    """The accepted steps of an adaptive solve, as Diffrax itself takes them."""
+    solution = diffrax.diffeqsolve(
+        diffrax.ODETerm(lambda t, z, args: field(params, t, z, x)), diffrax.Dopri5(), 0.0, 1.0,
+        dt0, z0, saveat=diffrax.SaveAt(t0=True, steps=True),
+        stepsize_controller=diffrax.PIDController(rtol=tol, atol=tol),
+    )  # fmt: skip
+    return solution.ts[jnp.isfinite(solution.ts)]
+
+
+def counted(field):
+    """The field with host callbacks in its evaluation and in its backward rule.
+
+    Returns the field and a function that reads off `(evaluations, vjps)` and starts anew.
+    """
+    counts = {"evaluations": 0, "vjps": 0}
+
+    def tick(name):
+        def bump():
+            counts[name] += 1
+
+        jax.debug.callback(bump)
+
+    @jax.custom_vjp
+    def evaluate(params, t, z, x):
+        tick("evaluations")
+        return field(params, t, z, x)
+
+    def forward(*args):
+        return evaluate(*args), args
+
+    def backward(args, cotangent):
+        tick("vjps")
+        return jax.vjp(field, *args)[1](cotangent)
+
+    def read():
+        jax.effects_barrier()
+        got = counts["evaluations"], counts["vjps"]
+        counts.update(evaluations=0, vjps=0)
+        return got
+
+    evaluate.defvjp(forward, backward)
+    return evaluate, read
