@@ -26,8 +26,8 @@ def say(text: str) -> None:
 def progress_bar(total: int, done: int):
     """Yields `advance(step, text)`; shows a bar with ETA where there is a terminal."""
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps · ETA"),
-        TimeRemainingColumn(),
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TextColumn("steps · ETA"), TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("compiling", total=total, completed=done)

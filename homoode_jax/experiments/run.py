@@ -1,7 +1,7 @@
 """A run: its configuration, folder, data, and the functions compiled for them."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import jax
@@ -85,9 +85,9 @@ class Run:
 
     def initial_state(self) -> TrainState:
         """Draws the state of step 0, on every device."""
-        train, dtype = self.config.train, self.config.model.dtype
-        state = init_state(self.classifier, self.optimisers, train.seed, dtype)
-        return jax.device_put(state, replicated(self.mesh))
+        seed, dtype = self.config.train.seed, self.config.model.dtype
+        draw = partial(init_state, self.classifier, self.optimisers, seed, dtype)
+        return jax.jit(draw, out_shardings=replicated(self.mesh))()
 
     def no_totals(self) -> Totals:
         """Returns sums of nothing, on every device."""

@@ -13,6 +13,7 @@ from homoode_jax.experiments.batches import training_batches
 from homoode_jax.experiments.config import Config
 from homoode_jax.experiments.dataset import load
 from homoode_jax.experiments.plots import draw_curves
+from homoode_jax.experiments.record import environment
 from homoode_jax.experiments.run import Run
 from homoode_jax.experiments.state import Means, TrainState, means
 from homoode_jax.experiments.tensorboard import Log, open_log
@@ -32,6 +33,7 @@ class Facts(NamedTuple):
 def train(config: Config, path: str) -> dict[str, Any]:
     """Trains a run to its end, resuming it if it was begun; returns its summary."""
     run = Run(config, workdir.open_workdir(path, config), load(config.data))
+    workdir.write_json(run.workdir / "environment.json", environment())
     state, facts = _restore(run)
     report.say(_greeting(run, int(state.step)))
     log, drawn = open_log(config, run.workdir, int(state.step)), time.monotonic()

@@ -88,8 +88,9 @@ class ImageClassifier:
     def __init__(self, sizes: Architecture, solve: Callable[..., Solution]):
         self.sizes = sizes
         self.solve = solve
-        self._network, *_ = nnx.split(self._make_network(0), nnx.Param, nnx.BatchStat)
-        self._point, _ = nnx.split(self._make_point(0))
+        network = nnx.eval_shape(lambda: self._make_network(0))
+        self._network, *_ = nnx.split(network, nnx.Param, nnx.BatchStat)
+        self._point, _ = nnx.split(nnx.eval_shape(lambda: self._make_point(0)))
 
     def init(self, key: Key[Array, ""]) -> Weights:
         """Draws initial weights."""

@@ -65,13 +65,13 @@ def test_a_record_file_cut_short_is_named(tmp_path):
         path.chmod(0o755)
     file = next(folder.rglob("*test.array_record*"))
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    with pytest.raises(UserError, match="mnist .*make data DATASET=mnist DATA_DIR=") as caught:
+    with pytest.raises(UserError, match=r"mnist .*make data DATASET=mnist DATA_DIR=") as caught:
         sources.read_tfds("mnist", str(tmp_path), "test")
     assert "\n" not in str(caught.value)
 
 
 def test_an_unprepared_data_set_names_the_command(tmp_path):
-    with pytest.raises(UserError, match="cifar100 is not prepared .*make data DATASET=cifar100"):
+    with pytest.raises(UserError, match=r"cifar100 is not prepared .*make data DATASET=cifar100"):
         load(Data(dataset="cifar100", data_dir=str(tmp_path)))
 
 
@@ -108,7 +108,7 @@ def test_damaged_tiny_imagenet_is_named(tmp_path):
     annotations = root / "val" / "val_annotations.txt"
     good = annotations.read_text()
     annotations.write_text(good.replace("n00000003", "n99999999"))
-    with pytest.raises(UserError, match="unknown class 'n99999999' of 'val_3.JPEG'"):
+    with pytest.raises(UserError, match=r"unknown class 'n99999999' of 'val_3\.JPEG'"):
         load(Data(dataset="tiny_imagenet", data_dir=str(tmp_path)))
     annotations.write_text(good)
     image = root / "val" / "images" / "val_7.JPEG"

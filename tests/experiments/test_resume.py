@@ -13,9 +13,9 @@ from homoode_jax.experiments.run import Run
 from tests.experiments.runs import FLAGS, small_config, start
 
 # Small batches make an epoch long enough to be killed in the middle of.
-LONG = ["--config.train.epochs=4", "--config.train.batch_size=16"]
-CONFIG = small_config(train={"epochs": 4, "batch_size": 16})
-EPOCH = 1287 // 16
+LONG = ["--config.train.epochs=4", "--config.train.batch_size=32"]
+CONFIG = small_config(train={"epochs": 4, "batch_size": 32})
+EPOCH = 1287 // 32
 
 
 def final_state(folder):
@@ -36,31 +36,35 @@ def finish(process):
     return out
 
 
-def kill_in_epoch(process, folder, epoch):
-    """SIGKILL when `epoch` epochs are on record and a little more is done."""
-    file, end = folder / "metrics.jsonl", time.monotonic() + 300
-    while not file.exists() or len(file.read_text().splitlines()) < epoch:
+def saved_step(folder):
+    steps = (folder / "checkpoints" / "latest").glob("[0-9]*")
+    return max((int(path.name) for path in steps if path.name.isdigit()), default=0)
+
+
+def kill_after_epoch(process, folder, epoch):
+    """SIGKILL when the end of an epoch is saved and a little of the next is done."""
+    end = time.monotonic() + 300
+    while saved_step(folder) < epoch * EPOCH:
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.005)
-    time.sleep(0.5)
+    time.sleep(0.2)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    assert len(file.read_text().splitlines()) == epoch
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == epoch
 
 
 def test_killed_and_resumed_is_bit_identical_to_undisturbed(tmp_path):
     straight, broken = tmp_path / "straight", tmp_path / "broken"
-    again = [*FLAGS, *LONG, "--config.train.checkpoint_every=50", f"--workdir={broken}"]
+    again = [*FLAGS, *LONG, "--config.train.checkpoint_every=30", f"--workdir={broken}"]
     process = start(*again)
-    kill_in_epoch(process, broken, 2)
-    step = max(int(path.name) for path in (broken / "checkpoints" / "latest").iterdir()
-               if path.name.isdigit())  # fmt: skip
+    kill_after_epoch(process, broken, 2)
+    step = saved_step(broken)
     assert 2 * EPOCH <= step < 3 * EPOCH
     with (broken / "metrics.jsonl").open("a") as file:  # as if killed after a later line
         file.write(json.dumps({"epoch": 3, "step": 3 * EPOCH}) + '\n{"epoch": 4, "st')
     resumed = finish(start(*again))
     assert f"resuming after step {step} of {4 * EPOCH}" in resumed
-    finish(start(*FLAGS, *LONG, "--config.train.checkpoint_every=50", f"--workdir={straight}"))
+    finish(start(*FLAGS, *LONG, "--config.train.checkpoint_every=30", f"--workdir={straight}"))
     jax.tree.map(np.testing.assert_array_equal, final_state(broken), final_state(straight))
     assert metrics(broken) == metrics(straight) and len(metrics(broken)) == 4
     summaries = [json.loads((f / "summary.json").read_text()) for f in (broken, straight)]

@@ -1,5 +1,7 @@
 """One step of training: augmentation, losses, optimisers, and what padding does to evaluation."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -122,7 +124,7 @@ def test_the_initial_point_moves_every_third_step_by_its_own_sgd(run, states):
     points = [state.weights.initial_point for state in states]
     same = [
         all(np.array_equal(*leaves) for leaves in zip(*map(jax.tree.leaves, pair), strict=True))
-        for pair in zip(points, points[1:], strict=False)
+        for pair in itertools.pairwise(points)
     ]
     assert same == [False, True, True, False]
     start, end = run.config.initial_point.learning_rate, run.config.train.final_learning_rate

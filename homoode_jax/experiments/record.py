@@ -1,0 +1,87 @@
+"""Records of runs for `results/`: `python -m homoode_jax.experiments.record WORKDIR FILE`.
+
+A record says what was run (command, commit, configuration, seed), on what (hardware, versions)
+and what came out, so that a reader can run it again.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from homoode_jax.experiments.errors import UserError, first_line
+from homoode_jax.experiments.workdir import read_metrics, write_json
+
+PACKAGES = ("jax", "jaxlib", "diffrax", "equinox", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def environment() -> dict[str, Any]:
+    """Describes command, commit, hardware and versions."""
+    device = jax.devices()[0]
+    return {
+        "command": " ".join(["python", *sys.argv]),
+        "commit": _commit(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "devices": f"{jax.device_count()} {device.device_kind}",
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in PACKAGES},
+    }
+
+
+def _commit() -> str:
+    """Returns the commit of this code, with "+" where it was changed; "" outside git."""
+    root = Path(__file__).parents[2]
+    try:
+        git = ["git", "-C", str(root)]
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, check=True)
+        changes = [*git, "status", "--porcelain", "--untracked-files=no"]
+        dirty = subprocess.run(changes, capture_output=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return head.stdout.decode().strip() + ("+" if dirty else "")
+
+
+def _processor() -> str:
+    """Returns the processor's name as Linux gives it, else as Python does."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def make_record(workdir: Path) -> dict[str, Any]:
+    """Gathers what a finished run left in its folder."""
+    parts = ("environment", "config", "summary")
+    try:
+        read = {name: json.loads((workdir / f"{name}.json").read_text()) for name in parts}
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{workdir} is not the folder of a finished run: {first_line(error)}"
+        ) from error
+    return {**read, "metrics": read_metrics(workdir)}
+
+
+def main(arguments: list[str]) -> int:
+    """Writes the record of a run; returns the exit code."""
+    if len(arguments) != 3:
+        print("usage: python -m homoode_jax.experiments.record WORKDIR FILE", file=sys.stderr)
+        return 2
+    try:
+        write_json(Path(arguments[2]), make_record(Path(arguments[1])))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
