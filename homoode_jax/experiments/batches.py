@@ -64,4 +64,5 @@ def _put(split: Split, index: np.ndarray, size: int, mesh: Mesh) -> Batch:
     padding = [(0, size - len(index))]
     images = np.pad(split.images[index], padding + [(0, 0)] * 3)
     labels = np.pad(split.labels[index], padding)
-    return jax.device_put(Batch(images, labels, np.arange(size) < len(index)), over_devices(mesh))
+    arrays = jax.device_put((images, labels, np.arange(size) < len(index)), over_devices(mesh))
+    return Batch(*arrays)

@@ -1,5 +1,6 @@
 """The command line: flags, a configuration file, and settings changed by name."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -7,7 +8,7 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from homoode_jax.experiments.config import SECTIONS, Config, defaults, from_dict
+from homoode_jax.experiments.config import SECTIONS, Config, from_dict
 from homoode_jax.experiments.errors import UserError, first_line, nearest
 from homoode_jax.experiments.evaluation import evaluate
 from homoode_jax.experiments.report import describe
@@ -76,7 +77,7 @@ def _define(arguments: list[str]) -> flags.FlagValues:
 
 def _check_names(values: flags.FlagValues, arguments: list[str]) -> None:
     """Refuses unknown flags and settings, naming the nearest one."""
-    settings = [f"config.{section}.{key}" for section in SECTIONS for key in defaults()[section]]
+    settings = [f"config.{s}.{f.name}" for s, kind in SECTIONS.items() for f in fields(kind)]
     known = [*values, *settings, *(f"config.{section}" for section in SECTIONS), "nodescribe"]
     for argument in arguments[1:]:
         if not argument.startswith("-"):

@@ -1,6 +1,9 @@
 """What a person sees: a progress bar with ETA, a line an epoch, tables."""
 
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,9 @@ from homoode_jax.experiments.state import Means
 from homoode_jax.experiments.step import make_classifier
 from homoode_jax.networks.classifier import Weights
 
+Advance = Callable[[int, str], None]
+LINE_SECONDS = 60
+
 console = Console(highlight=False)
 
 
@@ -23,17 +29,24 @@ def say(text: str) -> None:
 
 
 @contextmanager
-def progress_bar(total: int, done: int):
-    """Yields `advance(step, text)`; shows a bar with ETA where there is a terminal."""
+def progress_bar(total: int, done: int) -> Iterator[Advance]:
+    """Yields `advance(step, text)`: a bar with ETA on a terminal, a line a minute elsewhere."""
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
         TextColumn("steps · ETA"), TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("compiling", total=total, completed=done)
+        started = said = time.monotonic()
 
         def advance(step: int, text: str) -> None:
+            nonlocal said
             progress.update(task, completed=step, description=text)
+            now = time.monotonic()
+            if not console.is_terminal and now - said > LINE_SECONDS:
+                left = (now - started) / (step - done) * (total - step)
+                say(f"step {step}/{total} · {text} · ETA {timedelta(seconds=round(left))}")
+                said = now
 
         yield advance
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,9 +32,8 @@ def read_digits(data_dir: str, split: str) -> Arrays:
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
-    digits = load_digits()
-    labels = digits.target
-    images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]
+    pixels, labels = load_digits(return_X_y=True)  # grey values from 0 to 16
+    images = np.round(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
     index = np.arange(len(labels))
     parts = train_test_split(index, test_size=0.2, random_state=0, stratify=labels)
     chosen = np.sort(parts[split == "test"])
@@ -43,7 +42,7 @@ def read_digits(data_dir: str, split: str) -> Arrays:
 
 def read_tfds(name: str, data_dir: str, split: str) -> Arrays:
     """Reads a prepared TFDS data set in `array_record` format."""
-    source = _open_tfds(name, data_dir, split)
+    source: Any = _open_tfds(name, data_dir, split)
     try:
         records = [
             record for chunk in _chunks(len(source)) for record in source.__getitems__(chunk)

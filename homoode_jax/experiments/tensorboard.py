@@ -15,7 +15,7 @@ def open_log(config: Config, workdir: Path, step: int) -> Log:
     if not config.train.tensorboard:
         return lambda row: None
     try:
-        from tensorboardX import SummaryWriter
+        from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise UserError(
             "config.train.tensorboard=True needs tensorboardX: pip install -e '.[tensorboard]'."

@@ -2,11 +2,11 @@
 
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from homoode_jax.experiments import checkpoint, report, workdir
 from homoode_jax.experiments.batches import training_batches
@@ -14,6 +14,7 @@ from homoode_jax.experiments.config import Config
 from homoode_jax.experiments.dataset import load
 from homoode_jax.experiments.plots import draw_curves
 from homoode_jax.experiments.record import environment
+from homoode_jax.experiments.report import Advance
 from homoode_jax.experiments.run import Run
 from homoode_jax.experiments.state import Means, TrainState, means
 from homoode_jax.experiments.tensorboard import Log, open_log
@@ -61,7 +62,7 @@ def _restore(run: Run) -> tuple[TrainState, Facts]:
 
 
 def _epoch(
-    run: Run, state: TrainState, facts: Facts, advance: Callable[[str], None], log: Log
+    run: Run, state: TrainState, facts: Facts, advance: Advance, log: Log
 ) -> tuple[TrainState, Facts]:
     """Trains to the end of the epoch under way; validates, records and saves."""
     began, validation = time.monotonic(), run.data.validation
@@ -90,7 +91,7 @@ def _better(held: Means, facts: Facts) -> bool:
     return (held.accuracy, -held.loss) > (facts.best_accuracy, -facts.best_loss)
 
 
-def _steps(run: Run, state: TrainState, facts: Facts, advance: Callable) -> TrainState:
+def _steps(run: Run, state: TrainState, facts: Facts, advance: Advance) -> TrainState:
     """Takes the steps that the epoch under way still has."""
     train, step = run.config.train, int(state.step)
     epoch, done = divmod(step, run.epoch_steps)
@@ -120,7 +121,7 @@ def _row(run: Run, step: int, trained: Means, held: Means | None, seconds: float
         "nfe_forward": trained.nfe_forward,
         "nfe_backward": trained.nfe_backward,
         "failed": trained.failed,
-        "learning_rate": float(run.optimisers.learning_rate(step - 1)),
+        "learning_rate": float(np.asarray(run.optimisers.learning_rate(step - 1))),
         "seconds": seconds,
     }
 

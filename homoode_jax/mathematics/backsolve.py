@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from homoode_jax.mathematics.dtypes import cast, cast_like, common_dtype
 from homoode_jax.mathematics.ode import Stepping, reverse, solve_ode
 from homoode_jax.mathematics.solution import Result
 from homoode_jax.mathematics.stepping import Norm
@@ -55,9 +56,11 @@ def backsolve(
     params, fixed_params = eqx.partition(params, eqx.is_inexact_array)
     x, fixed_x = eqx.partition(x, eqx.is_inexact_array)
     norm = Norm(mask)
+    like = z1, z1, params, x
+    dtype = common_dtype(like)
 
     def rhs(t, state, args):
-        z, a, *_ = state
+        z, a, *_ = cast_like(state, like)
         params, fixed_params, x, fixed_x = args
 
         def evaluate(params, z, x):
@@ -65,16 +68,15 @@ def backsolve(
 
         dz, pull = jax.vjp(evaluate, params, z, x)
         g_params, g_z, g_x = pull(a)
-        return dz, *jax.tree.map(jnp.negative, (g_z, g_params, g_x))
+        return cast((dz, *jax.tree.map(jnp.negative, (g_z, g_params, g_x))), dtype)
 
     scale = norm(cotangent)
     scale = jnp.where(scale > 0, scale, 1)
     a1 = jax.tree.map(lambda a: a / scale.astype(a.dtype), cotangent)
     zeros = jax.tree.map(jnp.zeros_like, (params, x))
-    state, args = (z1, a1, *zeros), (params, fixed_params, x, fixed_x)
+    state, args = cast((z1, a1, *zeros), dtype), (params, fixed_params, x, fixed_x)
     raw = solve_ode(rhs, reverse(stepping), state, args, AdjointNorm(norm))
     ok = raw.result == Result.ok
-    _, a0, g_params, g_x = jax.tree.map(
-        lambda g: jnp.where(ok, g * scale.astype(g.dtype), 0), raw.z
-    )
-    return Pullback(g_params, a0, g_x, jnp.where(ok, raw.nfe, -raw.nfe))
+    scaled = jax.tree.map(lambda g: jnp.where(ok, g * scale.astype(g.dtype), 0), raw.z)
+    _, a0, g_params, g_x = cast_like(scaled, like)
+    return Pullback(g_params, a0, g_x, jnp.where(ok, raw.nfe, -jnp.abs(raw.nfe)))

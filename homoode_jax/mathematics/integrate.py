@@ -9,14 +9,17 @@ from typing import Any
 import diffrax
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, PyTree
 
-from homoode_jax.mathematics.ode import Stepping
+from homoode_jax.mathematics.dtypes import cast, cast_like, common_dtype, real_dtype
+from homoode_jax.mathematics.ode import Raw, Stepping
 from homoode_jax.mathematics.problem import as_arrays, batch_size, check_function, check_option
-from homoode_jax.mathematics.routes import ADJOINTS, Inputs, Plan, run, solve
-from homoode_jax.mathematics.solution import Solution, Stats
-from homoode_jax.mathematics.stepping import make_controller, make_solver
+from homoode_jax.mathematics.routes import ADJOINTS, Inputs, Plan, mend, run, solve
+from homoode_jax.mathematics.solution import Result, Solution, Stats
+from homoode_jax.mathematics.stepping import make_controller, make_solver, select_rows
 
 Field = Callable[[PyTree, Float[Array, ""], PyTree[Array], PyTree], PyTree[Array]]
 BATCHINGS = ("joint", "per_example")
@@ -73,8 +76,8 @@ def integrate(
         backward_probe: its cotangent is the number of vector-Jacobian products of the field in
             the backward pass: a scalar, or `[batch]` in per-example mode (a scalar then gets
             the sum). Negative where the backward solve of "backsolve" failed.
-        mask: bool `[batch]`, False for rows that are padding: they stand still and count in no
-            error norm and no outcome.
+        mask: bool `[batch]`, False for rows that are padding: they come back as they were, count
+            in no error norm and no outcome, and may hold anything.
 
     Returns:
         A `Solution`. Failed solves hold their last finite state and contribute exactly zero to
@@ -94,8 +97,8 @@ def integrate(
     batch = batch_size(z0, x)
     per_example = _check_batching(batching)
     _check_field(field, params, z0, x, per_example)
-    wide = jax.tree.map(_widen, z0)
-    dtype = _real_dtype(wide)
+    wide = cast(z0, common_dtype(z0))
+    dtype = real_dtype(wide)
     stepping = _stepping(dtype, t0, t1, dt0, rtol, atol, solver, controller, max_steps)
     plan = Plan(
         _in_precision_of(z0, field), stepping, _check_save_at(save_at, t0, t1, dtype),
@@ -103,9 +106,20 @@ def integrate(
     )  # fmt: skip
     inputs = Inputs(params, wide, x, _check_probe(backward_probe, plan, batch, dtype))
     # Forward-mode differentiation cannot pass through the guard, a custom vjp.
-    raw = (run if isinstance(adjoint, diffrax.ForwardMode) else solve)(inputs, plan)
-    z, zs = _narrow(raw.z, z0), None if raw.zs is None else _narrow(raw.zs, z0)
+    solver_of = run if isinstance(adjoint, diffrax.ForwardMode) else solve
+    raw = solver_of(inputs, plan) if mask is None else _solve_unpadded(solver_of, inputs, plan)
+    z, zs = cast_like(raw.z, z0), None if raw.zs is None else cast_like(raw.zs, z0)
     return Solution(z, plan.ts, zs, raw.result, Stats(raw.nfe, raw.num_steps, raw.num_rejected))
+
+
+def _solve_unpadded(solver_of: Callable, inputs: Inputs, plan: Plan) -> Raw:
+    """Solves with copies of a row that counts in place of padding, and gives padding back as is."""
+    mask, z0 = plan.mask, inputs.z0
+    assert mask is not None
+    raw = solver_of(inputs._replace(**mend(mask, z0=z0, x=inputs.x)), plan)
+    zs = None if raw.zs is None else jax.vmap(lambda z: select_rows(mask, z, z0))(raw.zs)
+    result = jnp.where(mask if plan.per_example else jnp.any(mask), raw.result, Result.ok.value)
+    return raw._replace(z=select_rows(mask, raw.z, z0), zs=zs, result=result)
 
 
 def _stepping(dtype, t0, t1, dt0, rtol, atol, solver, controller, max_steps) -> Stepping:
@@ -137,6 +151,11 @@ def _check_adjoint(adjoint: Any) -> str | diffrax.AbstractAdjoint:
             "an implicit adjoint needs an equilibrium, F(z(t1)) = 0, and a learned field has "
             f"none at t1: the gradient would be wrong. integrate takes adjoint={routes}."
         )
+    if isinstance(adjoint, diffrax.BacksolveAdjoint):
+        raise ValueError(
+            "adjoint=diffrax.BacksolveAdjoint() knows nothing of batches and failures; "
+            "use adjoint='backsolve', the same method with both."
+        )
     if isinstance(adjoint, diffrax.AbstractAdjoint):
         return adjoint
     check_option("adjoint", adjoint, ADJOINTS)
@@ -147,7 +166,7 @@ def _check_field(field: Field, params: PyTree, z0: PyTree, x: PyTree, per_exampl
     """Traces the field once on the batch that it will see."""
     rows = 1 if per_example else None
     like = jax.eval_shape(lambda tree: jax.tree.map(lambda a: a[:rows], tree), (z0, x))
-    t = jax.ShapeDtypeStruct((), _real_dtype(z0))
+    t = jax.ShapeDtypeStruct((), real_dtype(z0))
     check_function("field", field, (params, t, *like), like[0])
 
 
@@ -157,10 +176,10 @@ def _check_save_at(save_at, t0, t1, dtype) -> Float[Array, " times"] | None:
     ts = jnp.asarray(save_at, dtype)
     if ts.ndim != 1 or not len(ts):
         raise ValueError(f"save_at must be a one-dimensional array of times, got {list(ts.shape)}.")
-    if _is_concrete(ts, t0, t1):
-        a, b = float(t0), float(t1)
-        inside = (ts >= min(a, b)) & (ts <= max(a, b))
-        if not jnp.all(inside) or jnp.any((jnp.diff(ts) if a <= b else -jnp.diff(ts)) < 0):
+    if _is_concrete(*jax.tree.leaves(save_at), t0, t1):
+        a, b, inner = (np.asarray(number, dtype) for number in (t0, t1, save_at))
+        path = np.concatenate([a[None], inner, b[None]])
+        if not np.all(np.diff(path if a <= b else -path) >= 0):
             raise ValueError(f"save_at must run from t0={a} to t1={b} in order, got {save_at!r}.")
     return ts
 
@@ -188,22 +207,11 @@ def _in_precision_of(z0: PyTree[Array], field: Field) -> Field:
     """Calls the field in z0's dtypes; states are kept in float32 or better between calls."""
 
     def evaluate(params, t, z, x):
-        return jax.tree.map(_widen, field(params, t.astype(_real_dtype(z0)), _narrow(z, z0), x))
+        dz = field(params, t.astype(real_dtype(z0)), cast_like(z, z0), x)
+        return cast(dz, common_dtype(z0))
 
     return evaluate
 
 
-def _widen(leaf: Array) -> Array:
-    return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
-
-
-def _narrow(tree: PyTree[Array], like: PyTree[Array]) -> PyTree[Array]:
-    return jax.tree.map(lambda leaf, a: leaf.astype(a.dtype), tree, like)
-
-
-def _real_dtype(tree: PyTree[Array]):
-    return jnp.finfo(jnp.result_type(*jax.tree.leaves(tree))).dtype
-
-
 def _is_concrete(*numbers: Any) -> bool:
-    return not any(n is None or isinstance(n, jax.core.Tracer) for n in numbers)
+    return not any(n is None or isinstance(n, Tracer) for n in numbers)

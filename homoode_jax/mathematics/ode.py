@@ -17,6 +17,7 @@ from homoode_jax.mathematics.solution import Result
 from homoode_jax.mathematics.stepping import (
     count_nfe,
     first_step,
+    is_counted,
     make_controller,
     reuses_last_stage,
     selects_first_step,
@@ -79,19 +80,17 @@ def solve_ode(
         term, solver, t0, t1, dt0, z0, args,
         saveat=_save_at(ts), stepsize_controller=controller, max_steps=stepping.max_steps,
         adjoint=adjoint or diffrax.RecursiveCheckpointAdjoint(), throw=False,
-        solver_state=_solver_state(solver, adjoint, f0),
+        solver_state=_solver_state(solver, f0),
     )  # fmt: skip
-    return _raw(solution, ts, solver, selected)
+    return _raw(solution, ts, solver if is_counted(controller) else None, selected)
 
 
-def _solver_state(solver, adjoint, f0: PyTree | None):
+def _solver_state(solver, f0: PyTree | None):
     """Hands f(z0) to a pair that reuses its last stage, so that no evaluation is repeated.
 
     Without it Diffrax evaluates f(z0) again after every rejected first step.
     """
-    if not reuses_last_stage(solver) or isinstance(adjoint, diffrax.BacksolveAdjoint):
-        return None
-    return jnp.array(False), f0
+    return (jnp.array(False), f0) if reuses_last_stage(solver) else None
 
 
 def _save_at(ts: Float[Array, " times"] | None) -> diffrax.SaveAt:

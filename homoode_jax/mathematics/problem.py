@@ -12,6 +12,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.tree_util import keystr, tree_leaves_with_path
 from jaxtyping import PyTree
 
@@ -65,7 +66,7 @@ def batch_size(z0: PyTree, x: PyTree) -> int:
 def check_function(kind: str, function: Callable, args: tuple, z: PyTree) -> None:
     """Traces `function(*args)` once; raises on a traced closure or a result unlike `z`."""
     jaxpr, out_dynamic, out_static = eqx.filter_make_jaxpr(function)(*args)
-    if any(isinstance(const, jax.core.Tracer) for const in jaxpr.consts):
+    if any(isinstance(const, Tracer) for const in jaxpr.consts):
         raise ValueError(
             f"the {kind} closes over a traced array; gradients with respect to it would be "
             "wrong. Pass everything that is traced (parameters, inputs) through `params` or `x`."

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from homoode_jax.mathematics.backsolve import Pullback, backsolve
 from homoode_jax.mathematics.ode import Raw, Stepping, solve_ode
+from homoode_jax.mathematics.problem import as_arrays
 from homoode_jax.mathematics.solution import Result
 from homoode_jax.mathematics.stepping import Norm, count_vjps, select_rows
 
@@ -50,16 +51,16 @@ class Plan(eqx.Module):
 def run(inputs: Inputs, plan: Plan) -> Raw:
     """Solves the batch, differentiable as Diffrax has it: no guard, no NFE."""
 
-    def one(z0, x, mask):
-        def rhs(t, z, args):
-            return _masked(plan.field, mask)(args[0], t, z, args[1])
+    def rhs(t, z, args):
+        return plan.field(args[0], t, z, args[1])
 
+    def one(z0, x, mask=None):
         args, norm = (inputs.params, x), Norm(mask)
         return solve_ode(rhs, plan.stepping, z0, args, norm, plan.ts, _diffrax_adjoint(plan))
 
     if not plan.per_example:
         return one(inputs.z0, inputs.x, plan.mask)
-    raw = _per_example(one, inputs.z0, inputs.x, plan.mask)
+    raw = _per_example(one, inputs.z0, inputs.x)
     zs = jax.tree.map(lambda leaf: jnp.moveaxis(leaf[:, :, 0], 1, 0), raw.zs)
     return raw._replace(z=_drop_axis(raw.z), zs=zs)
 
@@ -73,6 +74,7 @@ def solve(inputs: Inputs, plan: Plan) -> Raw:
 @solve.def_fwd
 def _forward(perturbed, inputs: Inputs, plan: Plan):
     del perturbed
+    inputs = as_arrays(inputs)
     if plan.adjoint == "backsolve":
         raw = run(inputs, plan)
         return raw, (raw, None)
@@ -83,6 +85,7 @@ def _forward(perturbed, inputs: Inputs, plan: Plan):
 @solve.def_bwd
 def _backward(residuals, cotangents: Raw, perturbed, inputs: Inputs, plan: Plan) -> Inputs:
     del perturbed
+    inputs = as_arrays(inputs)
     raw, pull = residuals
     ok = raw.result == Result.ok
     if pull is not None:
@@ -90,7 +93,7 @@ def _backward(residuals, cotangents: Raw, perturbed, inputs: Inputs, plan: Plan)
         gradients = _pull_back(pull, cts, ok, inputs, plan)
         vjps = count_vjps(plan.stepping.solver, raw.num_steps)
     else:
-        if cotangents.zs is not None:
+        if jax.tree.leaves(cotangents.zs):
             raise ValueError(
                 "adjoint='backsolve' has no gradient through the saved states `zs`; "
                 "use adjoint='checkpointed' or 'direct', or take the loss of `z` alone."
@@ -100,6 +103,7 @@ def _backward(residuals, cotangents: Raw, perturbed, inputs: Inputs, plan: Plan)
         gradients, vjps = Inputs(back.params, back.z0, back.x, inputs.probe), back.nfe
     if not isinstance(plan.adjoint, str):
         vjps = -1
+    vjps = jnp.where(raw.nfe < 0, -1, vjps)
     vjps = jnp.where(ok, vjps, 0).astype(inputs.probe.dtype)
     probe = vjps if inputs.probe.ndim else jnp.sum(vjps)
     return gradients._replace(probe=probe)
@@ -124,7 +128,7 @@ def _pull_back(pull, cts, ok: Bool[Array, "*batch"], inputs: Inputs, plan: Plan)
         return pull(cts)[0]
 
     def mended():
-        return _vjp(inputs._replace(**_mend(ok, z0=inputs.z0, x=inputs.x)), plan)[1](cts)[0]
+        return _vjp(inputs._replace(**mend(ok, z0=inputs.z0, x=inputs.x)), plan)[1](cts)[0]
 
     def nothing():
         return jax.tree.map(jnp.zeros_like, eqx.filter(inputs, eqx.is_inexact_array))
@@ -136,14 +140,13 @@ def _pull_back(pull, cts, ok: Bool[Array, "*batch"], inputs: Inputs, plan: Plan)
 
 
 def _backsolve(ok, cotangent, z1, inputs: Inputs, plan: Plan) -> Pullback:
-    def one(z1, x, cotangent, mask):
-        field = _masked(plan.field, mask)
-        return backsolve(field, plan.stepping, inputs.params, z1, x, cotangent, mask)
+    def one(z1, x, cotangent, mask=None):
+        return backsolve(plan.field, plan.stepping, inputs.params, z1, x, cotangent, mask)
 
     if not plan.per_example:
         return one(z1, inputs.x, cotangent, plan.mask)
-    mended = _mend(ok, z1=z1, x=inputs.x)
-    back = _per_example(one, mended["z1"], mended["x"], cotangent, plan.mask)
+    mended = mend(ok, z1=z1, x=inputs.x)
+    back = _per_example(one, mended["z1"], mended["x"], cotangent)
     params = jax.tree.map(lambda g: jnp.sum(g, axis=0), back.params)
     return Pullback(params, _drop_axis(back.z0), _drop_axis(back.x), back.nfe)
 
@@ -162,18 +165,6 @@ def _diffrax_adjoint(plan: Plan) -> diffrax.AbstractAdjoint | None:
     return None if route is None else route()
 
 
-def _masked(field: Callable, mask: Bool[Array, " batch"] | None) -> Callable:
-    """The field with rows that do not count held still."""
-    if mask is None:
-        return field
-
-    def held(params, t, z, x):
-        dz = field(params, t, z, x)
-        return select_rows(mask, dz, jax.tree.map(jnp.zeros_like, dz))
-
-    return held
-
-
 def _per_example(function: Callable, *batched: PyTree) -> PyTree:
     """Maps a function of size-1 batches over the leading axis."""
     return jax.vmap(lambda *rows: function(*jax.tree.map(lambda a: a[None], rows)))(*batched)
@@ -183,8 +174,8 @@ def _drop_axis(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: leaf[:, 0], tree)
 
 
-def _mend(ok: Bool[Array, " batch"], **trees: PyTree) -> dict[str, PyTree]:
-    """Replaces failed examples by the first that succeeded."""
+def mend(ok: Bool[Array, " batch"], **trees: PyTree) -> dict[str, PyTree]:
+    """Replaces the rows that are not `ok` by the first that is."""
     good = jnp.argmax(ok)
     copies = jax.tree.map(lambda a: jnp.broadcast_to(a[good], a.shape), trees)
     return select_rows(ok, trees, copies)

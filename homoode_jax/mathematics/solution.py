@@ -49,9 +49,9 @@ class Solution(NamedTuple):
         stats: what it cost.
     """
 
-    z: PyTree[Array, "Z"]
+    z: PyTree[Array]
     ts: Float[Array, " times"] | None
-    zs: PyTree[Array, "Z"] | None
+    zs: PyTree[Array] | None
     result: Int[Array, "*batch"]
     stats: Stats
 

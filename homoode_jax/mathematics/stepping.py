@@ -33,7 +33,7 @@ def make_solver(solver: str | diffrax.AbstractSolver) -> diffrax.AbstractSolver:
     if isinstance(solver, diffrax.AbstractSolver):
         return solver
     check_option("solver", solver, SOLVERS)
-    return SOLVERS[solver]()
+    return SOLVERS[solver]()  # pyright: ignore[reportCallIssue]
 
 
 class Norm(eqx.Module):
@@ -57,33 +57,19 @@ class Norm(eqx.Module):
         return leaf if self.mask is None else select_rows(self.mask, leaf, jnp.zeros_like(leaf))
 
 
-class FiniteController(diffrax.AbstractAdaptiveStepSizeController):
-    """Stops a solve at its first non-finite step; leaves all else to the controller inside.
+class FiniteController(diffrax.AbstractStepSizeController):
+    """Stops a solve at its first non-finite step, or when time no longer moves.
 
-    The stop travels as Diffrax's `internal_error`, which nothing else uses here.
+    All else is left to the controller inside. The stop at a non-finite step travels as
+    Diffrax's `internal_error`, which nothing else uses here.
     """
 
     inner: diffrax.AbstractStepSizeController
     check_error: bool = eqx.field(static=True)
 
-    @property
-    def rtol(self):  # pyright: ignore
-        """Relative tolerance of the controller inside, for implicit solvers."""
-        return getattr(self.inner, "rtol", None)
-
-    @property
-    def atol(self):  # pyright: ignore
-        """Absolute tolerance of the controller inside, for implicit solvers."""
-        return getattr(self.inner, "atol", None)
-
-    @property
-    def norm(self):  # pyright: ignore
-        """Norm of the controller inside, for implicit solvers."""
-        return getattr(self.inner, "norm", None)
-
     def wrap(self, direction):
         """Passes the direction of time on."""
-        return FiniteController(self.inner.wrap(direction), self.check_error)
+        return type(self)(self.inner.wrap(direction), self.check_error)
 
     def init(self, *args, **kwargs):
         """Returns the first step of the controller inside."""
@@ -95,37 +81,69 @@ class FiniteController(diffrax.AbstractAdaptiveStepSizeController):
             t0, t1, y0, y1_candidate, args, y_error, error_order, state
         )
         finite = all_finite((y1_candidate, y_error if self.check_error else None))
-        broken = diffrax.RESULTS.where(finite, result, diffrax.RESULTS.internal_error)
-        return keep & finite, *rest, broken
+        result = diffrax.RESULTS.where(t1 > t0, result, diffrax.RESULTS.dt_min_reached)
+        result = diffrax.RESULTS.where(finite, result, diffrax.RESULTS.internal_error)
+        return keep & finite, *rest, result
+
+
+class FiniteAdaptiveController(FiniteController, diffrax.AbstractAdaptiveStepSizeController):
+    """The same around an adaptive controller, whose tolerances implicit solvers look up."""
+
+    @property
+    def rtol(self):  # pyright: ignore
+        """Relative tolerance of the controller inside."""
+        return self.inner.rtol  # pyright: ignore
+
+    @property
+    def atol(self):  # pyright: ignore
+        """Absolute tolerance of the controller inside."""
+        return self.inner.atol  # pyright: ignore
+
+    @property
+    def norm(self):  # pyright: ignore
+        """Norm of the controller inside."""
+        return self.inner.norm  # pyright: ignore
 
 
 def make_controller(controller, solver, rtol, atol, dt0, norm) -> FiniteController:
     """Returns the step-size controller behind a name, or the one given, made to stop on NaN."""
+    inner = _inner_controller(controller, rtol, atol, dt0, norm)
+    adaptive = isinstance(inner, diffrax.AbstractAdaptiveStepSizeController)
+    if adaptive and isinstance(solver, diffrax.Euler):
+        raise ValueError(
+            "solver='euler' has no error estimate, so controller='pid' cannot adapt its step; "
+            "use controller='constant' with dt0, or a solver such as 'heun'."
+        )
     explicit = not isinstance(solver, diffrax.AbstractImplicitSolver)
+    return (FiniteAdaptiveController if adaptive else FiniteController)(inner, explicit)
+
+
+def _inner_controller(controller, rtol, atol, dt0, norm) -> diffrax.AbstractStepSizeController:
     if isinstance(controller, diffrax.AbstractStepSizeController):
         if rtol is not None or atol is not None:
             raise ValueError(
                 "rtol and atol belong to controller='pid'; with a controller object "
                 f"({type(controller).__name__}) set them on that object instead."
             )
-        return FiniteController(controller, explicit)
+        return controller
     check_option("controller", controller, CONTROLLERS)
     if controller == "constant":
         if dt0 is None:
             raise ValueError("controller='constant' needs dt0, the step size; got dt0=None.")
-        return FiniteController(diffrax.ConstantStepSize(), explicit)
-    if isinstance(solver, diffrax.Euler):
-        raise ValueError(
-            "solver='euler' has no error estimate, so controller='pid' cannot adapt its step; "
-            "use controller='constant' with dt0, or a solver such as 'heun'."
-        )
+        return diffrax.ConstantStepSize()
     rtol, atol = (lax.stop_gradient(1e-3 if tol is None else tol) for tol in (rtol, atol))
-    return FiniteController(diffrax.PIDController(rtol=rtol, atol=atol, norm=norm), explicit)
+    return diffrax.PIDController(rtol=rtol, atol=atol, norm=norm)
 
 
 def selects_first_step(controller: FiniteController, dt0) -> bool:
     """True where the first step is ours to choose: adaptive steps and no dt0."""
     return dt0 is None and isinstance(controller.inner, diffrax.PIDController)
+
+
+def is_counted(controller: FiniteController) -> bool:
+    """True where every step costs the same: no jumps after which a solver starts anew."""
+    known = diffrax.PIDController, diffrax.ConstantStepSize, diffrax.StepTo
+    return isinstance(controller.inner, known)
 
 
 def first_step(
@@ -167,7 +185,7 @@ def count_nfe(solver, num_steps: Int[Array, ""], selected: bool) -> Int[Array, "
         return num_steps
     if not isinstance(solver, diffrax.AbstractERK):
         return jnp.full_like(num_steps, -1)
-    stages = solver.tableau.num_stages
+    stages = solver.tableau.num_stages  # pyright: ignore
     if reuses_last_stage(solver):
         return selected + 1 + (stages - 1) * num_steps
     return 2 * selected + stages * num_steps
@@ -180,7 +198,7 @@ def count_vjps(solver, num_steps: Int[Array, ""]) -> Int[Array, ""]:
 
 def reuses_last_stage(solver: diffrax.AbstractSolver) -> bool:
     """True for explicit first-same-as-last pairs."""
-    return isinstance(solver, diffrax.AbstractERK) and bool(solver.tableau.fsal)
+    return isinstance(solver, diffrax.AbstractERK) and bool(solver.tableau.fsal)  # pyright: ignore
 
 
 def all_finite(tree: PyTree) -> Bool[Array, ""]:

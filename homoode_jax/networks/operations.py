@@ -14,6 +14,7 @@ groups. Everything differentiates to any order, in both modes, and under `vmap`.
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
@@ -84,7 +85,7 @@ def _batched(operands, axes):
 _convolution = Primitive("homoode_convolution")
 _convolution.def_impl(jax.jit(_library))
 _convolution.def_abstract_eval(
-    lambda z, kernel: jax.core.ShapedArray((*z.shape[:3], kernel.shape[3]), z.dtype)
+    lambda z, kernel: ShapedArray((*z.shape[:3], kernel.shape[3]), z.dtype)
 )
 mlir.register_lowering(_convolution, mlir.lower_fun(_library, multiple_results=False))
 ad.defbilinear(_convolution, _input_gradient, _kernel_gradient)
