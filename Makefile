@@ -6,7 +6,7 @@ DATASET ?= mnist
 DATA_DIR ?= $(HOME)/tensorflow_datasets
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test lint data lock clean
+.PHONY: help install train test lint accuracy data lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -32,6 +32,9 @@ lint: install  ## Run the linters: ruff and pyright
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/pyright
+
+accuracy: install  ## Measure answers and gradients (writes results/accuracy.json)
+	@$(BIN)/python benchmarks/accuracy.py
 
 data: install  ## Download and prepare a TFDS data set: make data DATASET=mnist [DATA_DIR=...]
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[prepare]'

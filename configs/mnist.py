@@ -17,9 +17,9 @@ def get_config() -> ConfigDict:
     config.model.stride = 2
     config.data.dataset = "mnist"
     config.data.validation = 5000
-    config.data.crop_padding = 2
+    config.data.crop_padding = 1
     config.data.mean = (0.1307,)
     config.data.std = (0.3081,)
     config.train.learning_rate = 4e-3
-    config.train.epochs = 3
+    config.train.epochs = 4
     return config
