@@ -26,7 +26,7 @@ train: install  ## Train HomoODE on handwritten digits (about a minute)
 	@$(BIN)/python train.py --config=configs/digits.py
 
 test: install  ## Run the tests (several minutes)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: install  ## Run the linters: ruff and pyright
 	@$(BIN)/ruff format --check .

@@ -4,12 +4,13 @@ Any setting can be changed on the command line: `--config.train.epochs=3`. Runni
 command again on the same --workdir resumes it. `--describe` shows the model and all settings.
 """
 
+import logging
 import os
 import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from absl import logging
+from absl import logging as absl_logging
 
 from homoode_jax.experiments import command
 from homoode_jax.experiments.errors import UserError, explain_os_error
@@ -17,7 +18,9 @@ from homoode_jax.experiments.errors import UserError, explain_os_error
 
 def main(arguments: list[str]) -> int:
     """Runs one command; returns the exit code."""
-    logging.set_verbosity(logging.ERROR)
+    # What goes wrong in Orbax's threads is raised too, and then told in one line.
+    absl_logging.set_verbosity(absl_logging.FATAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     try:
         command.run(command.parse(arguments))
     except UserError as error:

@@ -22,6 +22,7 @@ def draw_curves(rows: list[dict[str, Any]], file: Path) -> None:
                 label = key.removesuffix(f"_{title}").removeprefix("nfe_")
                 axes.plot(*zip(*points, strict=True), label=label, marker=".")
         axes.set(xlabel="epoch", title=title)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend()

@@ -1,0 +1,27 @@
+"""What the README shows works as it stands there."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+def test_the_layer_in_a_few_lines_runs():
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names = {}
+    exec(code, names)
+    # The gradient along one direction, by finite differences of the loss.
+    params, step = names["params"], 1e-2
+    up, down = ({"w": params["w"] + sign * step} for sign in (1, -1))
+    numeric = (names["loss"](up) - names["loss"](down)) / (2 * step)
+    np.testing.assert_allclose(np.sum(names["gradient"]["w"]), numeric, rtol=2e-2)
+
+
+def test_files_that_are_named_exist():
+    root = Path(__file__).parents[1]
+    for name in re.findall(r"\]\((?!http)([^)]+)\)", README):
+        assert (root / name).exists(), name
+    for target in re.findall(r"make ([a-z]+)", README):
+        assert re.search(rf"^{target}:", (root / "Makefile").read_text(), re.MULTILINE), target
