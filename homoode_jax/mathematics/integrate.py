@@ -77,7 +77,7 @@ def integrate(
             the backward pass: a scalar, or `[batch]` in per-example mode (a scalar then gets
             the sum). Negative where the backward solve of "backsolve" failed.
         mask: bool `[batch]`, False for rows that are padding: they come back as they were, count
-            in no error norm and no outcome, and may hold anything.
+            in no error norm, no outcome and no gradient, and may hold anything.
 
     Returns:
         A `Solution`. Failed solves hold their last finite state and contribute exactly zero to
@@ -114,9 +114,9 @@ def integrate(
 
 def _solve_unpadded(solver_of: Callable, inputs: Inputs, plan: Plan) -> Raw:
     """Solves with copies of a row that counts in place of padding, and gives padding back as is."""
-    mask, z0 = plan.mask, inputs.z0
+    mask, z0 = plan.mask, lax.stop_gradient(inputs.z0)
     assert mask is not None
-    raw = solver_of(inputs._replace(**mend(mask, z0=z0, x=inputs.x)), plan)
+    raw = solver_of(inputs._replace(**mend(mask, z0=inputs.z0, x=inputs.x)), plan)
     zs = None if raw.zs is None else jax.vmap(lambda z: select_rows(mask, z, z0))(raw.zs)
     result = jnp.where(mask if plan.per_example else jnp.any(mask), raw.result, Result.ok.value)
     return raw._replace(z=select_rows(mask, raw.z, z0), zs=zs, result=result)

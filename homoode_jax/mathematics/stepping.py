@@ -58,7 +58,7 @@ class Norm(eqx.Module):
 
 
 class FiniteController(diffrax.AbstractStepSizeController):
-    """Stops a solve at its first non-finite step, or when time no longer moves.
+    """Stops a solve at its first non-finite step, or where a step can be no smaller.
 
     All else is left to the controller inside. The stop at a non-finite step travels as
     Diffrax's `internal_error`, which nothing else uses here.
@@ -77,13 +77,14 @@ class FiniteController(diffrax.AbstractStepSizeController):
 
     def adapt_step_size(self, t0, t1, y0, y1_candidate, args, y_error, error_order, state):  # pyright: ignore
         """Adapts as the controller inside does, unless the step is not finite."""
-        keep, *rest, result = self.inner.adapt_step_size(
+        keep, next_t0, next_t1, *rest, result = self.inner.adapt_step_size(
             t0, t1, y0, y1_candidate, args, y_error, error_order, state
         )
         finite = all_finite((y1_candidate, y_error if self.check_error else None))
-        result = diffrax.RESULTS.where(t1 > t0, result, diffrax.RESULTS.dt_min_reached)
+        moves = (t1 > t0) & (keep | (next_t1 < t1))  # near a pole, rounding stops time
+        result = diffrax.RESULTS.where(moves, result, diffrax.RESULTS.dt_min_reached)
         result = diffrax.RESULTS.where(finite, result, diffrax.RESULTS.internal_error)
-        return keep & finite, *rest, result
+        return keep & finite, next_t0, next_t1, *rest, result
 
 
 class FiniteAdaptiveController(FiniteController, diffrax.AbstractAdaptiveStepSizeController):

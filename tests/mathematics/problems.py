@@ -48,7 +48,7 @@ def smooth_loss(inputs, weights, tol, probe=0.0, **options):
 
 
 SAVED = (0.3, 0.8)
-MAX_STEPS = 128
+MAX_STEPS = 64
 
 
 @functools.cache
@@ -70,19 +70,20 @@ def smooth_finite_differences(weight_zs, batch=4):
     """Central differences of the adaptive solve at a tolerance of 1e-10."""
     weights = smooth_weights(batch)
     weights["zs"] *= weight_zs
-    solve = jax.jit(lambda inputs: smooth_loss(inputs, weights, 1e-10, save_at=SAVED)[0])
-    return finite_differences(solve, smooth_problem(batch))
+    return finite_differences(
+        lambda inputs: smooth_loss(inputs, weights, 1e-10, save_at=SAVED)[0], smooth_problem(batch)
+    )
 
 
 def finite_differences(loss, inputs, step=1e-3):
     """Central differences of fourth order with respect to every entry of every leaf."""
     flat, rebuild = ravel_pytree(inputs)
-
-    def slope(e):
-        near, far = (loss(rebuild(flat + k * e)) - loss(rebuild(flat - k * e)) for k in (1, 2))
-        return (8 * near - far) / (12 * step)
-
-    return rebuild(jnp.stack([slope(e) for e in step * jnp.eye(flat.size)]))
+    offsets = step * jnp.eye(flat.size) * jnp.array([-2, -1, 1, 2])[:, None, None]
+    losses = jax.jit(lambda points: jax.lax.map(lambda point: loss(rebuild(point)), points))
+    far_below, below, above, far_above = losses((flat + offsets).reshape(-1, flat.size)).reshape(
+        4, -1
+    )
+    return rebuild((8 * (above - below) - (far_above - far_below)) / (12 * step))
 
 
 def relative_error(got, want):

@@ -1,0 +1,155 @@
+"""Failure is data: codes, last finite states, and gradients that are exactly zero."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from homoode_jax import Result, integrate
+from tests.mathematics.problems import (
+    MAX_STEPS,
+    all_zero,
+    relative_error,
+    smooth_finite_differences,
+    smooth_gradient,
+    smooth_problem,
+    smooth_weights,
+)
+
+pytestmark = pytest.mark.usefixtures("x64")
+ROUTES = ("direct", "checkpointed", "backsolve")
+ALL = [(adjoint, batching) for batching in ("joint", "per_example") for adjoint in ROUTES]
+
+
+def gradients(adjoint, batching, x, weight_of_last=1.0, tol=1e-10):
+    """Gradients of the smooth problem for a condition x; backward NFE; the solution."""
+    params, z0, _ = smooth_problem()
+    weights = jax.tree.map(lambda w: w.at[..., 3, :].mul(weight_of_last), smooth_weights())
+    if batching == "per_example" or adjoint == "backsolve":
+        del weights["zs"]
+    probe = jnp.zeros(4 if batching == "per_example" else ())
+    (got, vjps), solution = smooth_gradient(adjoint, batching)((params, z0, x), weights, tol, probe)
+    return got, vjps, solution
+
+
+def test_a_solve_out_of_steps_returns_where_it_got_to():
+    """Five of ten steps of Euler."""
+
+    @jax.jit
+    def solve(z0):
+        return integrate(
+            lambda params, t, z, x: -z, None, z0, None, solver="euler", controller="constant",
+            dt0=0.1, max_steps=5, save_at=(0.2, 0.5, 0.9),
+        )  # fmt: skip
+
+    solution = solve(jnp.ones((2, 1)))
+    assert solution.result == Result.max_steps and not solution.success
+    assert solution.stats == (5, 5, 0)
+    np.testing.assert_allclose(solution.z, np.full((2, 1), 0.9**5), rtol=1e-14)
+    reached = np.array([0.9**2, 0.9**5, 0.9**5])
+    np.testing.assert_allclose(solution.zs[:, :, 0].T, [reached, reached], rtol=1e-14)
+
+
+@pytest.mark.parametrize(("adjoint", "batching"), ALL)
+def test_a_solve_out_of_steps_has_exactly_zero_gradients(adjoint, batching):
+    got, vjps, solution = gradients(adjoint, batching, smooth_problem()[2], tol=1e-15)
+    assert jnp.all(solution.result == Result.max_steps)
+    assert jnp.all(solution.stats.num_steps == MAX_STEPS)
+    assert jnp.all(jnp.isfinite(solution.z))
+    assert all_zero(got) and all_zero(vjps)
+
+
+@pytest.mark.parametrize("adjoint", ROUTES)
+def test_one_failed_example_fails_a_joint_batch_and_says_so(adjoint):
+    _, z0, x = smooth_problem()
+    got, vjps, solution = gradients(adjoint, "joint", x.at[2].set(jnp.nan))
+    assert solution.result == Result.nonfinite
+    assert solution.stats.num_steps == 1
+    np.testing.assert_array_equal(solution.z, z0)
+    assert all_zero(got) and all_zero(vjps)
+
+
+@pytest.mark.parametrize("adjoint", ROUTES)
+def test_a_failed_example_is_as_if_it_were_not_there(adjoint):
+    """Beside a batch in which it succeeds and counts for nothing, and one that is without it."""
+    x = smooth_problem()[2]
+    got, vjps, solution = gradients(adjoint, "per_example", x.at[3].set(jnp.nan))
+    np.testing.assert_array_equal(solution.result, [0, 0, 0, Result.nonfinite])
+    assert solution.stats.num_steps[3] == 1
+    np.testing.assert_array_equal(solution.z[3], smooth_problem()[1][3])
+
+    ignored, vjps_ignored, complete = gradients(adjoint, "per_example", x, weight_of_last=0.0)
+    np.testing.assert_array_equal(solution.z[:3], complete.z[:3])
+    np.testing.assert_array_equal(solution.stats.nfe[:3], complete.stats.nfe[:3])
+    assert relative_error(got, ignored) < 1e-14
+    assert all_zero([leaf[3] for leaf in got[1:]])
+    assert vjps[3] == 0
+    np.testing.assert_array_equal(vjps[:3], vjps_ignored[:3])
+
+    without = got[0], got[1][:3], got[2][:3]
+    assert relative_error(without, smooth_finite_differences(weight_zs=0.0, batch=3)) < 1e-6
+
+
+@pytest.mark.parametrize("adjoint", ROUTES)
+def test_a_batch_without_success_has_exactly_zero_gradients(adjoint):
+    x = jnp.full_like(smooth_problem()[2], jnp.nan)
+    got, vjps, solution = gradients(adjoint, "per_example", x)
+    assert jnp.all(solution.result == Result.nonfinite)
+    assert all_zero(got) and all_zero(vjps)
+
+
+def square(params, t, z, x):
+    """1 / (1/z0 - t), with a pole at 1/z0."""
+    return z**2
+
+
+def test_a_pole_stops_a_solve_and_leaves_the_neighbours_alone():
+    """Steps shrink towards the pole until time stands still; overflow stops the first step."""
+    z0 = jnp.array([[0.5], [2.0], [1e200], [-3.0]])
+    solution = jax.jit(
+        lambda z0: integrate(
+            square, None, z0, None, rtol=1e-6, atol=1e-6, batching="per_example", max_steps=4096
+        )
+    )(z0)
+    np.testing.assert_array_equal(
+        solution.result, [Result.ok, Result.stagnated, Result.nonfinite, Result.ok]
+    )
+    np.testing.assert_allclose(solution.z[[0, 3], 0], [1.0, -0.75], atol=1e-5)
+    assert solution.stats.num_steps[2] == 1 and solution.z[2, 0] == 1e200
+    assert solution.stats.num_steps[1] < 512
+    assert jnp.isfinite(solution.z[1, 0]) and solution.z[1, 0] > 1e12
+
+
+def test_constant_steps_past_a_pole_stop_at_the_first_that_is_not_finite():
+    """Euler's map z + z^2/16 from 2 overflows long before its 1000 steps are over."""
+
+    @jax.jit
+    def solve(z0):
+        return integrate(
+            square, None, z0, None, t1=62.5, solver="euler", controller="constant", dt0=1 / 16,
+            max_steps=1000,
+        )  # fmt: skip
+
+    steps, last = 1, 2.0
+    while np.isfinite(following := last + last * last / 16):
+        steps, last = steps + 1, following
+    solution = solve(jnp.array([[2.0]]))
+    assert solution.result == Result.nonfinite
+    assert solution.stats.num_steps == steps < 50
+    np.testing.assert_allclose(solution.z, [[last]], rtol=1e-9)
+
+
+def test_a_failed_backward_solve_is_zero_and_says_so():
+    """Seven steps bring z to t1; back, z and its adjoint want ten, and have eight."""
+
+    def loss(rate, probe):
+        solution = integrate(
+            lambda k, t, z, x: jnp.sin(k * t + z), rate, jnp.ones((1, 1)), None, rtol=1e-6,
+            atol=1e-6, max_steps=8, adjoint="backsolve", backward_probe=probe,
+        )  # fmt: skip
+        return jnp.sum(solution.z), solution
+
+    (slope, vjps), solution = jax.jit(jax.grad(loss, (0, 1), has_aux=True))(6.0, 0.0)
+    assert solution.success and solution.stats.num_steps == 7
+    assert slope == 0
+    assert vjps == -(2 + 6 * 8)
