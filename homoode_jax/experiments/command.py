@@ -4,7 +4,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 from absl import flags
 from ml_collections import config_flags
 
@@ -25,11 +24,11 @@ HELP = """usage: python train.py [--config=FILE] [--config.SECTION.KEY=VALUE ...
 
 
 class Command(NamedTuple):
-    """What the user asked for; `chosen` is False where the configuration is the default one."""
+    """What the user asked for; `given` is True if the configuration file was named."""
 
     action: str
     config: Config
-    chosen: bool
+    given: bool
     workdir: str
 
 
@@ -39,15 +38,15 @@ def parse(arguments: list[str]) -> Command:
     Raises:
         UserError: if a flag, a setting or the configuration file is not right.
     """
-    chosen = any(argument.startswith("--config") for argument in arguments)
-    if not any(argument.startswith("--config=") for argument in arguments):
+    given = any(argument.startswith("--config=") for argument in arguments)
+    if not given:
         default = Path(arguments[0]).parent / "configs" / "digits.py"
         arguments = [arguments[0], f"--config={default}", *arguments[1:]]
     values = _define(arguments)
     _check_names(values, arguments)
     _read(values, arguments)
     action = "help" if values.help else "describe" if values.describe else values.mode
-    return Command(action, from_dict(_load(values)), chosen, values.workdir)
+    return Command(action, from_dict(_load(values)), given, values.workdir)
 
 
 def run(command: Command) -> None:
@@ -55,12 +54,11 @@ def run(command: Command) -> None:
     if command.action == "help":
         print(HELP)
         return
-    if command.config.model.dtype == "float64":
-        jax.config.update("jax_enable_x64", True)
     if command.action == "describe":
         describe(command.config)
     elif command.action == "evaluate":
-        evaluate(command.workdir, command.config.data.data_dir if command.chosen else "")
+        expected = command.config if command.given else None
+        evaluate(command.workdir, command.config.data.data_dir, expected)
     else:
         train(command.config, command.workdir)
 

@@ -24,7 +24,9 @@ def first_line(error: BaseException) -> str:
 def explain_os_error(error: OSError) -> str:
     """Returns one line for an error of the file system."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"no room on disk{_at(error)}; earlier checkpoints are intact. Free some and run again."
+        return (
+            f"no room on disk{_at(error)}; earlier checkpoints are intact. Free some and run again."
+        )
     return f"{error.strerror or first_line(error)}{_at(error)}."
 
 

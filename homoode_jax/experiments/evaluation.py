@@ -8,15 +8,19 @@ from homoode_jax.experiments import checkpoint, report, workdir
 from homoode_jax.experiments.config import Config
 from homoode_jax.experiments.dataset import load
 from homoode_jax.experiments.errors import UserError
-from homoode_jax.experiments.run import Run
+from homoode_jax.experiments.run import Run, use_precision
 
 
-def evaluate(path: str, data_dir: str) -> dict[str, Any]:
+def evaluate(path: str, data_dir: str, expected: Config | None = None) -> dict[str, Any]:
     """Evaluates the best weights of a run, or its latest, on the test split.
 
-    Writes evaluation.json in the workdir. `data_dir`, if given, says where the data is now.
+    Writes evaluation.json in the workdir. `data_dir`, if given, says where the data is now;
+    `expected`, if given, must be the run's configuration.
     """
     folder, config = Path(path), _config(path, data_dir)
+    if expected is not None:
+        workdir.check_same(folder, expected, config)
+    use_precision(config.model.dtype)
     run = Run(config, folder, load(config.data))
     state = run.initial_state()
     found = checkpoint.restore_best(run.checkpoints, state.weights)

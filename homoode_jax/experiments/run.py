@@ -30,6 +30,11 @@ from homoode_jax.experiments.step import Steps, make_classifier, make_steps
 from homoode_jax.networks.classifier import ImageClassifier, Weights
 
 
+def use_precision(dtype: str) -> None:
+    """Turns JAX's double precision on or off, for the whole process."""
+    jax.config.update("jax_enable_x64", dtype == "float64")
+
+
 @dataclass(frozen=True)
 class Run:
     """Everything that training and evaluation share."""

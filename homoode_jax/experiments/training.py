@@ -15,7 +15,7 @@ from homoode_jax.experiments.dataset import load
 from homoode_jax.experiments.plots import draw_curves
 from homoode_jax.experiments.record import environment
 from homoode_jax.experiments.report import Advance
-from homoode_jax.experiments.run import Run
+from homoode_jax.experiments.run import Run, use_precision
 from homoode_jax.experiments.state import Means, TrainState, means
 from homoode_jax.experiments.tensorboard import Log, open_log
 
@@ -33,7 +33,9 @@ class Facts(NamedTuple):
 
 def train(config: Config, path: str) -> dict[str, Any]:
     """Trains a run to its end, resuming it if it was begun; returns its summary."""
-    run = Run(config, workdir.open_workdir(path, config), load(config.data))
+    use_precision(config.model.dtype)
+    run = Run(config, workdir.find_workdir(path, config), load(config.data))
+    workdir.claim_workdir(run.workdir, config)
     workdir.write_json(run.workdir / "environment.json", environment())
     state, facts = _restore(run)
     report.say(_greeting(run, int(state.step)))

@@ -16,32 +16,40 @@ from homoode_jax.experiments.errors import UserError, first_line
 MAY_DIFFER = ("data.data_dir",)
 
 
-def open_workdir(path: str, config: Config) -> Path:
-    """Makes or re-opens the folder of a run.
+def find_workdir(path: str, config: Config) -> Path:
+    """Returns the folder of a run, new or to be resumed; writes nothing.
 
     Raises:
-        UserError: if it cannot be written, is some other folder, or holds the run of another
-            configuration.
+        UserError: if it is some other folder, or holds the run of another configuration.
     """
     workdir = Path(path or time.strftime(f"runs/{config.data.dataset}-%Y%m%d-%H%M%S"))
     stored = stored_config(workdir)
     if stored is not None:
-        changed = differences(config, stored, MAY_DIFFER)
-        if changed:
-            raise UserError(
-                f"{workdir} holds a run with another configuration: {'; '.join(changed)}. "
-                "Use the same settings to resume it, or another --workdir."
-            )
+        check_same(workdir, config, stored)
     elif workdir.is_dir() and any(workdir.iterdir()):
         raise UserError(
             f"{workdir} is not empty and not the folder of a run; use another --workdir."
         )
+    return workdir
+
+
+def check_same(workdir: Path, config: Config, stored: Config) -> None:
+    """Refuses a configuration other than the one stored, naming what differs."""
+    changed = differences(config, stored, MAY_DIFFER)
+    if changed:
+        raise UserError(
+            f"{workdir} holds a run with another configuration: {'; '.join(changed)}. "
+            "Use the same settings to go on with it, or another --workdir."
+        )
+
+
+def claim_workdir(workdir: Path, config: Config) -> None:
+    """Makes the folder of a run and writes its configuration."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         write_json(workdir / "config.json", to_dict(config))
     except OSError as error:
         raise UserError(f"cannot write in workdir {workdir}: {error.strerror}.") from error
-    return workdir
 
 
 def stored_config(workdir: Path) -> Config | None:

@@ -61,6 +61,18 @@ def test_evaluation_needs_the_checkpoint_alone(trained):
         assert evaluation[key] == summary[key]
 
 
+def test_evaluation_of_another_configuration_is_refused(trained, capsys):
+    file = f"--config={ROOT / 'configs' / 'mnist.py'}"
+    err = refused(capsys, "--mode=evaluate", f"--workdir={trained}", file)
+    assert "data.dataset: 'mnist', not 'digits'" in err
+
+
+def test_a_refused_run_leaves_nothing_behind(capsys, tmp_path):
+    flags = [*FLAGS, "--config.train.batch_size=5000", f"--workdir={tmp_path / 'run'}"]
+    assert "larger than the training split" in refused(capsys, *flags)
+    assert not list(tmp_path.iterdir())
+
+
 def test_describe_touches_no_data(capsys):
     file = f"--config={ROOT / 'configs' / 'cifar10.py'}"
     assert command(file, "--describe", "--config.data.data_dir=/nowhere") == 0
