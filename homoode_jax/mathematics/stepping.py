@@ -116,7 +116,8 @@ def make_controller(controller, solver, rtol, atol, dt0, norm) -> FiniteControll
             "use controller='constant' with dt0, or a solver such as 'heun'."
         )
     explicit = not isinstance(solver, diffrax.AbstractImplicitSolver)
-    return (FiniteAdaptiveController if adaptive else FiniteController)(inner, explicit)  # pyright: ignore[reportCallIssue]
+    kind = FiniteAdaptiveController if adaptive else FiniteController
+    return kind(inner, explicit)  # pyright: ignore[reportCallIssue]
 
 
 def _inner_controller(controller, rtol, atol, dt0, norm) -> diffrax.AbstractStepSizeController:

@@ -30,10 +30,8 @@ def smooth_problem(batch=4, dtype=np.float64):
 
 
 def smooth_weights(batch=4):
-    """Weights of the final and of the saved states in `smooth_loss`."""
-    rng = np.random.default_rng(1)
-    z, zs = rng.normal(size=(64, 2))[:batch], rng.normal(size=(2, 64, 2))[:, :batch]
-    return {"z": jnp.asarray(z), "zs": jnp.asarray(zs)}
+    """Weights of the final state in `smooth_loss`."""
+    return jnp.asarray(np.random.default_rng(1).normal(size=(64, 2))[:batch])
 
 
 def smooth_loss(inputs, weights, tol, probe=0.0, **options):
@@ -41,37 +39,37 @@ def smooth_loss(inputs, weights, tol, probe=0.0, **options):
     solution = homoode_jax.integrate(
         smooth_field, *inputs, rtol=tol, atol=tol, backward_probe=probe, **options
     )
-    loss = jnp.sum(weights["z"] * solution.z**2)
+    loss = jnp.sum(weights * solution.z**2)
     if solution.zs is not None:
-        loss = loss + jnp.sum(weights["zs"] * jnp.sin(solution.zs))
+        loss = loss + jnp.sum(weights * jnp.sin(solution.zs))
     return loss, solution
 
 
-SAVED = (0.3, 0.8)
 MAX_STEPS = 64
 
 
 @functools.cache
-def smooth_gradient(adjoint, batching):
-    """Jitted `(inputs, weights, tol, probe) -> (gradients of inputs, of probe), solution`.
-
-    The loss has saved states in it where the route allows them; in joint mode, that is.
-    """
-    saved = adjoint != "backsolve" and batching == "joint"
-    loss = functools.partial(
-        smooth_loss, adjoint=adjoint, batching=batching, max_steps=MAX_STEPS,
-        save_at=SAVED if saved else None,
-    )  # fmt: skip
+def _smooth_gradient(adjoint, batching):
+    loss = functools.partial(smooth_loss, adjoint=adjoint, batching=batching, max_steps=MAX_STEPS)
     return jax.jit(jax.grad(loss, argnums=(0, 3), has_aux=True))
 
 
+def smooth_gradient(adjoint, batching, inputs=None, weights=None, tol=1e-10, mask=None):
+    """Gradients of the inputs, backward NFE, and the solution; compiled once a route."""
+    inputs = smooth_problem() if inputs is None else inputs
+    weights = smooth_weights() if weights is None else weights
+    probe = jnp.zeros(len(weights) if batching == "per_example" else ())
+    (gradients, vjps), solution = _smooth_gradient(adjoint, batching)(
+        inputs, weights, jnp.asarray(tol), probe, mask=mask
+    )
+    return gradients, vjps, solution
+
+
 @functools.cache
-def smooth_finite_differences(weight_zs, batch=4):
+def smooth_finite_differences(batch=4):
     """Central differences of the adaptive solve at a tolerance of 1e-10."""
-    weights = smooth_weights(batch)
-    weights["zs"] *= weight_zs
     return finite_differences(
-        lambda inputs: smooth_loss(inputs, weights, 1e-10, save_at=SAVED)[0], smooth_problem(batch)
+        lambda inputs: smooth_loss(inputs, smooth_weights(batch), 1e-10)[0], smooth_problem(batch)
     )
 
 

@@ -130,17 +130,13 @@ def test_padding_changes_neither_answers_nor_evaluations(x64, batching, garbage)
 
 @pytest.mark.parametrize("batching", ["joint", "per_example"])
 def test_padding_changes_no_gradient(x64, batching):
-    gradient = smooth_gradient("backsolve", batching)
     params, z0, x = smooth_problem()
-    weights = smooth_weights()["z"]
-    probe = jnp.zeros(4 if batching == "per_example" else ())
-    (bare, vjps), _ = gradient((params, z0, x), {"z": weights}, 1e-4, probe)
-
-    padded_inputs = params, pad(z0, jnp.nan), pad(x, jnp.nan)
-    padded_probe = jnp.zeros(6 if batching == "per_example" else ())
-    (padded, padded_vjps), _ = gradient(
-        padded_inputs, {"z": pad(weights, 0.0)}, 1e-4, padded_probe, mask=PADDED
-    )
+    weights = smooth_weights()
+    bare, vjps, _ = smooth_gradient("backsolve", batching, (params, z0, x), weights, 1e-4)
+    padded, padded_vjps, _ = smooth_gradient(
+        "backsolve", batching, (params, pad(z0, jnp.nan), pad(x, jnp.nan)), pad(weights, 0.0), 1e-4,
+        mask=PADDED,
+    )  # fmt: skip
     assert relative_error(padded[0], bare[0]) < 1e-12
     for got, want in zip(padded[1:], bare[1:], strict=True):
         np.testing.assert_allclose(got[PADDED], want, rtol=1e-11)

@@ -21,15 +21,10 @@ ROUTES = ("direct", "checkpointed", "backsolve")
 ALL = [(adjoint, batching) for batching in ("joint", "per_example") for adjoint in ROUTES]
 
 
-def gradients(adjoint, batching, x, weight_of_last=1.0, tol=1e-10):
-    """Gradients of the smooth problem for a condition x; backward NFE; the solution."""
+def gradients(adjoint, batching, x, **options):
+    """Of the smooth problem for a condition x."""
     params, z0, _ = smooth_problem()
-    weights = jax.tree.map(lambda w: w.at[..., 3, :].mul(weight_of_last), smooth_weights())
-    if batching == "per_example" or adjoint == "backsolve":
-        del weights["zs"]
-    probe = jnp.zeros(4 if batching == "per_example" else ())
-    (got, vjps), solution = smooth_gradient(adjoint, batching)((params, z0, x), weights, tol, probe)
-    return got, vjps, solution
+    return smooth_gradient(adjoint, batching, (params, z0, x), **options)
 
 
 def test_a_solve_out_of_steps_returns_where_it_got_to():
@@ -78,7 +73,9 @@ def test_a_failed_example_is_as_if_it_were_not_there(adjoint):
     assert solution.stats.num_steps[3] == 1
     np.testing.assert_array_equal(solution.z[3], smooth_problem()[1][3])
 
-    ignored, vjps_ignored, complete = gradients(adjoint, "per_example", x, weight_of_last=0.0)
+    ignored, vjps_ignored, complete = gradients(
+        adjoint, "per_example", x, weights=smooth_weights().at[3].set(0.0)
+    )
     np.testing.assert_array_equal(solution.z[:3], complete.z[:3])
     np.testing.assert_array_equal(solution.stats.nfe[:3], complete.stats.nfe[:3])
     assert relative_error(got, ignored) < 1e-14
@@ -87,7 +84,7 @@ def test_a_failed_example_is_as_if_it_were_not_there(adjoint):
     np.testing.assert_array_equal(vjps[:3], vjps_ignored[:3])
 
     without = got[0], got[1][:3], got[2][:3]
-    assert relative_error(without, smooth_finite_differences(weight_zs=0.0, batch=3)) < 1e-6
+    assert relative_error(without, smooth_finite_differences(batch=3)) < 1e-6
 
 
 @pytest.mark.parametrize("adjoint", ROUTES)
