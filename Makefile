@@ -38,7 +38,7 @@ accuracy: install  ## Measure answers and gradients (writes results/accuracy.jso
 
 data: install  ## Download and prepare a TFDS data set: make data DATASET=mnist [DATA_DIR=...]
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[prepare]'
-	@$(BIN)/python -m homoode_jax.experiments.prepare $(DATASET) $(DATA_DIR)
+	@$(BIN)/python -m homoode_jax.experiments.prepare "$(DATASET)" "$(DATA_DIR)"
 
 lock:  ## Pin the newest versions again (needs uv)
 	uv pip compile --quiet --universal --fork-strategy fewest --no-header --no-annotate \

@@ -38,9 +38,13 @@ def save_latest(checkpoints: Checkpoints, step: int, state: TrainState, facts: d
 
 
 def save_best(checkpoints: Checkpoints, step: int, weights: Weights, facts: dict) -> None:
-    """Starts saving the best weights; a resumed run meets the same best step again."""
+    """Saves the best weights, to the end: the latest state must not know of better ones.
+
+    A resumed run meets the same best step again, and leaves it.
+    """
     if step not in checkpoints.best.all_steps():
         _save(checkpoints.best, step, weights, facts)
+        _finish(checkpoints.best)
 
 
 def restore_latest(checkpoints: Checkpoints, like: TrainState) -> tuple[TrainState, dict] | None:
@@ -56,10 +60,14 @@ def restore_best(checkpoints: Checkpoints, like: Weights) -> tuple[Weights, dict
 def finish(checkpoints: Checkpoints) -> None:
     """Waits until everything is on disk."""
     for manager in checkpoints:
-        try:
-            manager.wait_until_finished()
-        except Exception as error:
-            raise _failed(manager, error) from error
+        _finish(manager)
+
+
+def _finish(manager: ocp.CheckpointManager) -> None:
+    try:
+        manager.wait_until_finished()
+    except Exception as error:
+        raise _failed(manager, error) from error
 
 
 def _save(manager: ocp.CheckpointManager, step: int, tree: Any, facts: dict) -> None:
@@ -80,8 +88,9 @@ def _restore(manager: ocp.CheckpointManager, like: Any) -> tuple[Any, dict] | No
         restored = manager.restore(step, args=args)
     except Exception as error:
         raise UserError(
-            f"checkpoint {manager.directory}/{step} cannot be read: {first_line(error)[:200]} "
-            "Remove that folder to go on from the one before it."
+            f"checkpoint {manager.directory}/{step} is damaged and cannot be read: "
+            f"{first_line(error)[:200]} If there is one before it, removing this folder goes on "
+            "from there."
         ) from error
     return restored["state"], restored["facts"]
 

@@ -24,11 +24,14 @@ HELP = """usage: python train.py [--config=FILE] [--config.SECTION.KEY=VALUE ...
 
 
 class Command(NamedTuple):
-    """What the user asked for; `given` is True if the configuration file was named."""
+    """What the user asked for.
+
+    `changed` are the settings that the command line names, or None if it names a whole file.
+    """
 
     action: str
     config: Config
-    given: bool
+    changed: list[str] | None
     workdir: str
 
 
@@ -38,15 +41,18 @@ def parse(arguments: list[str]) -> Command:
     Raises:
         UserError: if a flag, a setting or the configuration file is not right.
     """
-    given = any(argument.startswith("--config=") for argument in arguments)
-    if not given:
+    names = [argument.lstrip("-").split("=")[0] for argument in arguments[1:]]
+    changed = [name.removeprefix("config.") for name in names if name.startswith("config.")]
+    if "config" not in names:
         default = Path(arguments[0]).parent / "configs" / "digits.py"
         arguments = [arguments[0], f"--config={default}", *arguments[1:]]
     values = _define(arguments)
     _check_names(values, arguments)
     _read(values, arguments)
     action = "help" if values.help else "describe" if values.describe else values.mode
-    return Command(action, from_dict(_load(values)), given, values.workdir)
+    return Command(
+        action, from_dict(_load(values)), None if "config" in names else changed, values.workdir
+    )
 
 
 def run(command: Command) -> None:
@@ -57,8 +63,7 @@ def run(command: Command) -> None:
     if command.action == "describe":
         describe(command.config)
     elif command.action == "evaluate":
-        expected = command.config if command.given else None
-        evaluate(command.workdir, command.config.data.data_dir, expected)
+        evaluate(command.workdir, command.config, command.changed)
     else:
         train(command.config, command.workdir)
 

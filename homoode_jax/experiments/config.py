@@ -4,19 +4,17 @@ Each field says what it accepts in its metadata; `Config` is complete and valid 
 """
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from homoode_jax.experiments.errors import UserError, nearest
+from homoode_jax.experiments.sources import INFO
 from homoode_jax.mathematics.integrate import BATCHINGS
 from homoode_jax.mathematics.routes import ADJOINTS
 from homoode_jax.mathematics.stepping import CONTROLLERS, SOLVERS
-
-DATASETS = (
-    "digits", "mnist", "fashion_mnist", "svhn", "cifar10", "cifar100", "tiny_imagenet",
-)  # fmt: skip
 
 
 def _setting(default: Any, low: float | None = None, high: float | None = None, of=None) -> Any:
@@ -38,9 +36,9 @@ class Model:
     """
 
     layer: str = _setting("homoode", of=("homoode",))
-    channels: int = _setting(64, 1)
-    width: int = _setting(256, 1)
-    groups: int = _setting(32, 1)
+    channels: int = _setting(64, 1, 2**14)
+    width: int = _setting(256, 1, 2**14)
+    groups: int = _setting(32, 1, 2**14)
     stride: int = _setting(1, 1, 4)
     dropout: float = _setting(0.1, 0, 0.99)
     dtype: str = _setting("float32", of=("float32", "float64"))
@@ -66,7 +64,7 @@ class InitialPoint:
 
     learned: bool = _setting(True)
     learning_rate: float = _setting(0.02, 0)
-    every: int = _setting(20, 1)
+    every: int = _setting(20, 1, 10**6)
 
 
 @dataclass(frozen=True)
@@ -84,12 +82,12 @@ class Data:
         std: standard deviation likewise.
     """
 
-    dataset: str = _setting("digits", of=DATASETS)
+    dataset: str = _setting("digits", of=tuple(INFO))
     data_dir: str = _setting("")
-    validation: int = _setting(0, 0)
-    split_seed: int = _setting(0, 0)
+    validation: int = _setting(0, 0, 10**8)
+    split_seed: int = _setting(0, 0, 2**32 - 1)
     flip: float = _setting(0.0, 0, 1)
-    crop_padding: int = _setting(0, 0)
+    crop_padding: int = _setting(0, 0, 64)
     mean: tuple[float, ...] = _setting((0.5,), 0, 1)
     std: tuple[float, ...] = _setting((0.5,), 1e-6, 10)
 
@@ -111,15 +109,15 @@ class Train:
         tensorboard: write TensorBoard event files too.
     """
 
-    epochs: int = _setting(30, 1)
-    batch_size: int = _setting(64, 1)
-    eval_batch_size: int = _setting(256, 1)
+    epochs: int = _setting(30, 1, 10**5)
+    batch_size: int = _setting(64, 1, 2**16)
+    eval_batch_size: int = _setting(256, 1, 2**16)
     learning_rate: float = _setting(1e-3, 0)
     final_learning_rate: float = _setting(1e-6, 0)
     weight_decay: float = _setting(0.0, 0)
     gradient_clip: float = _setting(0.0, 0)
     seed: int = _setting(0, 0, 2**31 - 1)
-    checkpoint_every: int = _setting(0, 0)
+    checkpoint_every: int = _setting(0, 0, 10**9)
     tensorboard: bool = _setting(False)
 
 
@@ -134,25 +132,45 @@ class Config:
     train: Train = Train()
 
     def __post_init__(self):
-        if self.solver.controller == "constant" and self.solver.dt0 == 0:
-            raise UserError("config.solver.controller='constant' needs config.solver.dt0 > 0.")
-        if self.solver.controller == "pid" and self.solver.method == "euler":
-            raise UserError(
-                "config.solver.method='euler' has no error estimate; set "
-                "config.solver.controller=constant and config.solver.dt0, or another method."
-            )
+        _check_solver(self.solver)
+        _check_images(self.data)
         groups = min(self.model.groups, self.model.channels)
         if self.model.channels % groups:
             raise UserError(
                 f"config.model.channels={self.model.channels} must be a multiple of the number "
                 f"of groups, min(config.model.groups, channels) = {groups}."
             )
-        for name in ("mean", "std"):
-            given = len(getattr(self.data, name))
-            if given not in (1, 3):
-                raise UserError(
-                    f"config.data.{name} has {given} values; it takes one, or one a channel."
-                )
+
+
+def _check_solver(solver: Solver) -> None:
+    if solver.controller == "constant" and solver.dt0 * solver.max_steps < 1:
+        raise UserError(
+            "config.solver.controller='constant' needs config.solver.dt0 of at least "
+            f"1/config.solver.max_steps = {1 / solver.max_steps:.4g}, got {solver.dt0}."
+        )
+    if solver.controller == "pid" and solver.method == "euler":
+        raise UserError(
+            "config.solver.method='euler' has no error estimate; set "
+            "config.solver.controller=constant and config.solver.dt0, or another method."
+        )
+    if solver.rtol == solver.atol == 0:
+        raise UserError("config.solver.rtol and config.solver.atol must not both be 0.")
+
+
+def _check_images(data: Data) -> None:
+    height, width, channels = INFO[data.dataset].shape
+    for name in ("mean", "std"):
+        given = len(getattr(data, name))
+        if given not in (1, channels):
+            raise UserError(
+                f"config.data.{name} has {given} values; {data.dataset} takes one, or one for "
+                f"each of its {channels} channels."
+            )
+    if data.crop_padding > min(height, width) // 2:
+        raise UserError(
+            f"config.data.crop_padding={data.crop_padding} is more than half the image, "
+            f"{height}x{width}."
+        )
 
 
 SECTIONS = {
@@ -171,6 +189,8 @@ def defaults() -> ConfigDict:
 
 def from_dict(raw: dict[str, Any]) -> Config:
     """Validates nested settings; missing ones take their defaults."""
+    if not isinstance(raw, dict):
+        raise UserError(f"a configuration must hold sections of settings, got {raw!r}.")
     _check_keys("config", raw, SECTIONS)
     return Config(
         **{name: _section(name, kind, raw.get(name, {})) for name, kind in SECTIONS.items()}
@@ -236,7 +256,9 @@ def _items(name: str, value: Any) -> list:
 
 def _scalar(name: str, kind: type, value: Any) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        value = float(value) if abs(value) < 2**1000 else math.inf
+    if type(value) is float and not math.isfinite(value):
+        raise UserError(f"{name}={value!r} must be a finite number.")
     if type(value) is not kind:
         raise UserError(f"{name}={value!r} must be {_article(kind)}, got {type(value).__name__}.")
     return value

@@ -1,6 +1,7 @@
 """Evaluation of a run from its checkpoint alone."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,14 @@ from homoode_jax.experiments.errors import UserError
 from homoode_jax.experiments.run import Run, use_precision
 
 
-def evaluate(path: str, data_dir: str, expected: Config | None = None) -> dict[str, Any]:
+def evaluate(path: str, command: Config, only: Sequence[str] | None = None) -> dict[str, Any]:
     """Evaluates the best weights of a run, or its latest, on the test split.
 
-    Writes evaluation.json in the workdir. `data_dir`, if given, says where the data is now;
-    `expected`, if given, must be the run's configuration.
+    Writes evaluation.json in the workdir. `command` is the configuration asked for: it must be
+    the run's own (in the settings `only`, if given), but may say where the data is now.
     """
-    folder, config = Path(path), _config(path, data_dir)
-    if expected is not None:
-        workdir.check_same(folder, expected, config)
+    folder, config = Path(path), _config(path, command.data.data_dir)
+    workdir.check_same(folder, command, config, only)
     use_precision(config.model.dtype)
     run = Run(config, folder, load(config.data))
     state = run.initial_state()

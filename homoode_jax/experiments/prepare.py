@@ -5,7 +5,7 @@ Needs TensorFlow (the `prepare` extra) and the network; reading the result needs
 
 import sys
 
-from homoode_jax.experiments.errors import nearest
+from homoode_jax.experiments.errors import first_line, nearest
 
 NAMES = {
     "mnist": "mnist",
@@ -22,15 +22,22 @@ def main(arguments: list[str]) -> int:
     name, data_dir = arguments[1:3]
     if name not in NAMES:
         known = ", ".join(NAMES)
-        print(f"error: DATASET={name} is not one of {known}.{nearest(name, NAMES)}")
-        return 2
+        return _refuse(f"DATASET={name} is not one of {known}.{nearest(name, NAMES)}")
     import tensorflow_datasets as tfds
 
-    # array_record is the one format that is read without TensorFlow.
-    builder = tfds.builder(NAMES[name], data_dir=data_dir, file_format="array_record")
-    builder.download_and_prepare()
+    try:
+        # array_record is the one format that is read without TensorFlow.
+        builder = tfds.builder(NAMES[name], data_dir=data_dir, file_format="array_record")
+        builder.download_and_prepare()
+    except Exception as error:  # the network, the disk, or TFDS
+        return _refuse(f"{name} could not be prepared in {data_dir}: {first_line(error)[:300]}")
     print(f"{name} is ready: --config.data.data_dir={data_dir}")
     return 0
+
+
+def _refuse(text: str) -> int:
+    print(f"error: {text}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

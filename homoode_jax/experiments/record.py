@@ -4,7 +4,6 @@ A record says what was run (command, commit, configuration, seed), on what (hard
 and what came out, so that a reader can run it again.
 """
 
-import json
 import os
 import platform
 import subprocess
@@ -15,8 +14,8 @@ from typing import Any
 
 import jax
 
-from homoode_jax.experiments.errors import UserError, first_line
-from homoode_jax.experiments.workdir import read_metrics, write_json
+from homoode_jax.experiments.errors import UserError, explain_os_error
+from homoode_jax.experiments.workdir import read_json, read_metrics, write_json
 
 PACKAGES = ("jax", "jaxlib", "diffrax", "equinox", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -61,12 +60,7 @@ def _processor() -> str:
 def make_record(workdir: Path) -> dict[str, Any]:
     """Gathers what a finished run left in its folder."""
     parts = ("environment", "config", "summary")
-    try:
-        read = {name: json.loads((workdir / f"{name}.json").read_text()) for name in parts}
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{workdir} is not the folder of a finished run: {first_line(error)}"
-        ) from error
+    read = {name: read_json(workdir / f"{name}.json") for name in parts}
     return {**read, "metrics": read_metrics(workdir)}
 
 
@@ -79,6 +73,9 @@ def main(arguments: list[str]) -> int:
         write_json(Path(arguments[2]), make_record(Path(arguments[1])))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {explain_os_error(error)}", file=sys.stderr)
         return 2
     return 0
 

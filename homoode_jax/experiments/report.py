@@ -54,14 +54,14 @@ def progress_bar(total: int, done: int) -> Iterator[Advance]:
 def moving(epoch: int, now: Means) -> str:
     """Returns the moving figures of an epoch."""
     return (
-        f"epoch {epoch} · loss {now.loss:.3f} · accuracy {now.accuracy:.3f} "
+        f"epoch {epoch} · loss {_number(now.loss)} · accuracy {now.accuracy:.3f} "
         f"· NFE {now.nfe_forward:.0f}+{now.nfe_backward:.0f}"
     )
 
 
 def epoch_line(row: dict[str, Any], epochs: int) -> str:
     """Returns one epoch in words."""
-    parts = [f"epoch {row['epoch']}/{epochs}", f"train loss {row['train_loss']:.4f}"]
+    parts = [f"epoch {row['epoch']}/{epochs}", f"train loss {_number(row['train_loss'])}"]
     parts.append(f"accuracy {row['train_accuracy']:.4f}")
     if row["validation_accuracy"] is not None:
         parts.append(f"validation {row['validation_accuracy']:.4f}")
@@ -69,6 +69,10 @@ def epoch_line(row: dict[str, Any], epochs: int) -> str:
     if row["failed"]:
         parts.append(f"{row['failed']} failed solves")
     return " · ".join([*parts, f"{row['seconds']:.1f} s"])
+
+
+def _number(value: float | None) -> str:
+    return "none (every solve failed)" if value is None else f"{value:.4f}"
 
 
 def show_summary(summary: dict[str, Any], workdir: Path) -> None:

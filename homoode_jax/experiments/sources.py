@@ -52,7 +52,8 @@ def read_tfds(name: str, data_dir: str, split: str) -> Arrays:
     except Exception as error:
         raise UserError(
             f"{name} ({split}) in {data_dir or 'the TFDS data folder'} is damaged and cannot be "
-            f"read: {first_line(error)}. Prepare it again: {_prepare(name, data_dir)}"
+            f"read: {first_line(error)}. Remove its folder {name} there and prepare it again: "
+            f"{_prepare(name, data_dir)}"
         ) from error
     return images, labels
 
@@ -88,7 +89,8 @@ def read_tiny_imagenet(data_dir: str, split: str) -> Arrays:
         files = [(file, label_of[name]) for name in classes
                  for file in sorted((root / "train" / name / "images").glob("*.JPEG"))]  # fmt: skip
     else:
-        lines = (root / "val" / "val_annotations.txt").read_text().splitlines()
+        text = (root / "val" / "val_annotations.txt").read_text(errors="replace")
+        lines = text.splitlines()
         files = [_annotated(root, line, label_of) for line in lines if line.strip()]
     if not files:
         raise UserError(f"{root} holds no {split} images (*.JPEG).")
@@ -120,9 +122,14 @@ def _read_image(file: Path) -> np.ndarray:
 
     try:
         with Image.open(file) as image:
-            return np.asarray(image.convert("RGB"))
-    except OSError as error:
+            pixels = np.asarray(image.convert("RGB"))
+    except Exception as error:  # Pillow raises many kinds
         raise UserError(f"{file} is not a readable image: {first_line(error)}.") from error
+    if pixels.shape != (64, 64, 3):
+        raise UserError(
+            f"{file} should have 64x64 pixels, got {pixels.shape[0]}x{pixels.shape[1]}."
+        )
+    return pixels
 
 
 INFO = {

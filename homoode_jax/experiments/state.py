@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
 from homoode_jax.experiments.optimiser import Optimisers
 from homoode_jax.networks.classifier import ImageClassifier, Weights
@@ -22,9 +22,12 @@ class Totals(NamedTuple):
 
 
 class Means(NamedTuple):
-    """Averages of `Totals` over images; `failed` counts the images whose solve failed."""
+    """Averages of `Totals` over images; `failed` counts the images whose solve failed.
 
-    loss: float
+    The loss is over the images whose solve succeeded, None where there is none.
+    """
+
+    loss: float | None
     accuracy: float
     nfe_forward: float
     nfe_backward: float
@@ -50,18 +53,26 @@ def empty_totals(dtype: str) -> Totals:
 def means(totals: Totals) -> Means:
     """Fetches sums from the device and divides them."""
     t = jax.device_get(totals)
-    loss, accuracy, forward, backward = (
-        float(total) / max(int(t.images), 1)
-        for total in (t.loss, t.correct, t.nfe_forward, t.nfe_backward)
+    images, solved = int(t.images), int(t.images) - int(t.failed)
+    accuracy, forward, backward = (
+        float(total) / max(images, 1) for total in (t.correct, t.nfe_forward, t.nfe_backward)
     )
-    return Means(loss, accuracy, forward, backward, int(t.failed))
+    return Means(
+        float(t.loss) / solved if solved else None, accuracy, forward, backward, int(t.failed)
+    )
+
+
+def split_seed(seed: int) -> Key[Array, "2"]:
+    """Returns the key of the weights and the key of the steps, independent of each other."""
+    return jax.random.split(jax.random.key(seed))
 
 
 def init_state(
     classifier: ImageClassifier, optimisers: Optimisers, seed: int, dtype: str
 ) -> TrainState:
     """Draws weights and starts both optimisers."""
-    weights = jax.tree.map(lambda a: a.astype(dtype), classifier.init(jax.random.key(seed)))
+    key, _ = split_seed(seed)
+    weights = jax.tree.map(lambda a: a.astype(dtype), classifier.init(key))
     return TrainState(
         jnp.zeros((), jnp.int32), weights, optimisers.network.init(weights.network),
         optimisers.initial_point.init(weights.initial_point), empty_totals(dtype),

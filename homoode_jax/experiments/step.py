@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jaxtyping import Array, Float
 
 from homoode_jax.experiments.augmentation import augment, normalise
 from homoode_jax.experiments.batches import Batch
@@ -21,7 +20,7 @@ from homoode_jax.experiments.config import Config
 from homoode_jax.experiments.losses import cross_entropy, initial_point_loss
 from homoode_jax.experiments.optimiser import Optimisers
 from homoode_jax.experiments.sources import INFO
-from homoode_jax.experiments.state import Totals, TrainState
+from homoode_jax.experiments.state import Totals, TrainState, split_seed
 from homoode_jax.mathematics.integrate import integrate
 from homoode_jax.networks.classifier import Architecture, ImageClassifier, Output, Weights
 
@@ -62,7 +61,7 @@ def train_step(
     batch: Batch,
 ) -> TrainState:  # fmt: skip
     """Updates the network by the task's loss, and the initial point by its own."""
-    key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
+    key = jax.random.fold_in(split_seed(config.train.seed)[1], state.step)
     augment_key, dropout_key = jax.random.split(key)
     images = augment(augment_key, batch.images, config.data.flip, config.data.crop_padding)
     images = normalise(images, config.data.mean, config.data.std, config.model.dtype)
@@ -74,15 +73,17 @@ def train_step(
         return cross_entropy(output.logits, batch.labels, counts), (output, counts)
 
     gradient = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
-    probe = jnp.zeros((), images.dtype)
+    per_example = config.solver.batching == "per_example"
+    probe = jnp.zeros(batch.labels.shape if per_example else (), images.dtype)
     (value, (output, counts)), (grads, vjps) = gradient(state.weights.network, probe)
-    updates, optimiser = optimisers.network.update(grads, state.optimiser, state.weights.network)
+    new = _update_network(optimisers, state, grads, output, jnp.any(counts))
+    network, batch_stats, optimiser = new
     point, point_optimiser = _update_initial_point(
         config, classifier, optimisers, state, output, counts
     )
-    totals = _add(state.totals, batch, output, value * jnp.sum(counts), counts, vjps)
-    network = optax.apply_updates(state.weights.network, updates)
-    weights = Weights(network, point, output.batch_stats)  # pyright: ignore
+    solved = counts & (vjps >= 0)  # negative where the backward solve failed
+    totals = _add(state.totals, batch, output, value * jnp.sum(solved), solved, jnp.abs(vjps))
+    weights = Weights(network, point, batch_stats)
     return TrainState(state.step + 1, weights, optimiser, point_optimiser, totals)
 
 
@@ -93,9 +94,17 @@ def evaluation_step(
     images = normalise(batch.images, config.data.mean, config.data.std, config.model.dtype)
     output = classifier(weights, images, mask=batch.mask)
     losses = optax.softmax_cross_entropy_with_integer_labels(output.logits, batch.labels)
-    loss = jnp.sum(jnp.where(batch.mask, losses, 0))
-    counts = output.solution.success & batch.mask
-    return _add(totals, batch, output, loss, counts, jnp.zeros((), loss.dtype))
+    solved = output.solution.success & batch.mask
+    loss = jnp.sum(jnp.where(solved, losses, 0))
+    return _add(totals, batch, output, loss, solved, jnp.zeros((), loss.dtype))
+
+
+def _update_network(optimisers: Optimisers, state: TrainState, grads, output: Output, any_solved):
+    """Returns network, batch statistics and optimiser; the old ones where no solve succeeded."""
+    old = state.weights.network, state.weights.batch_stats, state.optimiser
+    updates, optimiser = optimisers.network.update(grads, state.optimiser, old[0])
+    new = optax.apply_updates(old[0], updates), output.batch_stats, optimiser
+    return jax.tree.map(lambda a, b: jnp.where(any_solved, a, b), new, old)
 
 
 def _update_initial_point(config, classifier, optimisers, state, output: Output, counts):
@@ -115,16 +124,14 @@ def _update_initial_point(config, classifier, optimisers, state, output: Output,
     return lax.cond(due, update, lambda: (point, optimiser))
 
 
-def _add(
-    totals: Totals, batch: Batch, output: Output, loss, counts, vjps: Float[Array, ""]
-) -> Totals:
-    """Adds a batch to the sums; `counts` marks the rows whose solve succeeded."""
-    right = (jnp.argmax(output.logits, axis=-1) == batch.labels) & counts
+def _add(totals: Totals, batch: Batch, output: Output, loss, solved, vjps) -> Totals:
+    """Adds a batch to the sums; `solved` marks the rows whose solves succeeded."""
+    right = (jnp.argmax(output.logits, axis=-1) == batch.labels) & solved
     images = jnp.sum(batch.mask)
-    nfe = output.solution.stats.nfe
-    by_image = jnp.sum(jnp.where(batch.mask, nfe, 0))  # the batch's NFE, or each example's own
-    added = Totals(
-        images, jnp.sum(right), images - jnp.sum(counts), loss, by_image,
-        vjps if nfe.ndim else vjps * images,
-    )  # fmt: skip
+    # By image: the NFE of its batch, or its own where each example is solved by itself.
+    forward, backward = (
+        jnp.sum(jnp.where(batch.mask, nfe, 0)) for nfe in (output.solution.stats.nfe, vjps)
+    )
+    failed = images - jnp.sum(solved)
+    added = Totals(images, jnp.sum(right), failed, loss, forward, backward)
     return jax.tree.map(lambda a, b: a + b.astype(a.dtype), totals, added)

@@ -1,6 +1,5 @@
 """Training: from the start, or from where a run was cut off, to its summary."""
 
-import json
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ from homoode_jax.experiments import checkpoint, report, workdir
 from homoode_jax.experiments.batches import training_batches
 from homoode_jax.experiments.config import Config
 from homoode_jax.experiments.dataset import load
+from homoode_jax.experiments.errors import UserError
 from homoode_jax.experiments.plots import draw_curves
 from homoode_jax.experiments.record import environment
 from homoode_jax.experiments.report import Advance
@@ -36,7 +36,8 @@ def train(config: Config, path: str) -> dict[str, Any]:
     use_precision(config.model.dtype)
     run = Run(config, workdir.find_workdir(path, config), load(config.data))
     workdir.claim_workdir(run.workdir, config)
-    workdir.write_json(run.workdir / "environment.json", environment())
+    if not (run.workdir / "summary.json").exists():
+        workdir.write_json(run.workdir / "environment.json", environment())
     state, facts = _restore(run)
     report.say(_greeting(run, int(state.step)))
     log, drawn = open_log(config, run.workdir, int(state.step)), time.monotonic()
@@ -88,8 +89,8 @@ def _epoch(
 
 def _better(held: Means, facts: Facts) -> bool:
     """Compares by accuracy, and by loss where that is equal."""
-    if facts.best_accuracy is None or facts.best_loss is None:
-        return True
+    if facts.best_accuracy is None or facts.best_loss is None or held.loss is None:
+        return facts.best_accuracy is None
     return (held.accuracy, -held.loss) > (facts.best_accuracy, -facts.best_loss)
 
 
@@ -106,7 +107,8 @@ def _steps(run: Run, state: TrainState, facts: Facts, advance: Advance) -> Train
         if time.monotonic() - shown > REFRESH_SECONDS:
             advance(step, report.moving(epoch + 1, means(state.totals)))
             shown = time.monotonic()
-        if train.checkpoint_every and step % train.checkpoint_every == 0:
+        # The end of an epoch is saved by `_epoch`, once it is validated and on record.
+        if train.checkpoint_every and step % train.checkpoint_every == 0 and step % run.epoch_steps:
             now = facts._replace(seconds=facts.seconds + time.monotonic() - began)
             checkpoint.save_latest(run.checkpoints, step, state, now._asdict())
     return state
@@ -132,8 +134,10 @@ def _summary(run: Run, state: TrainState, facts: Facts) -> dict[str, Any]:
     """Evaluates the best weights on the test split, once, and writes summary.json."""
     file = run.workdir / "summary.json"
     if file.exists():
-        return json.loads(file.read_text())
+        return workdir.read_json(file)
     best = checkpoint.restore_best(run.checkpoints, state.weights)
+    if best is None and facts.best_accuracy is not None:
+        raise UserError(f"{run.workdir}/checkpoints/best is gone; the best weights are lost.")
     weights = state.weights if best is None else best[0]
     test = run.evaluate(weights, run.data.test)
     summary = {

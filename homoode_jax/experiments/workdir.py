@@ -6,6 +6,7 @@ Whole files are replaced atomically; metrics are appended a line at a time.
 import json
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,25 @@ def find_workdir(path: str, config: Config) -> Path:
     stored = stored_config(workdir)
     if stored is not None:
         check_same(workdir, config, stored)
-    elif workdir.is_dir() and any(workdir.iterdir()):
+    elif workdir.is_dir() and any(file.suffix != ".tmp" for file in workdir.iterdir()):
         raise UserError(
             f"{workdir} is not empty and not the folder of a run; use another --workdir."
         )
     return workdir
 
 
-def check_same(workdir: Path, config: Config, stored: Config) -> None:
-    """Refuses a configuration other than the one stored, naming what differs."""
-    changed = differences(config, stored, MAY_DIFFER)
+def check_same(
+    workdir: Path, config: Config, stored: Config, only: Sequence[str] | None = None
+) -> None:
+    """Refuses a configuration other than the one stored, naming what differs.
+
+    `only`, if given, are the settings that count, as "section.key".
+    """
+    changed = [
+        difference
+        for difference in differences(config, stored, MAY_DIFFER)
+        if only is None or difference.split(":")[0] in only
+    ]
     if changed:
         raise UserError(
             f"{workdir} holds a run with another configuration: {'; '.join(changed)}. "
@@ -57,8 +67,13 @@ def stored_config(workdir: Path) -> Config | None:
     file = workdir / "config.json"
     if not file.exists():
         return None
+    return from_dict(read_json(file))
+
+
+def read_json(file: Path) -> Any:
+    """Reads a JSON file of a run."""
     try:
-        return from_dict(json.loads(file.read_text()))
+        return json.loads(file.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{file} cannot be read: {first_line(error)}.") from error
 
@@ -77,16 +92,18 @@ def append_metrics(workdir: Path, row: dict[str, Any]) -> None:
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
-    """Returns the rows of metrics.jsonl; a last line that was cut short is left out."""
+    """Returns the rows of metrics.jsonl; lines that were cut short are left out."""
     file = workdir / "metrics.jsonl"
     if not file.exists():
         return []
     rows = []
-    for line in file.read_text().splitlines():
+    for line in file.read_text(errors="replace").splitlines():
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except ValueError:
-            break
+            continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            rows.append(row)
     return rows
 
 

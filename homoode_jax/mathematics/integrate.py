@@ -119,7 +119,11 @@ def _solve_unpadded(solver_of: Callable, inputs: Inputs, plan: Plan) -> Raw:
     raw = solver_of(inputs._replace(**mend(mask, z0=inputs.z0, x=inputs.x)), plan)
     zs = None if raw.zs is None else jax.vmap(lambda z: select_rows(mask, z, z0))(raw.zs)
     result = jnp.where(mask if plan.per_example else jnp.any(mask), raw.result, Result.ok.value)
-    return raw._replace(z=select_rows(mask, raw.z, z0), zs=zs, result=result)
+    raw = raw._replace(z=select_rows(mask, raw.z, z0), zs=zs, result=result)
+    if not plan.per_example:
+        return raw
+    counts = (jnp.where(mask, count, 0) for count in (raw.nfe, raw.num_steps, raw.num_rejected))
+    return raw._replace(**dict(zip(("nfe", "num_steps", "num_rejected"), counts, strict=True)))
 
 
 def _stepping(dtype, t0, t1, dt0, rtol, atol, solver, controller, max_steps) -> Stepping:

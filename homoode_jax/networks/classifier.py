@@ -133,7 +133,7 @@ class ImageClassifier:
             network.field, lax.stop_gradient(z0).astype(features.dtype),
             Condition(features, dropout), mask=mask, backward_probe=backward_probe,
         )  # fmt: skip
-        logits = network.head(solution.z)
+        logits = network.head(solution.z, _rows_for_statistics(solution.success))
         stats = nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
         return Output(logits, solution, stats)
 
@@ -152,3 +152,10 @@ class ImageClassifier:
     def _make_point(self, seed) -> InitialPoint:
         groups = min(self.sizes.groups, self.sizes.channels)
         return InitialPoint(self.sizes.channels, groups, nnx.Rngs(seed))
+
+
+def _rows_for_statistics(success: Bool[Array, "*batch"]) -> Bool[Array, "n 1 1 1"] | None:
+    """Rows whose states may enter batch statistics: those solved, or all where none was."""
+    if success.ndim == 0:
+        return None
+    return (success | ~jnp.any(success))[:, None, None, None]

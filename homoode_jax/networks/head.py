@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from homoode_jax.networks.layers import GroupNorm, batch_norm, conv, linear
 
@@ -16,7 +16,9 @@ class Head(nnx.Module):
         self.norm2 = batch_norm(width, rngs)
         self.linear = linear(width, classes, rngs)
 
-    def __call__(self, z: Float[Array, "n h w c"]) -> Float[Array, "n classes"]:
-        """Returns the logits."""
-        hidden = nnx.relu(self.norm2(self.conv(nnx.relu(self.norm1(z)))))
+    def __call__(
+        self, z: Float[Array, "n h w c"], rows: Bool[Array, "n 1 1 1"] | None = None
+    ) -> Float[Array, "n classes"]:
+        """Returns the logits; batch statistics are over `rows`, or all."""
+        hidden = nnx.relu(self.norm2(self.conv(nnx.relu(self.norm1(z))), mask=rows))
         return self.linear(jnp.mean(hidden, axis=(1, 2)))

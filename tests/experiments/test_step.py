@@ -10,14 +10,16 @@ import pytest
 
 from homoode_jax.experiments.augmentation import augment, normalise
 from homoode_jax.experiments.batches import evaluation_batches, make_mesh, training_batches
+from homoode_jax.experiments.checkpoint import restore_latest
 from homoode_jax.experiments.dataset import Split, load
 from homoode_jax.experiments.losses import cross_entropy, initial_point_loss
 from homoode_jax.experiments.run import Run
 from homoode_jax.experiments.state import means
+from homoode_jax.experiments.training import train
 from tests.experiments.runs import small_config
 
-GOLDEN_LOSS = 2.482458
-GOLDEN_NFE = (38, 36, 0)
+GOLDEN_LOSS = 2.329734
+GOLDEN_NFE = (42, 40, 0)
 
 
 @pytest.fixture(scope="module")
@@ -154,10 +156,12 @@ def test_failed_solves_are_counted_and_poison_nothing(run):
     failing = Run(config, run.workdir, run.data)
     batch = next(training_batches(run.data.train, 64, 0, 0, 0, run.mesh))
     before = failing.initial_state()
-    start = jax.device_get(before.weights.network)
+    start = jax.device_get((before.weights.network, before.weights.batch_stats, before.optimiser))
     after = failing.steps.train(before, batch)
     assert means(after.totals).failed == 64 and means(after.totals).accuracy == 0
-    jax.tree.map(np.testing.assert_array_equal, after.weights.network, start)
+    end = after.weights.network, after.weights.batch_stats, after.optimiser
+    jax.tree.map(np.testing.assert_array_equal, end, start)
+    assert means(after.totals).loss is None
 
 
 def test_learning_rates_are_a_cosine_to_their_end(run):
@@ -166,3 +170,15 @@ def test_learning_rates_are_a_cosine_to_their_end(run):
     ]
     np.testing.assert_allclose(rates, [0.01, (0.01 + 1e-6) / 2, 1e-6], rtol=1e-3)
     assert isinstance(run.optimisers.network, optax.GradientTransformation)
+
+
+def test_the_end_of_an_epoch_is_saved_once_validated(tmp_path):
+    """Also where `checkpoint_every` falls on it."""
+    config = small_config(train={"epochs": 1, "checkpoint_every": 10})
+    train(config, str(tmp_path / "run"))
+    run = Run(config, tmp_path / "run", load(config.data))
+    restored = restore_latest(run.checkpoints, run.initial_state())
+    assert restored is not None
+    state, facts = restored
+    assert int(state.step) == 20 and int(state.totals.images) == 0
+    assert facts["best_accuracy"] is not None
