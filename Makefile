@@ -22,7 +22,7 @@ $(ENV)/installed: requirements.txt pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
 
-train: install  ## Train HomoODE on handwritten digits (about a minute)
+train: install  ## Train HomoODE on handwritten digits (a minute or two)
 	@$(BIN)/python train.py --config=configs/digits.py
 
 test: install  ## Run the tests (several minutes)

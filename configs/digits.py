@@ -1,6 +1,8 @@
 """HomoODE on scikit-learn's handwritten digits (8x8, grey): the default, works offline.
 
 python train.py --config=configs/digits.py
+
+Test accuracy 0.9917 after 20 epochs (results/digits.json).
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,8 @@
 """HomoODE on MNIST, small enough for a laptop's CPU.
 
 python train.py --config=configs/mnist.py --config.data.data_dir=DIR
+
+Test accuracy 0.9909 after 4 epochs (results/mnist.json).
 """
 
 from ml_collections import ConfigDict

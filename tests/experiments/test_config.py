@@ -17,7 +17,7 @@ MISTAKES = {
     "text for a number": ({"train": {"epochs": "3"}}, "config.train.epochs='3' must be a whole"),
     "fraction for an integer": ({"train": {"epochs": 2.5}}, "epochs=2.5 must be a whole number"),
     "number for a switch": ({"train": {"tensorboard": 1}}, "must be True or False"),
-    "too small": ({"train": {"epochs": 0}}, "epochs=0 is out of range; it must be from 1 to 100000"),
+    "too small": ({"train": {"epochs": 0}}, "epochs=0 is out of range; it must be from 1 to"),
     "too large": ({"data": {"flip": 1.5}}, "flip=1.5 is out of range; it must be from 0 to 1"),
     "not a number": ({"solver": {"rtol": float("nan")}}, "rtol=nan must be a finite number"),
     "unknown choice": ({"data": {"dataset": "minst"}}, "'minst' is not one of .*'mnist'"),
