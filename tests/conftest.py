@@ -1,4 +1,12 @@
-"""Shared by all tests: a compilation cache that outlives the run, and float64 for one test."""
+"""Shared by all tests: a compilation cache that outlives the run, and float64 for one test.
+
+Diffrax's own checks (of dt0's sign, of saved times) call back to the host when they fail, and XLA
+does not cache programs with callbacks. EQX_ON_ERROR=nan makes them give NaN instead.
+"""
+
+import os
+
+os.environ.setdefault("EQX_ON_ERROR", "nan")
 
 import jax
 import pytest
@@ -6,7 +14,7 @@ import pytest
 
 def pytest_configure(config):
     jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("jax")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 @pytest.fixture

@@ -37,8 +37,8 @@ def start(*flags: str, code: str | None = None, devices: int = 1) -> subprocess.
     """Starts train.py, or some other code, in a process of its own."""
     environment = os.environ | {
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "jax"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1",
+        "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "d" / "jax"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
     }  # fmt: skip
     what = [str(ROOT / "train.py")] if code is None else ["-c", code]
     return subprocess.Popen(

@@ -21,17 +21,17 @@ def smooth_field(params, t, z, x):
     return jnp.tanh(z @ params["weight"] + x) * rate - 0.3 * z
 
 
-def smooth_problem(batch=4, dtype=np.float64):
+def smooth_problem(batch=4):
     """Parameters, initial state and condition of `smooth_field`, in this order."""
     rng = np.random.default_rng(0)
     params = {"weight": rng.normal(size=(2, 2)), "phase": rng.normal(size=2)}
     z0, x = rng.normal(size=(2, 64, 2))[:, :batch]
-    return jax.tree.map(lambda a: jnp.asarray(a, dtype), (params, z0, x))
+    return params, z0, x
 
 
 def smooth_weights(batch=4):
     """Weights of the final state in `smooth_loss`."""
-    return jnp.asarray(np.random.default_rng(1).normal(size=(64, 2))[:batch])
+    return np.random.default_rng(1).normal(size=(64, 2))[:batch]
 
 
 def smooth_loss(inputs, weights, tol, probe=0.0, **options):
@@ -58,9 +58,9 @@ def smooth_gradient(adjoint, batching, inputs=None, weights=None, tol=1e-10, mas
     """Gradients of the inputs, backward NFE, and the solution; compiled once a route."""
     inputs = smooth_problem() if inputs is None else inputs
     weights = smooth_weights() if weights is None else weights
-    probe = jnp.zeros(len(weights) if batching == "per_example" else ())
+    probe = np.zeros(len(weights) if batching == "per_example" else ())
     (gradients, vjps), solution = _smooth_gradient(adjoint, batching)(
-        inputs, weights, jnp.asarray(tol), probe, mask=mask
+        inputs, weights, np.float64(tol), probe, mask=mask
     )
     return gradients, vjps, solution
 
@@ -76,33 +76,37 @@ def smooth_finite_differences(batch=4):
 def finite_differences(loss, inputs, step=1e-3):
     """Central differences of fourth order with respect to every entry of every leaf."""
     flat, rebuild = ravel_pytree(inputs)
-    offsets = step * jnp.eye(flat.size) * jnp.array([-2, -1, 1, 2])[:, None, None]
+    offsets = step * np.eye(flat.size) * np.array([-2, -1, 1, 2])[:, None, None]
+    points = np.reshape(flat + offsets, (-1, flat.size))
     losses = jax.jit(lambda points: jax.lax.map(lambda point: loss(rebuild(point)), points))
-    far_below, below, above, far_above = losses((flat + offsets).reshape(-1, flat.size)).reshape(
-        4, -1
-    )
-    return rebuild((8 * (above - below) - (far_above - far_below)) / (12 * step))
+    far_below, below, above, far_above = np.reshape(losses(points), (4, -1))
+    return rebuild(jnp.asarray((8 * (above - below) - (far_above - far_below)) / (12 * step)))
 
 
 def relative_error(got, want):
     """Largest error of any leaf, relative to the largest entry of that leaf."""
-    errors = jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)) / jnp.max(jnp.abs(b)), got, want)
-    return float(max(jax.tree.leaves(errors)))
+
+    def error(a, b):
+        a, b = np.asarray(a), np.asarray(b)
+        return np.max(np.abs(a - b)) / np.max(np.abs(b))
+
+    return max(jax.tree.leaves(jax.tree.map(error, got, want)))
 
 
 def all_zero(tree):
     """True if every entry of every leaf is exactly zero (NaN is not)."""
-    return all(bool(jnp.all(leaf == 0)) for leaf in jax.tree.leaves(tree))
+    return all(np.all(np.asarray(leaf) == 0) for leaf in jax.tree.leaves(tree))
 
 
 def recorded_steps(field, params, z0, x, tol, dt0):
     """The accepted steps of an adaptive solve, as Diffrax itself takes them."""
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(lambda t, z, args: field(params, t, z, x)), diffrax.Dopri5(), 0.0, 1.0,
-        dt0, z0, saveat=diffrax.SaveAt(t0=True, steps=True),
+        dt0, jnp.asarray(z0), saveat=diffrax.SaveAt(t0=True, steps=True),
         stepsize_controller=diffrax.PIDController(rtol=tol, atol=tol),
     )  # fmt: skip
-    return solution.ts[jnp.isfinite(solution.ts)]
+    steps = np.asarray(solution.ts)
+    return steps[np.isfinite(steps)]
 
 
 def counted(field):

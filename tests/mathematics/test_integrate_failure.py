@@ -27,37 +27,41 @@ def gradients(adjoint, batching, x, **options):
     return smooth_gradient(adjoint, batching, (params, z0, x), **options)
 
 
+def with_row(rows, row, value):
+    return np.where(np.arange(len(rows))[:, None] == row, value, rows)
+
+
 def test_a_solve_out_of_steps_returns_where_it_got_to():
-    """Five of ten steps of Euler."""
+    """Five of ten steps of Euler; and a row of padding, which comes back as it was."""
 
     @jax.jit
-    def solve(z0):
+    def solve(z0, mask):
         return integrate(
             lambda params, t, z, x: -z, None, z0, None, solver="euler", controller="constant",
-            dt0=0.1, max_steps=5, save_at=(0.2, 0.5, 0.9),
+            dt0=0.1, max_steps=5, save_at=(0.2, 0.5, 0.9), mask=mask,
         )  # fmt: skip
 
-    solution = solve(jnp.ones((2, 1)))
+    solution = solve(np.array([[np.nan], [1.0]]), np.array([False, True]))
     assert solution.result == Result.max_steps and not solution.success
     assert solution.stats == (5, 5, 0)
-    np.testing.assert_allclose(solution.z, np.full((2, 1), 0.9**5), rtol=1e-14)
-    reached = np.array([0.9**2, 0.9**5, 0.9**5])
-    np.testing.assert_allclose(solution.zs[:, :, 0].T, [reached, reached], rtol=1e-14)
+    np.testing.assert_allclose(solution.z[:, 0], [np.nan, 0.9**5], rtol=1e-14)
+    np.testing.assert_allclose(solution.zs[:, 1, 0], [0.9**2, 0.9**5, 0.9**5], rtol=1e-14)
+    assert np.all(np.isnan(solution.zs[:, 0]))
 
 
 @pytest.mark.parametrize(("adjoint", "batching"), ALL)
 def test_a_solve_out_of_steps_has_exactly_zero_gradients(adjoint, batching):
     got, vjps, solution = gradients(adjoint, batching, smooth_problem()[2], tol=1e-15)
-    assert jnp.all(solution.result == Result.max_steps)
-    assert jnp.all(solution.stats.num_steps == MAX_STEPS)
-    assert jnp.all(jnp.isfinite(solution.z))
+    assert np.all(solution.result == Result.max_steps)
+    assert np.all(solution.stats.num_steps == MAX_STEPS)
+    assert np.all(np.isfinite(solution.z))
     assert all_zero(got) and all_zero(vjps)
 
 
 @pytest.mark.parametrize("adjoint", ROUTES)
 def test_one_failed_example_fails_a_joint_batch_and_says_so(adjoint):
     _, z0, x = smooth_problem()
-    got, vjps, solution = gradients(adjoint, "joint", x.at[2].set(jnp.nan))
+    got, vjps, solution = gradients(adjoint, "joint", with_row(x, 2, np.nan))
     assert solution.result == Result.nonfinite
     assert solution.stats.num_steps == 1
     np.testing.assert_array_equal(solution.z, z0)
@@ -68,13 +72,13 @@ def test_one_failed_example_fails_a_joint_batch_and_says_so(adjoint):
 def test_a_failed_example_is_as_if_it_were_not_there(adjoint):
     """Beside a batch in which it succeeds and counts for nothing, and one that is without it."""
     x = smooth_problem()[2]
-    got, vjps, solution = gradients(adjoint, "per_example", x.at[3].set(jnp.nan))
+    got, vjps, solution = gradients(adjoint, "per_example", with_row(x, 3, np.nan))
     np.testing.assert_array_equal(solution.result, [0, 0, 0, Result.nonfinite])
     assert solution.stats.num_steps[3] == 1
     np.testing.assert_array_equal(solution.z[3], smooth_problem()[1][3])
 
     ignored, vjps_ignored, complete = gradients(
-        adjoint, "per_example", x, weights=smooth_weights().at[3].set(0.0)
+        adjoint, "per_example", x, weights=with_row(smooth_weights(), 3, 0.0)
     )
     np.testing.assert_array_equal(solution.z[:3], complete.z[:3])
     np.testing.assert_array_equal(solution.stats.nfe[:3], complete.stats.nfe[:3])
@@ -89,9 +93,9 @@ def test_a_failed_example_is_as_if_it_were_not_there(adjoint):
 
 @pytest.mark.parametrize("adjoint", ROUTES)
 def test_a_batch_without_success_has_exactly_zero_gradients(adjoint):
-    x = jnp.full_like(smooth_problem()[2], jnp.nan)
+    x = np.full((4, 2), np.nan)
     got, vjps, solution = gradients(adjoint, "per_example", x)
-    assert jnp.all(solution.result == Result.nonfinite)
+    assert np.all(solution.result == Result.nonfinite)
     assert all_zero(got) and all_zero(vjps)
 
 
@@ -114,7 +118,7 @@ def test_a_pole_stops_a_solve_and_leaves_the_neighbours_alone():
     np.testing.assert_allclose(solution.z[[0, 3], 0], [1.0, -0.75], atol=1e-5)
     assert solution.stats.num_steps[2] == 1 and solution.z[2, 0] == 1e200
     assert solution.stats.num_steps[1] < 512
-    assert jnp.isfinite(solution.z[1, 0]) and solution.z[1, 0] > 1e12
+    assert np.isfinite(solution.z[1, 0]) and solution.z[1, 0] > 1e12
 
 
 def test_constant_steps_past_a_pole_stop_at_the_first_that_is_not_finite():

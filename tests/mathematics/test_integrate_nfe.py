@@ -63,13 +63,9 @@ def differentiate_and_count(**options):
 
 @pytest.mark.parametrize("solver", ["dopri5", "bosh3", "heun"])
 def test_evaluations_forward_are_those_on_the_host(solver):
-    """With the first step selected, given, and given so large that it is rejected."""
+    """With a first step that is accepted, and one so large that it is rejected."""
     tol = 1e-2 if solver == "heun" else 1e-4
-    options = {"solver": solver, "rtol": tol, "atol": tol}
-    solution, (evaluations, _) = solve_and_count(**options)()
-    assert solution.success and solution.stats.nfe == evaluations
-
-    run = solve_and_count(**options, numbers=["dt0"])
+    run = solve_and_count(solver=solver, rtol=tol, atol=tol, numbers=["dt0"])
     small, (evaluations_small, _) = run(0.01)
     large, (evaluations_large, _) = run(1.0)
     assert small.stats.nfe == evaluations_small
@@ -80,8 +76,6 @@ def test_evaluations_forward_are_those_on_the_host(solver):
 def test_evaluations_of_constant_steps_are_those_on_the_host():
     solution, (evaluations, _) = solve_and_count(**EULER)()
     assert solution.stats == (10, 10, 0) and evaluations == 10
-    solution, (evaluations, _) = solve_and_count(**(EULER | {"solver": "dopri5"}))()
-    assert solution.stats == (61, 10, 0) and evaluations == 61
 
 
 DOPRI5 = {"rtol": 1e-4, "atol": 1e-4, "max_steps": 32}
@@ -90,14 +84,15 @@ BACKWARD = [
     ("direct", DOPRI5 | {"dt0": 1.0, "max_steps": 16}),
     ("direct", EULER),
     ("checkpointed", DOPRI5),
-    ("checkpointed", {"solver": "heun", "rtol": 1e-2, "atol": 1e-2}),
     ("backsolve", DOPRI5),
     ("backsolve", {"solver": "bosh3"}),
+    ("backsolve", {"solver": "heun", "rtol": 1e-2, "atol": 1e-2}),
 ]
 
 
 @pytest.mark.parametrize(("adjoint", "options"), BACKWARD)
 def test_vector_jacobian_products_are_those_on_the_host(adjoint, options):
+    """And evaluations, those of selecting the first step among them, where none is repeated."""
     vjps, solution, (evaluations, vjps_on_host) = differentiate_and_count(
         adjoint=adjoint, **options
     )()
@@ -106,6 +101,8 @@ def test_vector_jacobian_products_are_those_on_the_host(adjoint, options):
         assert solution.stats.num_rejected > 0
     if adjoint == "backsolve":
         assert evaluations == solution.stats.nfe + vjps
+    elif options.get("max_steps") == 16:
+        assert evaluations == solution.stats.nfe
 
 
 def test_per_example_counts_are_those_of_each_example_alone():
