@@ -92,6 +92,19 @@ def test_backsolve_takes_the_same_steps_whatever_the_scale_of_the_loss(batching)
     np.testing.assert_array_equal(vjps_of_tiny, vjps)
 
 
+def test_backsolve_controls_the_error_of_the_adjoint_where_z_stands_still():
+    """z = 0 throughout, while da/dt = -sin(8 t) a."""
+
+    def loss(z0):
+        return integrate(
+            lambda params, t, z, x: jnp.sin(8 * t) * z, None, z0, None, rtol=1e-8, atol=1e-8,
+            adjoint="backsolve",
+        ).z.sum()  # fmt: skip
+
+    slope = jax.jit(jax.grad(loss))(np.zeros((1, 1)))
+    assert float(slope[0, 0]) == pytest.approx(np.exp((1 - np.cos(8)) / 8), rel=1e-7)
+
+
 def test_gradients_vmap_over_parameters():
     """A batch of decay rates at once; Euler's four steps have a closed-form derivative."""
 
