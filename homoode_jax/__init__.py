@@ -10,6 +10,7 @@ from homoode_jax.mathematics.equilibrium import equilibrium
 from homoode_jax.mathematics.fixed_point import Anderson, Broyden, Picard
 from homoode_jax.mathematics.implicit import Implicit, Phantom
 from homoode_jax.mathematics.integrate import integrate
+from homoode_jax.mathematics.krylov import GMRES
 from homoode_jax.mathematics.newton_krylov import NewtonKrylov
 from homoode_jax.mathematics.relaxation import Relaxation
 from homoode_jax.mathematics.solution import Result, Solution, Stats
@@ -17,6 +18,7 @@ from homoode_jax.mathematics.solution import Result, Solution, Stats
 __version__ = "0.1.0"
 
 __all__ = [
+    "GMRES",
     "Anderson",
     "Broyden",
     "Implicit",

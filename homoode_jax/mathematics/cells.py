@@ -30,7 +30,7 @@ from homoode_jax.mathematics.implicit import Route, Unrolled, make_route
 from homoode_jax.mathematics.problem import as_arrays, batch_size, check_function, check_option
 from homoode_jax.mathematics.solution import Result, Solution, Stats
 from homoode_jax.mathematics.stepping import select_rows
-from homoode_jax.mathematics.vectors import Cost, Equation, Vector, flatten_cell
+from homoode_jax.mathematics.vectors import Cost, Equation, flatten_cell
 
 Cell = Callable[[PyTree, PyTree[Array], PyTree], PyTree[Array]]
 BATCHINGS = ("joint", "per_example")
@@ -222,6 +222,13 @@ def check_probe(probe: Any, per_example: bool, batch: int, dtype) -> Float[Array
             f"got shape {list(probe.shape)}."
         )
     return probe
+
+
+def check_bounds(max_steps: Any, max_evaluations: Any) -> None:
+    """Raises on bounds that are not positive integers."""
+    for name, bound in (("max_steps", max_steps), ("max_evaluations", max_evaluations or 1)):
+        if not isinstance(bound, int) or bound < 1:
+            raise ValueError(f"{name} must be a positive integer, got {bound!r}.")
 
 
 def check_tolerance(name: str, tol: Any, dtype, positive: bool = True) -> None:

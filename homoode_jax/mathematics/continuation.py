@@ -17,7 +17,13 @@ from jax import lax
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, PyTree
 
-from homoode_jax.mathematics.cells import Cell, Outcome, check_tolerance, solve_cells
+from homoode_jax.mathematics.cells import (
+    Cell,
+    Outcome,
+    check_bounds,
+    check_tolerance,
+    solve_cells,
+)
 from homoode_jax.mathematics.homotopy import (
     HOMOTOPIES,
     Homotopy,
@@ -33,7 +39,7 @@ from homoode_jax.mathematics.predictor_corrector import Method
 from homoode_jax.mathematics.problem import check_option
 from homoode_jax.mathematics.solution import Result, Solution
 from homoode_jax.mathematics.stepping import make_solver
-from homoode_jax.mathematics.vectors import Cost, Equation, relative_residual, rms
+from homoode_jax.mathematics.vectors import Equation, no_cost, relative_residual, rms
 
 PATHS = ("natural", "arclength")
 
@@ -58,7 +64,7 @@ class Continuation(eqx.Module):
         result = jnp.where((walk.result == Result.ok) & ~small, Result.stagnated, walk.result)
         zs, ts, on_path, saving = self._saved(homotopy, walk)
         result = jnp.where((result == Result.ok) & ~on_path, Result.stagnated, result)
-        cost = Cost(*map(sum, zip(cost, saving, strict=True)))
+        cost = cost.add(saving)
         counted = counts_products(self.method.linear_solver)
         return Outcome(
             z, zs, ts, result.astype(jnp.int32), relative_residual(z, f), lam, walk.num_folds,
@@ -68,8 +74,7 @@ class Continuation(eqx.Module):
 
     def _saved(self, homotopy: Homotopy, walk: Walk):
         """Points of the path, corrected to tolerance at their lam; and whether all could be."""
-        zero = jnp.zeros((), jnp.int32)
-        points, on_path, cost = walk.saved, jnp.asarray(True), Cost(zero, zero, zero)
+        points, on_path, cost = walk.saved, jnp.asarray(True), no_cost()
         if walk.trail is not None:
             points = walk.trail
         elif self.lams is None:
@@ -101,6 +106,7 @@ def continuation(
     rtol: float | Float[Array, ""] = 1e-5,
     atol: float | Float[Array, ""] = 1e-8,
     max_steps: int = 200,
+    max_evaluations: int | None = None,
     save_at: str | Float[Array, " saves"] | None = None,
     linear_solver: str | lx.AbstractLinearSolver = "gmres",
     linear_tol: float = 1e-3,
@@ -135,6 +141,8 @@ def continuation(
             |H| <= atol + rtol |z| (root mean squares); may be traced, has no gradient.
         atol: see `rtol`.
         max_steps: the most predictor-corrector steps to try.
+        max_evaluations: a bound on evaluations of the cell and products with its Jacobian taken
+            together, looked at between steps; None: no bound.
         save_at: values of lam in increasing order at which to keep the path's first point, or
             "steps" for every point stepped on: `ts` is then lam, `max_steps + 1` of it, the last
             one repeated.
@@ -168,8 +176,7 @@ def continuation(
     """
     check_option("homotopy", homotopy, HOMOTOPIES)
     check_option("path", path, PATHS)
-    if not isinstance(max_steps, int) or max_steps < 1:
-        raise ValueError(f"max_steps must be a positive integer, got {max_steps!r}.")
+    check_bounds(max_steps, max_evaluations)
     if path == "arclength" and schedule != "linear":
         raise ValueError("schedule belongs to path='natural'; arc length has a speed of its own.")
     predictor = make_solver(solver)
@@ -179,11 +186,11 @@ def continuation(
     def algorithm(dtype) -> Continuation:
         check_tolerance("rtol", rtol, dtype)
         check_tolerance("atol", atol, dtype, positive=False)
-        numbers = (lax.stop_gradient(jnp.asarray(tol, dtype)) for tol in (rtol, atol))
-        linear = make_linear_solver(linear_solver, linear_tol)
+        rt, at = (lax.stop_gradient(jnp.asarray(tol, dtype)) for tol in (rtol, atol))
         method = Method(
-            *numbers, linear, predictor, make_schedule(schedule), path == "arclength", max_steps
-        )
+            rt, at, make_linear_solver(linear_solver, linear_tol), predictor,
+            make_schedule(schedule), path == "arclength", max_steps, max_evaluations,
+        )  # fmt: skip
         lams, keep_steps = _check_save_at(save_at, dtype)
         return Continuation(method, homotopy, lams, keep_steps)
 

@@ -12,7 +12,13 @@ import optimistix as optx
 from jax import lax
 from jaxtyping import Array, Bool, Float, PyTree
 
-from homoode_jax.mathematics.cells import Cell, Outcome, check_tolerance, solve_cells
+from homoode_jax.mathematics.cells import (
+    Cell,
+    Outcome,
+    check_bounds,
+    check_tolerance,
+    solve_cells,
+)
 from homoode_jax.mathematics.fixed_point import Anderson, Broyden, Picard
 from homoode_jax.mathematics.implicit import Route
 from homoode_jax.mathematics.iteration import Iteration, iterate
@@ -39,10 +45,12 @@ class Iterated(eqx.Module):
     method: Any
     tol: Float[Array, ""]
     max_steps: int = eqx.field(static=True)
+    max_evaluations: int | None = eqx.field(static=True)
 
     def solve(self, equation: Equation) -> Outcome:
         """Iterates from z0."""
-        return iterate(self.method, equation, self.tol, self.max_steps)[0]
+        bounds = self.max_steps, self.max_evaluations
+        return iterate(self.method, equation, self.tol, *bounds)[0]
 
 
 class ByOptimistix(eqx.Module):
@@ -85,6 +93,7 @@ def equilibrium(
     solver: Solver = "anderson",
     tol: float | Float[Array, ""] = 1e-5,
     max_steps: int = 200,
+    max_evaluations: int | None = None,
     adjoint: str | Route = "implicit",
     batching: str = "joint",
     preconditioner: Callable | None = None,
@@ -111,6 +120,8 @@ def equilibrium(
         tol: ends at |z - f| <= tol * max(|f|, 1e-3), root mean squares over the batch (joint) or
             the example; may be traced, has no gradient.
         max_steps: the most iterations (for "ode": steps tried).
+        max_evaluations: a bound on evaluations of the cell and products with its Jacobian taken
+            together, looked at between steps; None: no bound. Not for Optimistix solvers.
         adjoint: "implicit" (a transposed linear solve; or `Implicit(tol, linear_solver)`),
             "jacobian_free", "phantom" (or `Phantom(steps, damping)`), or "unrolled"
             (backpropagation through the iterations). All but the last return zeros for z0.
@@ -136,15 +147,15 @@ def equilibrium(
         >>> print(f"{solution.z[0, 0]:.4f} {bool(solution.success)}")
         1.7115 True
     """
-    if not isinstance(max_steps, int) or max_steps < 1:
-        raise ValueError(f"max_steps must be a positive integer, got {max_steps!r}.")
+    check_bounds(max_steps, max_evaluations)
     method = make_iteration(solver)
 
     def algorithm(dtype):
         check_tolerance("tol", tol, dtype)
         number = lax.stop_gradient(jnp.asarray(tol, dtype))
-        kind = ByOptimistix if isinstance(method, OPTIMISTIX) else Iterated
-        return kind(method, number, max_steps)
+        if isinstance(method, OPTIMISTIX):
+            return ByOptimistix(method, number, max_steps)
+        return Iterated(method, number, max_steps, max_evaluations)
 
     return solve_cells(
         cell, params, z0, x, algorithm, adjoint=adjoint, batching=batching, mask=mask,
@@ -158,4 +169,4 @@ def make_iteration(solver: Solver) -> Iteration | OPTIMISTIX:
     if isinstance(solver, known):
         return solver  # pyright: ignore[reportReturnType]
     check_option("solver", solver, SOLVERS)
-    return SOLVERS[solver]()
+    return SOLVERS[str(solver)]()

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import lineax as lx
 from jax import lax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, Int, PyTree
+from jaxtyping import Array, Bool, PyTree
 
 from homoode_jax.mathematics.guard import Pullback
 from homoode_jax.mathematics.krylov import Linear, Vector, make_linear_solver, solve_linear

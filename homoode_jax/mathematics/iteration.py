@@ -74,17 +74,20 @@ class _State(NamedTuple):
 
 
 def iterate(
-    method: Iteration, equation: Equation, tol: Float[Array, ""], max_steps: int
-) -> tuple[Outcome, Float[Array, " points"]]:
+    method: Iteration, equation: Equation, tol: Float[Array, ""], max_steps: int,
+    max_evaluations: int | None = None,
+) -> tuple[Outcome, Float[Array, " points"]]:  # fmt: skip
     """Runs a method; returns its outcome and the residual of every iterate (NaN beyond)."""
 
     def goes_on(state: _State):
-        return (state.result == RUNNING) & (state.num_steps < max_steps)
+        room = max_evaluations is None or state.cost.total < max_evaluations
+        return (state.result == RUNNING) & (state.num_steps < max_steps) & room
 
     def body(state: _State) -> _State:
         return _next(state, method.move(equation, state.z, state.f, state.memory), tol)
 
-    end = repeat(goes_on, body, _first(method, equation, tol, max_steps), max_steps, equation.unrolled)
+    start = _first(method, equation, tol, max_steps)
+    end = repeat(goes_on, body, start, max_steps, equation.unrolled)
     result = jnp.where(end.result == RUNNING, Result.max_steps, end.result).astype(jnp.int32)
     outcome = Outcome(
         end.best, None, None, result, end.residual, jnp.ones_like(end.residual),
@@ -121,6 +124,6 @@ def _next(state: _State, move: Move, tol) -> _State:
         jax.tree.map(lambda new, old: jnp.where(fine, new, old), move.memory, state.memory),
         jnp.where(better, move.z, state.best), jnp.where(better, residual, state.residual),
         since, result, num_steps, state.num_rejected + move.rejected,
-        Cost(*map(sum, zip(state.cost, move.cost, strict=True))),
+        state.cost.add(move.cost),
         lax.dynamic_update_index_in_dim(state.trace, residual, num_steps, 0),
     )  # fmt: skip

@@ -1,15 +1,9 @@
-"""A homotopy's path from (z0, 0) to lam = 1, or to where it ends.
-
-Steps that are kept lengthen the path, steps that are refused shorten the next one; sizes follow
-Diffrax's PID controller.
-"""
+"""A homotopy's path from (z0, 0) to lam = 1, or to where it ends."""
 
 from typing import NamedTuple
 
-import diffrax
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from homoode_jax.mathematics.endings import RUNNING, Slopes, ending, first_slopes, next_slopes
@@ -22,6 +16,7 @@ from homoode_jax.mathematics.predictor_corrector import (
     try_step,
 )
 from homoode_jax.mathematics.solution import Result
+from homoode_jax.mathematics.step_size import StepSize, adapt, first_size
 from homoode_jax.mathematics.vectors import Cost, finite, no_cost, repeat
 
 
@@ -30,7 +25,7 @@ class Walk(NamedTuple):
 
     Attributes:
         place: where it has come to.
-        control: state of the step-size controller.
+        size: the step to try next, and what sized it.
         slopes: how lam has gone lately.
         num_folds: turns of lam.
         result: `Result`, or RUNNING.
@@ -43,7 +38,7 @@ class Walk(NamedTuple):
     """
 
     place: Place
-    control: tuple
+    size: StepSize
     slopes: Slopes
     num_folds: Int[Array, ""]
     result: Int[Array, ""]
@@ -61,7 +56,9 @@ def follow(
     """Follows the path; `saved` is interpolated and lies near the path only."""
 
     def goes_on(walk: Walk):
-        return (walk.result == RUNNING) & (walk.num_steps < method.max_steps)
+        most = method.max_evaluations
+        room = most is None or walk.cost.total < most
+        return (walk.result == RUNNING) & (walk.num_steps < method.max_steps) & room
 
     def body(walk: Walk) -> Walk:
         return _decide(homotopy, method, walk, try_step(homotopy, method, walk.place), lams)
@@ -81,39 +78,29 @@ def _start(homotopy: Homotopy, method: Method, lams, keep_steps: bool) -> Walk:
     h = 0.1 / jnp.maximum(row[-1], 0.1)  # in lam, a tenth
     p = jax.random.normal(jax.random.key(0), y.shape, y.dtype).at[-1].set(0)
     place = Place(y, zero, h, row, p / jnp.linalg.norm(p), jnp.asarray(False))
-    _, control = _controller(method).init(None, zero, h, zero, h, None, None, 1.0)  # pyright: ignore
     result = jnp.where(finite(z0, f0), RUNNING, Result.nonfinite).astype(jnp.int32)
     return Walk(
-        place, control, first_slopes(y.dtype), none, result, none, none, cost,
+        place, first_size(h), first_slopes(y.dtype), none, result, none, none, cost,
         jnp.broadcast_to(y, (len(lams), y.size)), lams <= 0,
         jnp.broadcast_to(y, (method.max_steps + 1, y.size)) if keep_steps else None,
     )  # fmt: skip
 
 
-def _controller(method: Method) -> diffrax.PIDController:
-    dtmax = None if method.arclength else 1.0
-    return diffrax.PIDController(rtol=0, atol=1, norm=jnp.abs, factormax=4, dtmax=dtmax)  # pyright: ignore
-
-
 def _decide(homotopy: Homotopy, method: Method, walk: Walk, step: Step, lams) -> Walk:
     """Keeps a step or refuses it, and says whether the path has ended."""
-    place, zero = walk.place, jnp.zeros_like(step.error)
-    keep, t, next_t, _, control, _ = _controller(method).adapt_step_size(
-        place.t, step.t, zero, zero, None, step.error, method.order, walk.control  # pyright: ignore
-    )  # fmt: skip
-    h = jnp.where(step.overshoots, place.h, next_t - t)
-    new = Place(step.y, t, h, step.row, step.probe, jnp.asarray(False))
-    old = place._replace(h=h, aim=step.overshoots)
-    now = _choose(keep, new, old)
+    place, taken = walk.place, step.t - walk.place.t
+    keep, size = adapt(walk.size, taken, step.error, method.order)
+    size = size._replace(h=jnp.where(step.overshoots, place.h, size.h))
+    new = Place(step.y, step.t, size.h, step.row, step.probe, jnp.asarray(False))
+    now = _choose(keep, new, place._replace(h=size.h, aim=step.overshoots))
     turns = keep & method.arclength & (step.row[-1] * place.row[-1] < 0)
     slopes = _choose(keep, next_slopes(walk.slopes, place.y, step.y), walk.slopes)
-    num_steps = walk.num_steps + 1
-    cost = Cost(*map(sum, zip(walk.cost, step.cost, strict=True)))
     walk = _save(walk, keep, place.y, step.y, lams)
     return walk._replace(
-        place=now, control=control, slopes=slopes, num_folds=walk.num_folds + turns, cost=cost,
-        result=ending(homotopy, method, place, step, keep, h, slopes),
-        num_steps=num_steps, num_rejected=walk.num_rejected + ~keep,
+        place=now, size=size, slopes=slopes, num_folds=walk.num_folds + turns,
+        result=ending(homotopy, method, place, step, keep, size.h, slopes),
+        num_steps=walk.num_steps + 1, num_rejected=walk.num_rejected + ~keep,
+        cost=walk.cost.add(step.cost),
     )  # fmt: skip
 
 

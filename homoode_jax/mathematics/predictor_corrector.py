@@ -38,6 +38,7 @@ class Method(eqx.Module):
     schedule: Schedule = eqx.field(static=True)
     arclength: bool = eqx.field(static=True)
     max_steps: int = eqx.field(static=True)
+    max_evaluations: int | None = eqx.field(static=True)
 
     @property
     def order(self) -> float:
@@ -93,7 +94,7 @@ def try_step(homotopy: Homotopy, method: Method, place: Place) -> Step:
     tols = method.rtol, method.atol, near
     done = correct(homotopy, predicted, row, method.linear_solver, *tols)
     turned, probe, work = _watch(homotopy, method, place, done.y, row)
-    cost = Cost(*map(sum, zip(cost, done.cost, work, strict=True)))
+    cost = cost.add(done.cost).add(work)
     overshoots = method.arclength & done.ok & ~arrives & (done.y[-1] >= 1)
     overshoots = overshoots & (predicted[-1] > place.y[-1])  # else it cannot aim; a shorter step
     error = jnp.linalg.norm(done.y - predicted) / (BEND * length)

@@ -10,21 +10,17 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax import lax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
 from homoode_jax.mathematics.iteration import Move
+from homoode_jax.mathematics.step_size import StepSize, adapt, first_size
 from homoode_jax.mathematics.stepping import make_solver, reuses_last_stage
 from homoode_jax.mathematics.vectors import Equation, Vector, no_cost, rms
 
 
-CONTROLLER = diffrax.PIDController(rtol=0, atol=1, norm=jnp.abs)  # pyright: ignore
-
-
 class _Memory(NamedTuple):
     t: Float[Array, ""]
-    h: Float[Array, ""]
-    control: PyTree
+    size: StepSize
 
 
 class Relaxation(eqx.Module):
@@ -46,25 +42,27 @@ class Relaxation(eqx.Module):
                 f"Relaxation(solver={self.solver!r}) must be an explicit pair that reuses its "
                 "last stage: 'bosh3', 'tsit5' or 'dopri5'."
             )
-        zero, half = jnp.zeros((), f0.dtype), jnp.full((), 0.5, f0.dtype)
-        _, control = CONTROLLER.init(None, zero, half, zero, half, None, None, 1.0)  # pyright: ignore
-        return _Memory(zero, half, control)
+        return _Memory(jnp.zeros((), f0.dtype), first_size(jnp.full((), 0.5, f0.dtype)))
 
     def move(self, equation: Equation, z: Vector, f: Vector, memory: _Memory) -> Move:
         """One step, kept or not."""
         solver = make_solver(self.solver)
         term = diffrax.ODETerm(lambda t, z, args: equation.f(z) - z)  # pyright: ignore
         known = (jnp.asarray(False), f - z)
-        t1 = memory.t + memory.h
+        t1 = memory.t + memory.size.h
         new, error, _, state, _ = solver.step(term, memory.t, t1, z, None, known, False)  # pyright: ignore
-        size = lax.stop_gradient(rms(error) / (self.accuracy * rms(f - z)))  # pyright: ignore
-        zero, order = jnp.zeros_like(t1), float(solver.order(term))  # pyright: ignore
-        keep, t, next_t, _, control, _ = CONTROLLER.adapt_step_size(
-            memory.t, t1, zero, zero, None, size, order, memory.control  # pyright: ignore
-        )  # fmt: skip
+        error = rms(error) / (self.accuracy * rms(f - z))  # pyright: ignore
+        keep, size = adapt(memory.size, memory.size.h, error, float(solver.order(term)))  # pyright: ignore
         stages = solver.tableau.num_stages - 1  # pyright: ignore
         new, f_new = jax.tree.map(
             lambda a, b: jnp.where(keep, a, b), (new, new + state[1]), (z, f)  # pyright: ignore
         )  # fmt: skip
         cost = no_cost().plus(nfe=stages)
-        return Move(new, f_new, _Memory(t, next_t - t, control), cost, ~keep, jnp.asarray(False))
+        return Move(
+            new,
+            f_new,
+            _Memory(jnp.where(keep, t1, memory.t), size),
+            cost,
+            ~keep,
+            jnp.asarray(False),
+        )

@@ -8,7 +8,6 @@ solve one example.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.flatten_util import ravel_pytree
@@ -33,9 +32,14 @@ class Cost(NamedTuple):
         """The cost after some more work."""
         return Cost(self.nfe + nfe, self.num_jvp + num_jvp, self.num_vjp + num_vjp)
 
-    def where(self, condition: Bool[Array, ""], other: "Cost") -> "Cost":
-        """This cost where the condition holds, the other one elsewhere."""
-        return jax.tree.map(lambda a, b: jnp.where(condition, a, b), self, other)
+    def add(self, other: "Cost") -> "Cost":
+        """The cost of both."""
+        return self.plus(*other)
+
+    @property
+    def total(self) -> Int[Array, ""]:
+        """Evaluations and products together."""
+        return self.nfe + self.num_jvp + self.num_vjp
 
 
 class Equation(NamedTuple):
