@@ -58,11 +58,5 @@ class Relaxation(eqx.Module):
             lambda a, b: jnp.where(keep, a, b), (new, new + state[1]), (z, f)  # pyright: ignore
         )  # fmt: skip
         cost = no_cost().plus(nfe=stages)
-        return Move(
-            new,
-            f_new,
-            _Memory(jnp.where(keep, t1, memory.t), size),
-            cost,
-            ~keep,
-            jnp.asarray(False),
-        )
+        after = _Memory(jnp.where(keep, t1, memory.t), size)
+        return Move(new, f_new, after, cost, ~keep, jnp.asarray(False))

@@ -30,9 +30,10 @@ def adapt(
 ) -> tuple[Bool[Array, ""], StepSize]:
     """Whether the step `taken` is kept, and the next one; `error` grows with its power `order`.
 
-    An infinite error refuses the step and divides it by five.
+    An error that is not finite refuses the step and divides it by five.
     """
     zero = jnp.zeros_like(taken)
+    error = jnp.where(jnp.isfinite(error), error, jnp.inf)
     keep, start, end, _, memory, _ = CONTROLLER.adapt_step_size(
         zero, taken, zero, zero, None, lax.stop_gradient(error), order, size.memory  # pyright: ignore
     )  # fmt: skip
