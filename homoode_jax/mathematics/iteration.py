@@ -24,7 +24,7 @@ from homoode_jax.mathematics.vectors import (
 )
 
 RUNNING = -1  # a result that is not one yet
-PATIENCE = 30  # iterations without a better iterate, all about as good: no progress
+PATIENCE = 100  # iterations without a better iterate, all about as good: no progress
 
 
 class Move(NamedTuple):

@@ -199,6 +199,16 @@ def solve_linear(
     return Linear(jnp.where(finite, solution.value, 0), ok, _products(solver, b.size, solution))
 
 
+def tighten(solver: lx.AbstractLinearSolver, times: Int[Array, ""]) -> lx.AbstractLinearSolver:
+    """GMRES with its tolerance divided by 100 so many times; other solvers as they are."""
+    if not isinstance(solver, GMRES):
+        return solver
+    tol = jnp.asarray(solver.rtol)
+    least = 10 * jnp.finfo(tol.dtype).eps
+    rtol = jnp.maximum(tol * 0.01 ** times.astype(tol.dtype), jnp.minimum(least, tol))
+    return GMRES(rtol, solver.atol, solver.restart, solver.max_products)
+
+
 def counts_products(solver: lx.AbstractLinearSolver) -> bool:
     """True where the number of products with the operator is known."""
     direct = lx.LU, lx.QR, lx.SVD, lx.AutoLinearSolver

@@ -17,6 +17,7 @@ from homoode_jax.mathematics.krylov import solve_linear
 from homoode_jax.mathematics.vectors import Cost, finite, no_cost, repeat
 
 ITERATIONS = 12
+LAST_ITERATIONS = 60  # at lam = 1, where a root may be singular and convergence linear
 
 
 class Correction(NamedTuple):
@@ -26,6 +27,7 @@ class Correction(NamedTuple):
         y: the corrected point.
         ok: True if it lies on the path, to tolerance or to rounding.
         linear_ok: False if a linear solve failed on the way.
+        finite: False if H was not finite.
         contraction: the largest ratio of a correction to the one before it; 0 if there was one.
         cost: what it took.
     """
@@ -33,6 +35,7 @@ class Correction(NamedTuple):
     y: Point
     ok: Bool[Array, ""]
     linear_ok: Bool[Array, ""]
+    finite: Bool[Array, ""]
     contraction: Float[Array, ""]
     cost: Cost
 
@@ -44,6 +47,7 @@ class _State(NamedTuple):
     done: Bool[Array, ""]
     failed: Bool[Array, ""]
     linear_ok: Bool[Array, ""]
+    finite: Bool[Array, ""]
     contraction: Float[Array, ""]
     cost: Cost
 
@@ -58,7 +62,8 @@ def correct(
     """
 
     def goes_on(state: _State):
-        return ~state.done & ~state.failed & (state.turn < ITERATIONS)
+        most = jnp.where(near > 0, ITERATIONS, LAST_ITERATIONS)
+        return ~state.done & ~state.failed & (state.turn < most)
 
     def body(state: _State) -> _State:
         here = linearise(homotopy, state.y)
@@ -75,11 +80,12 @@ def correct(
         return _State(
             jnp.where(failed, state.y, state.y + linear.value), length, state.turn + 1,
             small | (settled & ~failed), failed, state.linear_ok & (linear.ok | small),
+            finite(here.h),
             jnp.maximum(state.contraction, ratio),
             state.cost.plus(nfe=1, num_jvp=linear.products),
         )  # fmt: skip
 
     no, zero = jnp.asarray(False), jnp.zeros((), y.dtype)
-    start = _State(y, zero + jnp.inf, jnp.asarray(0), no, no, ~no, zero, no_cost())
-    end = repeat(goes_on, body, start, ITERATIONS, homotopy.equation.unrolled)
-    return Correction(end.y, end.done, end.linear_ok, end.contraction, end.cost)
+    start = _State(y, zero + jnp.inf, jnp.asarray(0), no, no, ~no, ~no, zero, no_cost())
+    end = repeat(goes_on, body, start, LAST_ITERATIONS, homotopy.equation.unrolled)
+    return Correction(end.y, end.done, end.linear_ok, end.finite, end.contraction, end.cost)

@@ -77,7 +77,7 @@ def _start(homotopy: Homotopy, method: Method, lams, keep_steps: bool) -> Walk:
         row, cost = first_direction(homotopy, method)
     h = 0.1 / jnp.maximum(row[-1], 0.1)  # in lam, a tenth
     p = jax.random.normal(jax.random.key(0), y.shape, y.dtype).at[-1].set(0)
-    place = Place(y, zero, h, row, p / jnp.linalg.norm(p), jnp.asarray(False))
+    place = Place(y, zero, h, row, p / jnp.linalg.norm(p), jnp.asarray(False), none)
     result = jnp.where(finite(z0, f0), RUNNING, Result.nonfinite).astype(jnp.int32)
     return Walk(
         place, first_size(h), first_slopes(y.dtype), none, result, none, none, cost,
@@ -91,8 +91,10 @@ def _decide(homotopy: Homotopy, method: Method, walk: Walk, step: Step, lams) ->
     place, taken = walk.place, step.t - walk.place.t
     keep, size = adapt(walk.size, taken, step.error, method.order)
     size = size._replace(h=jnp.where(step.overshoots, place.h, size.h))
-    new = Place(step.y, step.t, size.h, step.row, step.probe, jnp.asarray(False))
-    now = _choose(keep, new, place._replace(h=size.h, aim=step.overshoots))
+    looser, stricter = jnp.maximum(place.strictness - 1, 0), jnp.minimum(place.strictness + 1, 8)
+    new = Place(step.y, step.t, size.h, step.row, step.probe, jnp.asarray(False), looser)
+    old = place._replace(h=size.h, aim=step.overshoots, strictness=stricter)
+    now = _choose(keep, new, old)
     turns = keep & method.arclength & (step.row[-1] * place.row[-1] < 0)
     slopes = _choose(keep, next_slopes(walk.slopes, place.y, step.y), walk.slopes)
     walk = _save(walk, keep, place.y, step.y, lams)

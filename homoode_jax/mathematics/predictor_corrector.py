@@ -18,7 +18,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from homoode_jax.mathematics.homotopy import Homotopy, Point, Schedule, lam_row, linearise
-from homoode_jax.mathematics.krylov import solve_linear
+from homoode_jax.mathematics.krylov import solve_linear, tighten
 from homoode_jax.mathematics.newton import Correction, correct
 from homoode_jax.mathematics.solution import Result
 from homoode_jax.mathematics.vectors import Cost, finite, no_cost
@@ -56,6 +56,8 @@ class Place(NamedTuple):
         row: direction of the last step, the border of B; (0, 1) where lam is the parameter.
         probe: the unit vector that turns where B becomes singular.
         aim: True if the step should try to land on lam = 1.
+        strictness: how often the linear solver's tolerance is tightened: once more after every
+            step refused, for an inexact tangent misleads where M is ill-conditioned.
     """
 
     y: Point
@@ -64,6 +66,7 @@ class Place(NamedTuple):
     row: Point
     probe: Point
     aim: Bool[Array, ""]
+    strictness: Int[Array, ""]
 
 
 class Step(NamedTuple):
@@ -82,6 +85,9 @@ class Step(NamedTuple):
 
 def try_step(homotopy: Homotopy, method: Method, place: Place) -> Step:
     """Predicts and corrects; changes nothing."""
+    method = eqx.tree_at(
+        lambda m: m.linear_solver, method, tighten(method.linear_solver, place.strictness)
+    )
     t1 = place.t + place.h if method.arclength else jnp.minimum(place.t + place.h, 1)
     predicted, cost = _predict(homotopy, method, place, t1)
     predicted, t1, arrives = _aim(method, place, predicted, t1)
@@ -98,7 +104,7 @@ def try_step(homotopy: Homotopy, method: Method, place: Place) -> Step:
     overshoots = method.arclength & done.ok & ~arrives & (done.y[-1] >= 1)
     overshoots = overshoots & (predicted[-1] > place.y[-1])  # else it cannot aim; a shorter step
     error = jnp.linalg.norm(done.y - predicted) / (BEND * length)
-    error = jnp.maximum(error, done.contraction / CONTRACTION)
+    error = jnp.maximum(error, jnp.where(arrives, 0, done.contraction / CONTRACTION))
     lands = done.ok & ~turned & (arrives | ~method.arclength | (done.y[-1] < 1))
     error = jnp.where(lands & finite(done.y), error, jnp.inf)
     trouble = _trouble(done, turned, length)
@@ -175,7 +181,7 @@ def _trouble(done: Correction, turned, length) -> Int[Array, ""]:
     code = jnp.where(turned, Result.bifurcation, Result.stagnated)
     failed = ~done.ok & ~done.linear_ok | ~(length > 0)
     code = jnp.where(failed, Result.linear_solve, code)
-    return jnp.where(finite(done.y), code, Result.nonfinite).astype(jnp.int32)
+    return jnp.where(finite(done.y) & done.finite, code, Result.nonfinite).astype(jnp.int32)
 
 
 def first_direction(homotopy: Homotopy, method: Method) -> tuple[Point, Cost]:
