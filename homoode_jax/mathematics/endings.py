@@ -14,7 +14,7 @@ from homoode_jax.mathematics.predictor_corrector import Method, Place, Step
 from homoode_jax.mathematics.solution import Result
 
 RUNNING = -1  # a result that is not one yet
-HUGE = 1e4  # times the scale of the start: beyond it a steep path is unbounded
+HUGE = 1e4  # times the scale of the start: a path that is steep, or ends, beyond it is unbounded
 STEEP = 1e3
 
 
@@ -48,7 +48,8 @@ def ending(
     smallest = tiny * (1 + size) if method.arclength else tiny
     refused = jnp.where(h < smallest, _dead_end(homotopy, method, place, step, slopes), RUNNING)
     gone = jnp.where(_is_unbounded(homotopy, place.y, step.y), Result.unbounded_path, RUNNING)
-    kept = jnp.where(step.arrives, Result.ok, gone)
+    far = jnp.linalg.norm(step.y) > HUGE * _scale(homotopy)
+    kept = jnp.where(step.arrives, jnp.where(far, Result.unbounded_path, Result.ok), gone)
     return jnp.where(keep, kept, refused).astype(jnp.int32)
 
 
@@ -62,7 +63,7 @@ def _is_unbounded(homotopy: Homotopy, y0: Point, y1: Point) -> Bool[Array, ""]:
 
 def _dead_end(homotopy: Homotopy, method: Method, place: Place, step: Step, slopes: Slopes):
     """Why no step however small is possible."""
-    far = jnp.linalg.norm(place.y) > HUGE * _scale(homotopy)
+    far = jnp.linalg.norm(place.y) > 0.1 * HUGE * _scale(homotopy)
     left = slopes.step * slopes.last / (slopes.before - slopes.last)  # in lam, to the fold
     fold = (slopes.last < 0.1) & (left >= 0) & (left < 10 * slopes.step)
     code = jnp.where(fold & (not method.arclength), Result.fold, step.trouble)

@@ -25,6 +25,8 @@ from homoode_jax.mathematics.vectors import Cost, finite, no_cost
 
 BEND = 0.25  # the corrector may move a step by this fraction of its length
 CONTRACTION = 0.5  # and its corrections must shrink by this factor
+SINGULAR = 0.01  # |B p| / |p| below which a path that cannot go on has met a singular B
+REACH = 2.0  # a step may be lengthened by this factor to land on lam = 1
 NEAR = 0.05  # corrections end at this fraction of the step, on the way
 
 
@@ -96,18 +98,20 @@ def try_step(homotopy: Homotopy, method: Method, place: Place) -> Step:
     lam_fixed = lam_row(place.y.size - 1, place.y.dtype)
     row = lax.stop_gradient(chord / length) if method.arclength else lam_fixed
     row = jnp.where(arrives, lam_fixed, row)
+    # On the way a correction is small beside the step, however short that is.
     near = jnp.where(arrives, 0, NEAR * lax.stop_gradient(length))
-    tols = method.rtol, method.atol, near
+    tols = arrives * method.rtol, arrives * method.atol, near
     done = correct(homotopy, predicted, row, method.linear_solver, *tols)
-    turned, probe, work = _watch(homotopy, method, place, done.y, row)
+    turned, singular, probe, work = _watch(homotopy, method, place, done.y, row)
     cost = cost.add(done.cost).add(work)
     overshoots = method.arclength & done.ok & ~arrives & (done.y[-1] >= 1)
-    overshoots = overshoots & (predicted[-1] > place.y[-1])  # else it cannot aim; a shorter step
+    rise = predicted[-1] - place.y[-1]  # too little of it: it cannot aim, but take a shorter step
+    overshoots = overshoots & (1 - place.y[-1] <= REACH * rise)
     error = jnp.linalg.norm(done.y - predicted) / (BEND * length)
     error = jnp.maximum(error, jnp.where(arrives, 0, done.contraction / CONTRACTION))
     lands = done.ok & ~turned & (arrives | ~method.arclength | (done.y[-1] < 1))
     error = jnp.where(lands & finite(done.y), error, jnp.inf)
-    trouble = _trouble(done, turned, length)
+    trouble = _trouble(done, turned | singular, length)
     return Step(
         done.y, row, t1, arrives, overshoots, lax.stop_gradient(error), trouble, probe, cost
     )
@@ -152,7 +156,7 @@ def _aim(method: Method, place: Place, predicted: Point, t1):
     if not method.arclength:
         return predicted, t1, t1 >= 1
     lam, rise = place.y[-1], predicted[-1] - place.y[-1]
-    arrives = (rise > 0) & ((predicted[-1] >= 1) | place.aim)
+    arrives = (rise > 0) & ((predicted[-1] >= 1) | (place.aim & (1 - lam <= REACH * rise)))
     part = lax.stop_gradient(jnp.where(arrives, (1 - lam) / rise, 1))
     landed = (place.y + part * (predicted - place.y)).at[-1].set(1)
     t1 = jnp.where(arrives, place.t + part * (t1 - place.t), t1)
@@ -160,25 +164,28 @@ def _aim(method: Method, place: Place, predicted: Point, t1):
 
 
 def _watch(homotopy: Homotopy, method: Method, place: Place, y1: Point, row: Point):
-    """Whether B becomes singular between two points, and the next probe.
+    """Whether B becomes singular between two points, or is nearly so; and the next probe.
 
     w = B(y1)^-1 B(y0) p is near p for a short step, and turns against it where an eigenvalue
-    passes zero; w itself becomes the next probe, as in an inverse iteration.
+    passes zero; w itself becomes the next probe, as in an inverse iteration. So B(y0) p is small
+    where rounding leaves no step to tell.
     """
     before, after = linearise(homotopy, place.y), linearise(homotopy, y1)
     p = place.probe
-    change = before.bordered(row, p) - after.bordered(row, p)
+    image = before.bordered(row, p)
+    change = image - after.bordered(row, p)
     solved = solve_linear(
         lambda v: after.bordered(row, v), change, method.linear_solver, after.precondition
     )
     w = lax.stop_gradient(p + solved.value)
     cost = no_cost().plus(nfe=2, num_jvp=2 + solved.products)
-    return jnp.vdot(p, w) <= 0, w / jnp.linalg.norm(w), cost
+    singular = jnp.linalg.norm(image) < SINGULAR
+    return jnp.vdot(p, w) <= 0, singular, w / jnp.linalg.norm(w), cost
 
 
-def _trouble(done: Correction, turned, length) -> Int[Array, ""]:
+def _trouble(done: Correction, singular, length) -> Int[Array, ""]:
     """Why a step cannot be kept, if it cannot."""
-    code = jnp.where(turned, Result.bifurcation, Result.stagnated)
+    code = jnp.where(singular, Result.bifurcation, Result.stagnated)
     failed = ~done.ok & ~done.linear_ok | ~(length > 0)
     code = jnp.where(failed, Result.linear_solve, code)
     return jnp.where(finite(done.y) & done.finite, code, Result.nonfinite).astype(jnp.int32)
