@@ -94,7 +94,8 @@ def pull_back(
 def _solve(route: Implicit | Phantom, jt: Callable, v: Vector, precondition) -> Linear:
     """u of the route, given u -> J^T u."""
     if isinstance(route, Phantom):
-        return Linear(phantom(jt, v, route), jnp.asarray(True), jnp.asarray(route.steps - 1))
+        yes = jnp.asarray(True)
+        return Linear(phantom(jt, v, route), yes, yes, jnp.asarray(route.steps - 1))
     solver = make_linear_solver(route.linear_solver, route.tol)
     return solve_linear(lambda u: u - jt(u), v, solver, precondition)
 

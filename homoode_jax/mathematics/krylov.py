@@ -21,10 +21,18 @@ Vector = Float[Array, " n"]
 
 
 class Linear(NamedTuple):
-    """Outcome of a linear solve: the last finite iterate, whether it converged, products."""
+    """Outcome of a linear solve.
+
+    Attributes:
+        value: the last finite iterate.
+        ok: True if it converged to tolerance.
+        close: True if its residual is at most a hundredth of the right-hand side's.
+        products: with the operator; -1 if unknown.
+    """
 
     value: Vector
     ok: Bool[Array, ""]
+    close: Bool[Array, ""]
     products: Int[Array, ""]
 
 
@@ -88,7 +96,8 @@ class GMRES(lx.AbstractLinearSolver):
         failed = end.failed | ~(end.size <= self._target(b))
         result = lx.RESULTS.where(failed, lx.RESULTS.max_steps_reached, lx.RESULTS.successful)
         result = lx.RESULTS.where(end.failed, lx.RESULTS.breakdown, result)
-        stats = {"products": end.products, "num_steps": end.products}
+        close = end.size <= 0.01 * jnp.linalg.norm(b)
+        stats = {"products": end.products, "num_steps": end.products, "close": close}
         return unravel(inverse(end.x)), result, stats
 
     def _target(self, b: Vector) -> Float[Array, ""]:
@@ -196,16 +205,20 @@ def solve_linear(
     solution = lx.linear_solve(operator, b, solver, options=options, throw=False)
     finite = jnp.all(jnp.isfinite(solution.value))
     ok = (solution.result == lx.RESULTS.successful) & finite
-    return Linear(jnp.where(finite, solution.value, 0), ok, _products(solver, b.size, solution))
+    close = ok | (finite & jnp.asarray(solution.stats.get("close", False)))
+    value = jnp.where(finite, solution.value, 0)
+    return Linear(value, ok, close, _products(solver, b.size, solution))
 
 
-def tighten(solver: lx.AbstractLinearSolver, times: Int[Array, ""]) -> lx.AbstractLinearSolver:
+def tighten(
+    solver: lx.AbstractLinearSolver, times: float | Float[Array, ""]
+) -> lx.AbstractLinearSolver:
     """GMRES with its tolerance divided by 100 so many times; other solvers as they are."""
     if not isinstance(solver, GMRES):
         return solver
     tol = jnp.asarray(solver.rtol)
-    least = 10 * jnp.finfo(tol.dtype).eps
-    rtol = jnp.maximum(tol * 0.01 ** times.astype(tol.dtype), jnp.minimum(least, tol))
+    least = jnp.finfo(tol.dtype).eps ** 0.75
+    rtol = jnp.maximum(tol * jnp.asarray(0.01, tol.dtype) ** times, jnp.minimum(least, tol))
     return GMRES(rtol, solver.atol, solver.restart, solver.max_products)
 
 

@@ -54,11 +54,11 @@ class _State(NamedTuple):
 
 def correct(
     homotopy: Homotopy, y: Point, row: Point, solver: lx.AbstractLinearSolver,
-    rtol, atol, near,
+    rtol, atol, near, needed=True,
 ) -> Correction:  # fmt: skip
     """Corrects y until |H| <= atol + rtol |z|, a correction is at most `near`, or rounding.
 
-    Corrections must shrink from one to the next.
+    Corrections must shrink from one to the next. None is made where none is `needed`.
     """
 
     def goes_on(state: _State):
@@ -74,18 +74,19 @@ def correct(
         linear = solve_linear(lambda v: here.bordered(row, v), b, solver, here.precondition)
         length = jnp.linalg.norm(lax.stop_gradient(linear.value))
         rounding = 4 * jnp.finfo(b.dtype).eps * jnp.linalg.norm(lax.stop_gradient(state.y))
-        settled = (length <= jnp.maximum(near, rounding)) & linear.ok
+        settled = (length <= jnp.maximum(near, rounding)) & linear.close
         ratio = jnp.where(small | settled, 0, length / state.last)
-        failed = ~small & ~(finite(here.h) & (linear.ok | (length > 0)) & (ratio < 1))
+        failed = ~small & ~(finite(here.h) & (linear.close | (length > 0)) & (ratio < 1))
         return _State(
             jnp.where(failed, state.y, state.y + linear.value), length, state.turn + 1,
-            small | (settled & ~failed), failed, state.linear_ok & (linear.ok | small),
+            small | (settled & ~failed), failed, state.linear_ok & (linear.close | small),
             finite(here.h),
             jnp.maximum(state.contraction, ratio),
             state.cost.plus(nfe=1, num_jvp=linear.products),
         )  # fmt: skip
 
     no, zero = jnp.asarray(False), jnp.zeros((), y.dtype)
-    start = _State(y, zero + jnp.inf, jnp.asarray(0), no, no, ~no, ~no, zero, no_cost())
+    skip = jnp.logical_not(needed)
+    start = _State(y, zero + jnp.inf, jnp.asarray(0), skip, no, ~no, ~no, zero, no_cost())
     end = repeat(goes_on, body, start, LAST_ITERATIONS, homotopy.equation.unrolled)
     return Correction(end.y, end.done, end.linear_ok, end.finite, end.contraction, end.cost)

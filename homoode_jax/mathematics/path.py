@@ -8,7 +8,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from homoode_jax.mathematics.endings import RUNNING, Slopes, ending, first_slopes, next_slopes
 from homoode_jax.mathematics.homotopy import Homotopy, lam_row
+from homoode_jax.mathematics.krylov import tighten
+from homoode_jax.mathematics.newton import correct
 from homoode_jax.mathematics.predictor_corrector import (
+    NEAR,
     Method,
     Place,
     Step,
@@ -77,7 +80,7 @@ def _start(homotopy: Homotopy, method: Method, lams, keep_steps: bool) -> Walk:
         row, cost = first_direction(homotopy, method)
     h = 0.1 / jnp.maximum(row[-1], 0.1)  # in lam, a tenth
     p = jax.random.normal(jax.random.key(0), y.shape, y.dtype).at[-1].set(0)
-    place = Place(y, zero, h, row, p / jnp.linalg.norm(p), jnp.asarray(False), none)
+    place = Place(y, zero, h, row, p / jnp.linalg.norm(p), jnp.asarray(False), zero)
     result = jnp.where(finite(z0, f0), RUNNING, Result.nonfinite).astype(jnp.int32)
     return Walk(
         place, first_size(h), first_slopes(y.dtype), none, result, none, none, cost,
@@ -90,10 +93,13 @@ def _decide(homotopy: Homotopy, method: Method, walk: Walk, step: Step, lams) ->
     """Keeps a step or refuses it, and says whether the path has ended."""
     place, taken = walk.place, step.t - walk.place.t
     keep, size = adapt(walk.size, taken, step.error, method.order)
-    size = size._replace(h=jnp.where(step.overshoots, place.h, size.h))
-    looser, stricter = jnp.maximum(place.strictness - 1, 0), jnp.minimum(place.strictness + 1, 8)
+    h = jnp.where(step.overshoots, place.h, size.h)
+    # A step that aimed in vain was longer than the one that overshot: go on from that one.
+    size = size._replace(h=jnp.where(place.aim & ~keep, jnp.minimum(h, place.h / 2), h))
+    looser, stricter = jnp.maximum(place.strictness - 0.2, 0), jnp.minimum(place.strictness + 1, 8)
     new = Place(step.y, step.t, size.h, step.row, step.probe, jnp.asarray(False), looser)
-    old = place._replace(h=size.h, aim=step.overshoots, strictness=stricter)
+    recentred = _recentre(homotopy, method, place, size.h, stricter, ~keep & ~step.overshoots)
+    old = place._replace(y=recentred.y, h=size.h, aim=step.overshoots, strictness=stricter)
     now = _choose(keep, new, old)
     turns = keep & method.arclength & (step.row[-1] * place.row[-1] < 0)
     slopes = _choose(keep, next_slopes(walk.slopes, place.y, step.y), walk.slopes)
@@ -102,8 +108,18 @@ def _decide(homotopy: Homotopy, method: Method, walk: Walk, step: Step, lams) ->
         place=now, size=size, slopes=slopes, num_folds=walk.num_folds + turns,
         result=ending(homotopy, method, place, step, keep, size.h, slopes),
         num_steps=walk.num_steps + 1, num_rejected=walk.num_rejected + ~keep,
-        cost=walk.cost.add(step.cost),
+        cost=walk.cost.add(step.cost).add(recentred.cost),
     )  # fmt: skip
+
+
+def _recentre(homotopy: Homotopy, method: Method, place: Place, h, strictness, needed):
+    """Corrects the point that a refused step left from: it is as fine as the step before was.
+
+    Points lie on the path to a fraction of the step that led to them; a shorter step needs more.
+    """
+    solver = tighten(method.linear_solver, strictness)
+    done = correct(homotopy, place.y, place.row, solver, 0.0, 0.0, NEAR * h, needed)
+    return done._replace(y=jnp.where(done.ok, done.y, place.y))
 
 
 def _save(walk: Walk, keep, y0, y1, lams) -> Walk:

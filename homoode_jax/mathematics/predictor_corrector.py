@@ -58,8 +58,8 @@ class Place(NamedTuple):
         row: direction of the last step, the border of B; (0, 1) where lam is the parameter.
         probe: the unit vector that turns where B becomes singular.
         aim: True if the step should try to land on lam = 1.
-        strictness: how often the linear solver's tolerance is tightened: once more after every
-            step refused, for an inexact tangent misleads where M is ill-conditioned.
+        strictness: how often the linear solver's tolerance is tightened: once more after a step
+            refused, for an inexact tangent misleads where M is ill-conditioned.
     """
 
     y: Point
@@ -68,7 +68,7 @@ class Place(NamedTuple):
     row: Point
     probe: Point
     aim: Bool[Array, ""]
-    strictness: Int[Array, ""]
+    strictness: Float[Array, ""]
 
 
 class Step(NamedTuple):
@@ -127,7 +127,7 @@ def _predict(homotopy: Homotopy, method: Method, place: Place, t1) -> tuple[Poin
     def rhs(t, state, args):
         y = state[0] if method.arclength else state[0].at[-1].set(method.schedule(t))
         here = linearise(homotopy, y)
-        solver, precondition = method.linear_solver, here.precondition
+        solver, precondition = tighten(method.linear_solver, 1), here.precondition
         solved = solve_linear(lambda v: here.bordered(args, v), unit, solver, precondition)
         speed = _speed(method, t, solved.value)
         return speed * solved.value, jnp.stack([1, 1, solved.products]).astype(y.dtype)
