@@ -7,11 +7,10 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import lineax as lx
 import numpy as np
 import pytest
 
-from homoode_jax import Implicit, NewtonKrylov, Phantom, continuation, equilibrium
+from homoode_jax import Implicit, Phantom, continuation, equilibrium
 from tests.mathematics.cells import counted
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -19,7 +18,7 @@ RNG = np.random.default_rng(0)
 PARAMS, X = RNG.normal(size=(3, 3)), RNG.normal(size=(4, 3))
 SOLVERS = ["anderson", "broyden", "newton", "picard", "ode"]
 WALKS = [
-    {"solver": "euler", "homotopy": "newton", "save_at": [0.3, 0.7]},
+    {"solver": "euler", "homotopy": "newton"},
     {"solver": "euler", "path": "arclength"},
     {"solver": "heun"},
     {"solver": "bosh3", "path": "arclength", "homotopy": "newton"},
@@ -36,19 +35,19 @@ def counts(solution):
     return tuple(map(int, (stats.nfe, stats.num_jvp, stats.num_vjp)))
 
 
-@pytest.mark.parametrize("solver", [*SOLVERS, NewtonKrylov(linear_solver=lx.LU())])
+@pytest.mark.parametrize("solver", SOLVERS)
 def test_equilibria_cost_what_the_host_counts(solver):
     """Forward and backward, in one program, at two places."""
     cell, read = counted(bent)
 
     @jax.jit
-    @functools.partial(jax.value_and_grad, argnums=1, has_aux=True)
+    @functools.partial(jax.value_and_grad, argnums=(0, 1), has_aux=True)
     def run(params, probe, x):
         solution = equilibrium(cell, params, 0 * x, x, solver=solver, backward_probe=probe)
         return jnp.sum(solution.z**2), solution
 
     for scale in (0.2, 0.5):
-        (_, solution), vjps = jax.block_until_ready(run(scale * PARAMS, 0.0, X))
+        (_, solution), (_, vjps) = jax.block_until_ready(run(scale * PARAMS, 0.0, X))
         nfe, num_jvp, num_vjp = counts(solution)
         assert solution.success and num_vjp == 0
         assert read() == (nfe + 1, num_jvp, vjps)
@@ -58,16 +57,11 @@ def test_equilibria_cost_what_the_host_counts(solver):
 @pytest.mark.parametrize("options", WALKS, ids=lambda o: "-".join(map(str, o.values())))
 def test_paths_cost_what_the_host_counts(options):
     cell, read = counted(bent)
-    saves = len(options.get("save_at", []))
     solve = jax.jit(lambda params, x: continuation(cell, params, 0.3 + 0 * x, x, **options))
-    for scale in (0.3, 2.0):
+    for scale in (0.3, 2.0):  # the second is hard: steps are refused, and some paths end early
         solution = jax.block_until_ready(solve(scale * PARAMS, X))
-        got = read()
-        if saves:  # corrected side by side: the host sees as many calls as the slowest needs
-            assert got[0] <= solution.stats.nfe and got[1] <= solution.stats.num_jvp
-        else:
-            assert got == counts(solution)
-        assert solution.success
+        assert read() == counts(solution)
+        assert solution.success or scale == 2
 
 
 @pytest.mark.parametrize("route", ["jacobian_free", Phantom(4, 0.7), Implicit(1e-9), "implicit"])
@@ -95,13 +89,13 @@ def test_per_example_costs_are_those_of_each_example_alone(solver):
         solution = equilibrium(bent, 0.5 * PARAMS, 0 * x, x, **options)
         return jnp.sum(solution.z**2), solution
 
-    x = X * np.array([[1], [0.1], [3], [0.5]])
+    x = X * np.array([[1], [1e-4], [3], [0.0]])
     vjps, together = run(x, np.zeros(4), "per_example")
     for i in range(4):
         vjp, alone = run(x[i : i + 1], 0.0, "joint")
         got = [int(number[i]) for number in (together.stats.nfe, together.stats.num_jvp, vjps)]
         assert got == [alone.stats.nfe, alone.stats.num_jvp, vjp]
-    assert len(set(together.stats.nfe.tolist())) > 1
+    assert len(set(zip(together.stats.nfe.tolist(), vjps.tolist(), strict=True))) > 1
 
 
 def test_unrolled_gradients_do_not_guess_their_cost():
