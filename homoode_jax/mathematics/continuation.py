@@ -59,6 +59,7 @@ class Continuation(eqx.Module):
         walk = follow(homotopy, self.method, lams, self.keep_steps)
         y, cost = walk.place.y, walk.cost.plus(nfe=2)
         z, lam = homotopy.split(y)
+        z = jnp.where(walk.num_steps > walk.num_rejected, z, equation.z0)  # unscaled, bit for bit
         f = equation.f(z)
         small = rms(z - f) <= self.method.atol + self.method.rtol * rms(f)
         result = jnp.where((walk.result == Result.ok) & ~small, Result.stagnated, walk.result)

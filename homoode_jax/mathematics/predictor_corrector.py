@@ -111,7 +111,7 @@ def try_step(homotopy: Homotopy, method: Method, place: Place) -> Step:
     error = jnp.maximum(error, jnp.where(arrives, 0, done.contraction / CONTRACTION))
     lands = done.ok & ~turned & (arrives | ~method.arclength | (done.y[-1] < 1))
     error = jnp.where(lands & finite(done.y), error, jnp.inf)
-    trouble = _trouble(done, turned | singular, length)
+    trouble = _trouble(done, turned | singular, length / place.h)
     return Step(
         done.y, row, t1, arrives, overshoots, lax.stop_gradient(error), trouble, probe, cost
     )
@@ -183,10 +183,11 @@ def _watch(homotopy: Homotopy, method: Method, place: Place, y1: Point, row: Poi
     return jnp.vdot(p, w) <= 0, singular, w / jnp.linalg.norm(w), cost
 
 
-def _trouble(done: Correction, singular, length) -> Int[Array, ""]:
-    """Why a step cannot be kept, if it cannot."""
+def _trouble(done: Correction, singular, speed) -> Int[Array, ""]:
+    """Why a step cannot be kept, if it cannot; a speed that is rounding's is no solution."""
     code = jnp.where(singular, Result.bifurcation, Result.stagnated)
-    failed = ~done.ok & ~done.linear_ok | ~(length > 0)
+    solved = (speed > 0) & (speed < jnp.finfo(speed.dtype).eps ** -0.5)
+    failed = ~done.ok & ~done.linear_ok | ~solved
     code = jnp.where(failed, Result.linear_solve, code)
     return jnp.where(finite(done.y) & done.finite, code, Result.nonfinite).astype(jnp.int32)
 

@@ -13,6 +13,7 @@ from jax.custom_derivatives import linear_call
 SCALAR = {
     "cubic_fold": ([-0.9, 1.9, 0.0, -0.3], 1.5),  # z - 0.3 (z^3 - 3 z + 3)
     "pitchfork": ([0.0, 3.0, 0.0, -1.0], 0.0),
+    "pitchforks": ([0.0, 3.0, 0.0, -1.0], 0.0),  # in every direction
     "shift": ([1.0, 1.0, 0.0, 0.0], 0.0),  # z + 1: no root
     "no_real_root": ([1.0, 1.0, 1.0, 0.0], 0.5),  # z + 1 + z^2
     "singular_start": ([-1.0, 1.0, 1.0, 0.0], 0.0),  # z + z^2 - 1
@@ -36,7 +37,8 @@ def posed(names, n=1, seed=0):
     coefficients = rng.uniform(-0.6, 0.6, size=(len(names), n, 4)) * [1, 1, 0, 0]
     starts = np.zeros((len(names), n))
     for row, name in enumerate(names):
-        coefficients[row, 0], starts[row, 0] = SCALAR[name]
+        directions = slice(n if name == "pitchforks" else 1)
+        coefficients[row, directions], starts[row, directions] = SCALAR[name]
     basis = np.eye(n) + rng.normal(size=(len(names), n, n)) * 0.5 / np.sqrt(n) * (n > 1)
     x = {"coefficients": coefficients, "basis": basis, "inverse": np.linalg.inv(basis)}
     return np.einsum("bij,bj->bi", basis, starts), x
