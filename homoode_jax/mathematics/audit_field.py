@@ -5,7 +5,8 @@ F is explained by a cell f if it is the Davidenko field of f's fixed-point homot
     (I - lam J) F = lam' (f - z0),    lam = lam(t),    J = df/dz,
 
 HomoODE's relation (arXiv 2310.09583, figure 1). The relative defect is the norm of the
-difference beside that of the right-hand side. Along a path of F itself the difference is
+difference beside that of F: a cell cannot buy a small one by being large, as it could beside
+|lam' (f - z0)| (fits ran away to such cells, even where F was a Davidenko field). Along a path of F itself the difference is
 dH/dt: there the relation holds if and only if f(z(t)) = z0 + (z(t) - z0) / lam(t), values that
 a flexible cell may take on any paths that do not meet. So a small defect says something on
 paths, or at points off the paths, that the cell was not fitted to.
@@ -125,7 +126,7 @@ def defect(
     *,
     schedule: str | Schedule = "linear",
 ) -> Float[Array, " batch"]:
-    """Relative defect |(I - lam J) F - lam' (f - z0)| / |lam' (f - z0)| of each example.
+    """Relative defect |(I - lam J) F - lam' (f - z0)| / |F| of each example.
 
     Args:
         field: `field(params, t, z, x) -> dz/dt`; called with the whole batch.
@@ -136,8 +137,8 @@ def defect(
         schedule: lam(t), as in `continuation`; "linear" is lam = t.
 
     Returns:
-        `[batch]`: both norms are root mean squares over the example's points and entries, the
-        lower one at least 1e-3. It is 1 where F has nothing to do with a large f.
+        `[batch]`: both norms are root mean squares over the example's points and entries, that
+        of F at least 1e-3. The cell that explains nothing, f = z0, has 1.
 
     Raises:
         ValueError: if an argument is not as above; the message names it.
@@ -227,9 +228,9 @@ def explain(
 
 
 def _lbfgs(points: Points) -> optx.LBFGS:
-    """L-BFGS that ends where rounding would; the objective is a square of a relative number."""
-    eps = float(jnp.finfo(row_rms(points.z0).dtype).eps)
-    return optx.LBFGS(rtol=eps, atol=eps)
+    """L-BFGS that ends near rounding: the objective is the square of a relative number."""
+    tol = float(jnp.finfo(row_rms(points.z0).dtype).eps) ** 0.75
+    return optx.LBFGS(rtol=tol, atol=tol)
 
 
 def _residuals(
@@ -242,14 +243,15 @@ def _residuals(
         f, jf = jax.jvp(lambda z: cell(cell_params, z, points.x), (z,), (slope,))
         want = jax.tree.map(lambda f, z0: (speed * (f - z0)).astype(f.dtype), f, points.z0)
         got = jax.tree.map(lambda slope, jf: (slope - lam * jf).astype(jf.dtype), slope, jf)
-        return minus(got, want), mean_squares(want)
+        return minus(got, want)
 
-    differences, squares = jax.vmap(at)(points.ts, points.zs, slopes)
+    differences = jax.vmap(at)(points.ts, points.zs, slopes)
+    speeds = jnp.mean(jax.vmap(mean_squares)(slopes), axis=0)
     entries = sum(leaf[0].size for leaf in jax.tree.leaves(points.z0))
-    scale = len(points.ts) * entries * jnp.maximum(jnp.mean(squares, axis=0), FLOOR**2)
+    scale = len(points.ts) * entries * jnp.maximum(speeds, FLOOR**2)
 
     def divide(leaf: Array) -> Array:
-        return leaf / jnp.sqrt(scale).reshape(1, -1, *(1,) * (leaf.ndim - 2))
+        return leaf / jnp.sqrt(scale).reshape(-1, *(1,) * (leaf.ndim - 2))
 
     return jax.tree.map(divide, differences)
 

@@ -105,4 +105,4 @@ def _components(zs: PyTree[Array]) -> list[np.ndarray]:
     _, _, axes = np.linalg.svd(points - centre, full_matrices=False)
     flat = np.zeros((*rows.shape[:2], 2))
     flat[..., : len(axes[:2])] = (rows - centre) @ axes[:2].T
-    return [*flat.swapaxes(0, 1)]
+    return [flat[:, example] for example in range(flat.shape[1])]

@@ -59,16 +59,18 @@ def _spectral_radius(h: Float[Array, "m m"]) -> tuple[Float[Array, ""], Float[Ar
     The columns of h^N span their eigenvectors.
     """
 
-    def square(i, state):
-        power, log = state
+    def square(_, state):
+        power, log, weight = state
         size = jnp.linalg.norm(power)
         power = power / jnp.where(size > 0, size, 1)
-        return jnp.matmul(power, power, precision="highest"), log + jnp.log(size) / 2.0**i
+        squared = jnp.matmul(power, power, precision="highest")
+        return squared, log + weight * jnp.log(size), weight / 2
 
-    power, log = lax.fori_loop(0, SQUARINGS, square, (h, jnp.zeros((), h.dtype)))
+    zero = jnp.zeros((), h.dtype)
+    power, log, weight = lax.fori_loop(0, SQUARINGS, square, (h, zero, zero + 1))
     size = jnp.linalg.norm(power)
     share = jnp.linalg.norm(power[-1]) / jnp.where(size > 0, size, 1)
-    return jnp.where(size > 0, jnp.exp(log + jnp.log(size) / 2.0**SQUARINGS), 0), share
+    return jnp.where(size > 0, jnp.exp(log + weight * jnp.log(size)), 0), share
 
 
 def smallest_singular_value(
