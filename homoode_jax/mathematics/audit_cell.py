@@ -126,13 +126,13 @@ def sigma_min(
         lams: lam at the points, `[points]` or `[points, batch]`, such as `Solution.ts`.
         x: condition, a pytree of arrays `[batch, ...]` or None.
         homotopy: "fixed_point" or "newton".
-        dimension: products with df/dz and as many with its transpose, and pairs of vectors
-            kept, for each example.
+        dimension: pairs of vectors kept for each example; takes as many products with df/dz,
+            and with its transpose (three times as many in larger states).
         key: random key of the first vector, `jax.random.key(0)` if None.
 
     Returns:
-        `value` and `error`, each `[points, batch]`. The value is an upper bound, and some
-        singular value lies within `error` of it. Where that is not small, raise `dimension`.
+        `value` and `error`, each `[points, batch]`. The value is an upper bound; a singular
+        value, or zero, lies within `error` of it. Where that is not small, raise `dimension`.
 
     Raises:
         ValueError: if an argument is not as above; the message names it.

@@ -103,6 +103,6 @@ def _components(zs: PyTree[Array]) -> list[np.ndarray]:
     points = rows.reshape(-1, rows.shape[-1])
     centre = points.mean(axis=0)
     _, _, axes = np.linalg.svd(points - centre, full_matrices=False)
-    flat = np.zeros((*rows.shape[:2], 2))
+    flat: Any = np.zeros((*rows.shape[:2], 2))
     flat[..., : len(axes[:2])] = (rows - centre) @ axes[:2].T
-    return [flat[:, example] for example in range(flat.shape[1])]
+    return list(np.moveaxis(flat, 1, 0))

@@ -100,9 +100,17 @@ def test_spectral_radius_of_awkward_matrices(x64):
     got = audit.spectral_radius(linear, *linear_problem(matrices))
     for name, value, want in zip(spectra(), got.value, wants, strict=True):
         # A rounding error of 1e-16 moves the eigenvalues of a Jordan block by its sixth root.
-        tol = 1e-2 if name in ("Jordan block", "nilpotent") else 1e-12
-        np.testing.assert_allclose(value, want, rtol=tol, atol=min(tol, tol * want + 1e-300)
-                                   if name != "nilpotent" else tol, err_msg=name)  # fmt: skip
+        rtol = 1e-2 if name in ("Jordan block", "nilpotent") else 1e-12
+        atol = 1e-2 if name == "nilpotent" else 0
+        np.testing.assert_allclose(value, want, rtol=rtol, atol=atol, err_msg=name)
+
+
+def test_what_is_not_finite_stays_with_its_example(x64):
+    params, z0, x = linear_problem([np.eye(2), np.full((2, 2), np.nan)])
+    radius = audit.spectral_radius(linear, params, z0, x)
+    sigma = audit.sigma_min(linear, params, z0[None], [0.5], x)
+    np.testing.assert_allclose(radius.value, [1, np.nan])
+    np.testing.assert_allclose(sigma.value[0], [0.5, np.nan])
 
 
 def test_spectral_radius_of_a_large_matrix_says_how_good_it_is(x64):
@@ -115,7 +123,7 @@ def test_spectral_radius_of_a_large_matrix_says_how_good_it_is(x64):
     wants = [max(abs(np.linalg.eigvals(matrix))) for matrix in (led, circle)]
     errors = abs(got.value - np.array(wants))
     print(f"\nArnoldi, n = 200, dimension 40: errors {errors}, estimated {got.error}")
-    assert errors[0] < 1e-6 and got.error[0] < 1e-5
+    assert errors[0] < 1e-11 and got.error[0] < 1e-11
     assert errors[1] < 0.2 and got.error[1] > 1e-3
 
 
@@ -132,8 +140,7 @@ def test_sigma_min_along_the_path_of_a_linear_cell_beside_the_dense_svd(x64):
     zs = np.zeros((len(lams), *z0.shape))
     got = audit.sigma_min(linear, params, zs, lams, x)
     want = [
-        [np.linalg.svd(np.eye(6) - lam * a, compute_uv=False)[-1] for a in matrices]
-        for lam in lams
+        [np.linalg.svd(np.eye(6) - lam * a, compute_uv=False)[-1] for a in matrices] for lam in lams
     ]
     assert got.value.shape == (6, 3)
     assert got.value[3, 0] < 1e-14
@@ -157,11 +164,10 @@ def test_sigma_min_goes_to_zero_at_a_fold(x64, dtype):
 def test_sigma_min_of_large_matrices_is_within_its_error(x64):
     """Random contractions, and one that is nearly singular."""
     rng = np.random.default_rng(0)
-    matrices = [0.5 * rng.normal(size=(200, 200)) / np.sqrt(200), np.diag(np.linspace(-1, 0.9, 200))]
-    u, _, v = np.linalg.svd(np.eye(200) - matrices[0])
-    matrices.append(matrices[0] + (0.25 - 1e-9) * 0 * np.outer(u[:, -1], v[-1]))
-    s = np.linalg.svd(np.eye(200) - matrices[0], compute_uv=False)[-1]
-    matrices[2] = matrices[0] + (s - 1e-9) * np.outer(u[:, -1], v[-1])
+    random = 0.5 * rng.normal(size=(200, 200)) / np.sqrt(200)
+    u, s, v = np.linalg.svd(np.eye(200) - random)
+    nearly = random + (s[-1] - 1e-9) * np.outer(u[:, -1], v[-1])
+    matrices = [random, np.diag(np.linspace(-1, 0.9, 200)), nearly]
     params, z0, x = linear_problem(matrices)
     got = audit.sigma_min(linear, params, z0[None], [1.0], x)
     want = [np.linalg.svd(np.eye(200) - a, compute_uv=False)[-1] for a in matrices]
@@ -175,27 +181,23 @@ def test_sigma_min_of_large_matrices_is_within_its_error(x64):
 
 
 def test_paths_of_continuation_are_audited_as_they_come(x64):
-    """sigma_min, path_length and plot take `zs` and `ts` of both batchings."""
+    """sigma_min, path_length and plot take its `zs` and `ts`."""
     params, z0, x = problem()
-    for batching in ("joint", "per_example"):
-        solution = continuation(
-            cell, params, z0, x, save_at="steps", max_steps=20, batching=batching
-        )
-        assert np.all(solution.success)
-        sigma = audit.sigma_min(cell, params, solution.zs, solution.ts, x)
-        length = audit.path_length(solution.zs, solution.ts)
-        assert sigma.value.shape == (21, BATCH) and length.shape == (BATCH,)
-        lam = np.broadcast_to(np.reshape(solution.ts, (21, -1)), (21, BATCH))
-        for k, i in ((0, 0), (3, 1), (20, 2)):
-            m = np.eye(4) - lam[k, i] * dense(
-                cell, params, jax.tree.map(lambda leaf, k=k: leaf[k], solution.zs), x, i
-            )
-            want = np.linalg.svd(m, compute_uv=False)[-1]
-            np.testing.assert_allclose(sigma.value[k, i], want, rtol=1e-12)
-        figure = audit.plot(zs=solution.zs, lams=solution.ts, sigmas=sigma.value)
-        assert [axes.get_title() for axes in figure.axes] == [
-            "distance to a fold", "λ along the path", "path",
-        ]  # fmt: skip
+    solution = continuation(
+        cell, params, z0, x, save_at="steps", max_steps=20, batching="per_example"
+    )
+    assert np.all(solution.success)
+    zs, lams = solution.zs, solution.ts
+    sigma = audit.sigma_min(cell, params, zs, lams, x)
+    assert sigma.value.shape == (21, BATCH)
+    assert audit.path_length(zs, lams).shape == (BATCH,)
+    for k, i in ((0, 0), (3, 1), (20, 2)):
+        jacobian = dense(cell, params, jax.tree.map(lambda leaf, k=k: leaf[k], zs), x, i)
+        want = np.linalg.svd(np.eye(4) - lams[k, i] * jacobian, compute_uv=False)[-1]
+        np.testing.assert_allclose(sigma.value[k, i], want, rtol=1e-12)
+    figure = audit.plot(zs=zs, lams=lams, sigmas=sigma.value)
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == ["distance to a fold", "λ along the path", "path"]
 
 
 def test_path_length_of_an_arc(x64):
@@ -212,7 +214,8 @@ def test_path_length_of_an_arc(x64):
 @pytest.mark.parametrize("solver", ["picard", "anderson", "newton"])
 def test_convergence_is_the_trace_of_the_solve(x64, solver):
     params, z0, x = problem()
-    options = dict(solver=solver, tol=1e-9, max_steps=60)
+    params = {"w": 0.1 * params["w"]}
+    options = {"solver": solver, "tol": 1e-6, "max_steps": 60}
     trace = audit.convergence(cell, params, z0, x, **options)
     solution = equilibrium(cell, params, z0, x, batching="per_example", **options)
     assert trace.shape == (BATCH, 61)
@@ -220,7 +223,7 @@ def test_convergence_is_the_trace_of_the_solve(x64, solver):
     for i, row in enumerate(np.asarray(trace)):
         kept = row[np.isfinite(row)]
         assert len(kept) == solution.stats.num_steps[i] + 1
-        assert solution.result[i] == Result.ok and kept[-1] <= 1e-9 < min(kept[:-1])
+        assert solution.result[i] == Result.ok and kept[-1] <= 1e-6 < min(kept[:-1])
         np.testing.assert_allclose(kept[-1], solution.stats.residual[i], rtol=1e-6)
 
 

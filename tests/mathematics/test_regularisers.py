@@ -33,7 +33,9 @@ def dense(function, params, z, x):
     """The Jacobian of the whole batch, `[entries, entries]`, by forward differentiation."""
     flat, restore = jax.flatten_util.ravel_pytree(jax.tree.map(jnp.asarray, z))
     return np.asarray(
-        jax.jacfwd(lambda v: jax.flatten_util.ravel_pytree(function(params, restore(v), x))[0])(flat)
+        jax.jacfwd(lambda v: jax.flatten_util.ravel_pytree(function(params, restore(v), x))[0])(
+            flat
+        )
     )
 
 
@@ -42,7 +44,9 @@ def test_jacobian_norm_is_the_mean_squared_frobenius_norm_by_entry():
     params, z, x = problem()
     jacobian = dense(cell, params, z, x)
     keys = jax.random.split(jax.random.key(1), 4000)
-    estimates = jax.jit(jax.vmap(lambda key: regularisers.jacobian_norm(cell, params, z, x, key)))(keys)
+    estimates = jax.jit(jax.vmap(lambda key: regularisers.jacobian_norm(cell, params, z, x, key)))(
+        keys
+    )
     error = np.std(estimates) / np.sqrt(len(estimates))
     want = np.sum(jacobian**2) / len(jacobian)
     assert np.std(estimates) > 0.05 * want
