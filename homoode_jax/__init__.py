@@ -5,6 +5,7 @@ Networks (`homoode_jax.networks`) and experiments (`homoode_jax.experiments`) ar
 name, and need the `train` extra.
 """
 
+from homoode_jax.mathematics import audit, regularisers
 from homoode_jax.mathematics.continuation import continuation
 from homoode_jax.mathematics.equilibrium import equilibrium
 from homoode_jax.mathematics.fixed_point import Anderson, Broyden, Picard
@@ -29,7 +30,9 @@ __all__ = [
     "Result",
     "Solution",
     "Stats",
+    "audit",
     "continuation",
     "equilibrium",
     "integrate",
+    "regularisers",
 ]

@@ -36,11 +36,11 @@ def check_option(name: str, got: Any, options: Iterable[str]) -> None:
     raise ValueError(f"{name}={got!r} is not one of {', '.join(map(repr, options))}.{hint}")
 
 
-def batch_size(z0: PyTree, x: PyTree) -> int:
+def batch_size(z0: PyTree, x: PyTree, state: str = "z0") -> int:
     """Returns the common leading axis of all leaves of `z0` and `x`, or raises."""
-    leaves = [("z0" + keystr(path), leaf) for path, leaf in tree_leaves_with_path(z0)]
+    leaves = [(state + keystr(path), leaf) for path, leaf in tree_leaves_with_path(z0)]
     if not leaves:
-        raise ValueError("z0 has no array leaves; it must hold at least one state array.")
+        raise ValueError(f"{state} has no array leaves; it must hold at least one state array.")
     for name, leaf in leaves:
         if not eqx.is_inexact_array(leaf):
             raise ValueError(f"{name} must be a real or complex array, got {_describe(leaf)}.")
@@ -55,11 +55,11 @@ def batch_size(z0: PyTree, x: PyTree) -> int:
         if leaf.shape[0] != size:
             raise ValueError(
                 f"{name} has batch size {leaf.shape[0]} but {first} has {size}; "
-                "every leaf of z0 and x needs the same leading batch axis."
+                f"every leaf of {state} and x needs the same leading batch axis."
             )
     assert size is not None
     if size == 0:
-        raise ValueError("z0 has batch size 0; a solve needs at least one example.")
+        raise ValueError(f"{state} has batch size 0; a solve needs at least one example.")
     return size
 
 

@@ -1,0 +1,46 @@
+"""Audits: is it an equilibrium, is it stable, where is the path near a fold, is it explained?
+
+Of a cell f at a point or along a path (see `audit_cell`):
+    residual, spectral_radius, sigma_min, path_length, convergence
+Of a learned field F (see `audit_field`):
+    field_norms, defect, explain
+For people (see `audit_plot`):
+    plot
+
+Every number is there for each example of the batch. Plain functions of arrays; all but `plot`
+may be jitted. None is meant to be differentiated.
+"""
+
+from homoode_jax.mathematics.audit_cell import (
+    convergence,
+    path_length,
+    residual,
+    sigma_min,
+    spectral_radius,
+)
+from homoode_jax.mathematics.audit_field import (
+    Explanation,
+    FieldNorms,
+    Points,
+    defect,
+    explain,
+    field_norms,
+)
+from homoode_jax.mathematics.audit_plot import plot
+from homoode_jax.mathematics.spectra import Estimate
+
+__all__ = [
+    "Estimate",
+    "Explanation",
+    "FieldNorms",
+    "Points",
+    "convergence",
+    "defect",
+    "explain",
+    "field_norms",
+    "path_length",
+    "plot",
+    "residual",
+    "sigma_min",
+    "spectral_radius",
+]

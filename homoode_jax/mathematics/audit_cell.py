@@ -1,0 +1,279 @@
+"""Audits of a cell f at a point or along a path: residual, spectrum, folds, length, convergence.
+
+residual         |z - f(z)| / max(|f(z)|, 1e-3)
+spectral radius  largest |eigenvalue| of J = df/dz; Picard's iteration converges below 1
+sigma_min        smallest singular value of dH/dz: I - lam J (fixed-point homotopy) or
+                 I - J (Newton); it is 0 at folds and bifurcations
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optimistix as optx
+from jax import lax
+from jaxtyping import Array, Float, Key, PyTree
+
+from homoode_jax.mathematics.cells import Cell, check_tolerance
+from homoode_jax.mathematics.dtypes import cast, cast_like, common_dtype
+from homoode_jax.mathematics.equilibrium import Solver, make_iteration
+from homoode_jax.mathematics.guard import map_examples
+from homoode_jax.mathematics.homotopy import HOMOTOPIES
+from homoode_jax.mathematics.iteration import iterate
+from homoode_jax.mathematics.problem import as_arrays, batch_size, check_function, check_option
+from homoode_jax.mathematics.rows import mean_squares, minus, row_rms
+from homoode_jax.mathematics.spectra import Estimate, largest_eigenvalue, smallest_singular_value
+from homoode_jax.mathematics.vectors import FLOOR, Equation, flatten_cell
+
+
+def residual(cell: Cell, params: PyTree, z: PyTree[Array], x: PyTree) -> Float[Array, " batch"]:
+    """Relative residual |z - f(z)| / max(|f(z)|, 1e-3), root mean squares of each example.
+
+    The same as `Solution.stats.residual` of a per-example solve. The cell sees the whole batch.
+
+    Args:
+        cell: `cell(params, z, x) -> f(z)`.
+        params: any pytree.
+        z: the point, a pytree of real arrays `[batch, ...]`.
+        x: condition, a pytree of arrays `[batch, ...]` or None.
+
+    Returns:
+        `[batch]`, in float32 or better.
+
+    Raises:
+        ValueError: if an argument is not as above; the message names it.
+
+    Example:
+        >>> import jax.numpy as jnp, homoode_jax
+        >>> cell = lambda a, z, x: a * z + x
+        >>> print(homoode_jax.audit.residual(cell, 0.5, jnp.ones((1, 2)), jnp.ones((1, 2))))
+        [0.33333334]
+    """
+    cell, params, z, x = _checked(cell, params, z, x)
+    f = cell(params, z, x)
+    return row_rms(minus(z, f)) / jnp.maximum(row_rms(f), FLOOR)
+
+
+def spectral_radius(
+    cell: Cell,
+    params: PyTree,
+    z: PyTree[Array],
+    x: PyTree,
+    *,
+    dimension: int = 40,
+    key: Key[Array, ""] | None = None,
+) -> Estimate:
+    """Largest modulus of the eigenvalues of df/dz, by Arnoldi's method.
+
+    Finds real and complex eigenvalues alike, several of the same modulus too. Exact where an
+    example has no more than `dimension` entries.
+
+    Args:
+        cell: `cell(params, z, x) -> f(z)`; called with a batch of one example.
+        params: any pytree.
+        z: where to linearise, a pytree of real arrays `[batch, ...]`.
+        x: condition, a pytree of arrays `[batch, ...]` or None.
+        dimension: Jacobian-vector products, and vectors kept, for each example.
+        key: random key of the first vector, `jax.random.key(0)` if None.
+
+    Returns:
+        `value` and `error`, each `[batch]`. The error is a backward error: a matrix that far
+        from df/dz (in norm) has that eigenvalue. Where it is not small, raise `dimension`.
+
+    Raises:
+        ValueError: if an argument is not as above; the message names it.
+
+    Example:
+        >>> import jax.numpy as jnp, homoode_jax
+        >>> turn = lambda a, z, x: a * jnp.stack([-z[:, 1], z[:, 0]], axis=1)  # +-0.9 i
+        >>> radius = homoode_jax.audit.spectral_radius(turn, 0.9, jnp.ones((1, 2)), None)
+        >>> print(f"{radius.value[0]:.4f}")
+        0.9000
+    """
+    _check_dimension(dimension)
+    cell, params, z, x = _checked(cell, params, z, x)
+
+    def one(z: PyTree[Array], x: PyTree) -> Estimate:
+        equation = flatten_cell(cell, params, z, x)[0]
+        _, jvp = jax.linearize(equation.f, equation.z0)
+        return largest_eigenvalue(jvp, _random(equation, key), dimension)
+
+    return map_examples(one, z, x)
+
+
+def sigma_min(
+    cell: Cell,
+    params: PyTree,
+    zs: PyTree[Array],
+    lams: Float[Array, "points *batch"],
+    x: PyTree,
+    *,
+    homotopy: str = "fixed_point",
+    dimension: int = 40,
+    key: Key[Array, ""] | None = None,
+) -> Estimate:
+    """Smallest singular value of dH/dz along a path: 0 at a fold or a bifurcation.
+
+    dH/dz is I - lam df/dz (fixed-point homotopy) or I - df/dz (Newton). By Golub & Kahan's
+    bidiagonalisation, which does not square the matrix: tiny values are right to rounding.
+    Exact where an example has no more than `dimension` entries.
+
+    Args:
+        cell: `cell(params, z, x) -> f(z)`; called with a batch of one example.
+        params: any pytree.
+        zs: points of the path, a pytree of real arrays `[points, batch, ...]`, such as
+            `Solution.zs` of `continuation`.
+        lams: lam at the points, `[points]` or `[points, batch]`, such as `Solution.ts`.
+        x: condition, a pytree of arrays `[batch, ...]` or None.
+        homotopy: "fixed_point" or "newton".
+        dimension: pairs of vectors kept for each example; takes as many products with df/dz,
+            and with its transpose (three times as many in larger states).
+        key: random key of the first vector, `jax.random.key(0)` if None.
+
+    Returns:
+        `value` and `error`, each `[points, batch]`. The value is an upper bound; a singular
+        value, or zero, lies within `error` of it. Where that is not small, raise `dimension`.
+
+    Raises:
+        ValueError: if an argument is not as above; the message names it.
+
+    Example:
+        >>> import jax.numpy as jnp, homoode_jax
+        >>> cell = lambda a, z, x: a * z + x
+        >>> zs, lams, x = jnp.zeros((3, 1, 1)), jnp.array([0.0, 0.25, 0.5]), jnp.ones((1, 1))
+        >>> sigma = homoode_jax.audit.sigma_min(cell, 2.0, zs, lams, x)
+        >>> print(sigma.value[:, 0])
+        [1.  0.5 0. ]
+    """
+    check_option("homotopy", homotopy, HOMOTOPIES)
+    _check_dimension(dimension)
+    first = jax.tree.map(lambda leaf: leaf[0], as_arrays(zs))
+    cell, params, _, x = _checked(cell, params, first, x, "zs[0]")
+    dtype = common_dtype(first)
+    lams = _check_lams(lams, as_arrays(zs))
+
+    def one(z: PyTree[Array], lam: Float[Array, " 1"], x: PyTree) -> Estimate:
+        equation = flatten_cell(cell, params, z, x)[0]
+        _, jvp = jax.linearize(equation.f, equation.z0)
+        vjp = jax.linear_transpose(jvp, equation.z0)
+        lam = lam[0] if homotopy == "fixed_point" else jnp.ones_like(lam[0])
+        return smallest_singular_value(
+            lambda v: v - lam * jvp(v), lambda u: u - lam * vjp(u)[0],
+            _random(equation, key), dimension,
+        )  # fmt: skip
+
+    # One point after another: the vectors of all of them at once would be too much to keep.
+    points = cast(as_arrays(zs), dtype), lams.astype(dtype)
+    return lax.map(lambda point: map_examples(one, *point, x), points)
+
+
+def path_length(
+    zs: PyTree[Array], lams: Float[Array, "points *batch"] | None = None
+) -> Float[Array, " batch"]:
+    """Length of the polygon through the points of a path, in root mean squares of each example.
+
+    Args:
+        zs: points of the path, a pytree of arrays `[points, batch, ...]`.
+        lams: None, or lam at the points, `[points]` or `[points, batch]`: the length is then
+            that of (z / sqrt(n), lam), the arc length of `continuation`.
+
+    Returns:
+        `[batch]`, in float32 or better.
+
+    Raises:
+        ValueError: if `lams` does not fit `zs`.
+
+    Example:
+        >>> import jax.numpy as jnp, homoode_jax
+        >>> zs = jnp.array([[[0.0, 0.0]], [[3.0, 3.0]]])
+        >>> print(homoode_jax.audit.path_length(zs), homoode_jax.audit.path_length(zs, [0.0, 4.0]))
+        [3.] [5.]
+    """
+    zs = as_arrays(zs)
+    zs = cast(zs, common_dtype(zs))
+    squares = jax.vmap(mean_squares)(jax.tree.map(lambda leaf: jnp.diff(leaf, axis=0), zs))
+    if lams is not None:
+        squares = squares + jnp.square(jnp.diff(_check_lams(lams, zs), axis=0))
+    return jnp.sum(jnp.sqrt(squares), axis=0)
+
+
+def convergence(
+    cell: Cell,
+    params: PyTree,
+    z0: PyTree[Array],
+    x: PyTree,
+    *,
+    solver: Solver = "anderson",
+    tol: float | Float[Array, ""] = 1e-5,
+    max_steps: int = 200,
+) -> Float[Array, "batch points"]:
+    """Relative residuals of all iterates of `equilibrium(..., batching="per_example")`.
+
+    Args:
+        cell: `cell(params, z, x) -> f(z)`; called with a batch of one example.
+        params: any pytree.
+        z0: where to start, a pytree of real arrays `[batch, ...]`.
+        x: condition, a pytree of arrays `[batch, ...]` or None.
+        solver: as in `equilibrium`, but no Optimistix solver: those keep no trace.
+        tol: as in `equilibrium`.
+        max_steps: as in `equilibrium`.
+
+    Returns:
+        `[batch, max_steps + 1]`: the residual at z0 and after each step, NaN beyond the last.
+
+    Raises:
+        ValueError: if an argument is not as above; the message names it.
+
+    Example:
+        >>> import jax.numpy as jnp, homoode_jax
+        >>> z0, half = jnp.ones((1, 1)), lambda a, z, x: a * z + 1
+        >>> options = dict(solver="picard", max_steps=3)
+        >>> print(homoode_jax.audit.convergence(half, 0.5, z0, None, **options).round(3))
+        [[0.333 0.143 0.067 0.032]]
+    """
+    if not isinstance(max_steps, int) or max_steps < 1:
+        raise ValueError(f"max_steps must be a positive integer, got {max_steps!r}.")
+    method = make_iteration(solver)
+    if isinstance(method, optx.AbstractRootFinder | optx.AbstractFixedPointSolver):
+        raise ValueError(f"solver={solver!r} keeps no trace; name one of homoode_jax's own.")
+    cell, params, z0, x = _checked(cell, params, z0, x, "z0")
+    check_tolerance("tol", tol, common_dtype(z0))
+    tol = jnp.asarray(tol, common_dtype(z0))
+
+    def one(z0: PyTree[Array], x: PyTree) -> Float[Array, " points"]:
+        return iterate(method, flatten_cell(cell, params, z0, x)[0], tol, max_steps)[1]
+
+    return map_examples(one, z0, x)
+
+
+def _checked(cell: Cell, params: PyTree, z: PyTree, x: PyTree, name: str = "z"):
+    """The problem as arrays, z in float32 or better, and the cell called in z's own dtypes."""
+    params, z, x = as_arrays((params, z, x))
+    batch_size(z, x, state=name)
+    check_function("cell", cell, (params, z, x), z)
+
+    def evaluate(params: PyTree, wide: PyTree[Array], x: PyTree) -> PyTree[Array]:
+        return cast(cell(params, cast_like(wide, z), x), common_dtype(z))
+
+    return evaluate, params, cast(z, common_dtype(z)), x
+
+
+def _random(equation: Equation, key: Key[Array, ""] | None) -> Float[Array, " n"]:
+    key = jax.random.key(0) if key is None else key
+    return jax.random.normal(key, equation.z0.shape, equation.z0.dtype)
+
+
+def _check_dimension(dimension: Any) -> None:
+    if not isinstance(dimension, int) or dimension < 1:
+        raise ValueError(f"dimension must be a positive integer, got {dimension!r}.")
+
+
+def _check_lams(lams: Any, zs: PyTree[Array]) -> Float[Array, "points batch"]:
+    """lams for every point and example, or raises."""
+    lams, shape = jnp.asarray(lams), jax.tree.leaves(zs)[0].shape[:2]
+    if lams.shape not in (shape, shape[:1]):
+        raise ValueError(
+            f"lams must be [points] = {list(shape[:1])} or [points, batch] = {list(shape)}, as "
+            f"zs has them; got {list(lams.shape)}."
+        )
+    return lams if lams.ndim == 2 else jnp.broadcast_to(lams[:, None], shape)

@@ -1,0 +1,30 @@
+"""Norms of batched pytrees, one for each example.
+
+A batched pytree has leaves `[batch, ...]`; the entries of an example are those of its row in
+every leaf, taken together.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from homoode_jax.mathematics.dtypes import cast, common_dtype
+
+
+def mean_squares(tree: PyTree[Array]) -> Float[Array, " batch"]:
+    """Mean square of each example's entries, in float32 or better."""
+    leaves = jax.tree.leaves(cast(tree, common_dtype(tree)))
+    rows = [jnp.square(leaf).reshape(len(leaf), -1) for leaf in leaves]
+    return jnp.mean(jnp.concatenate(rows, axis=1), axis=1)
+
+
+def row_rms(tree: PyTree[Array]) -> Float[Array, " batch"]:
+    """Root mean square of each example's entries; its gradient at 0 is 0."""
+    squares = mean_squares(tree)
+    positive = squares > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1)), squares)
+
+
+def minus(a: PyTree[Array], b: PyTree[Array]) -> PyTree[Array]:
+    """a - b, leaf by leaf."""
+    return jax.tree.map(jnp.subtract, a, b)
