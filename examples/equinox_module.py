@@ -1,7 +1,4 @@
-"""The same homotopy layer as an Equinox module, trained with Optax.
-
-python examples/equinox_module.py
-"""
+"""The same homotopy layer as an Equinox module, trained with Optax."""
 
 import equinox as eqx
 import jax
@@ -18,26 +15,14 @@ class Homotopy(eqx.Module):
     recurrent: eqx.nn.Linear
     input: eqx.nn.Linear
 
-    def __init__(self, inputs, width, key):
-        """Draws the weights, the recurrent ones small."""
-        one, two = jax.random.split(key)
-        linear = eqx.nn.Linear(width, width, use_bias=False, key=one)
-        self.recurrent = eqx.tree_at(lambda m: m.weight, linear, linear.weight / 2)
-        self.input = eqx.nn.Linear(inputs, width, key=two)
-
     def cell(self, z, x):
         """f(z; x), for a batch."""
-        return jnp.tanh(jax.vmap(self.recurrent)(z) + jax.vmap(self.input)(x))
+        return jnp.tanh(0.5 * jax.vmap(self.recurrent)(z) + jax.vmap(self.input)(x))
 
     def __call__(self, x):
         """The fixed point; the module itself is the parameters."""
-        arrays, static = eqx.partition(self, eqx.is_array)
-
-        def cell(arrays, z, x):
-            return eqx.combine(arrays, static).cell(z, x)
-
         z0 = jnp.zeros((len(x), self.recurrent.out_features))
-        return homoode_jax.continuation(cell, arrays, z0, x).z
+        return homoode_jax.continuation(Homotopy.cell, self, z0, x).z
 
 
 def loss(model, images, labels):
@@ -51,10 +36,12 @@ def main(steps=30):
     """Trains on 200 handwritten digits; returns the losses."""
     digits = load_digits()
     images, labels = jnp.array(digits.data[:200]) / 16, jnp.array(digits.target[:200])
-    one, two = jax.random.split(jax.random.key(0))
-    model = Homotopy(64, 32, one), eqx.nn.Linear(32, 10, key=two)
+    one, two, three = jax.random.split(jax.random.key(0), 3)
+    recurrent = eqx.nn.Linear(32, 32, use_bias=False, key=one)
+    layer = Homotopy(recurrent, eqx.nn.Linear(64, 32, key=two))
+    model = layer, eqx.nn.Linear(32, 10, key=three)
     optimiser = optax.adam(1e-2)
-    state = optimiser.init(eqx.filter(model, eqx.is_array))
+    state, losses = optimiser.init(eqx.filter(model, eqx.is_array)), []
 
     @eqx.filter_jit
     def step(model, state):
@@ -62,7 +49,6 @@ def main(steps=30):
         updates, state = optimiser.update(gradients, state)
         return eqx.apply_updates(model, updates), state, value
 
-    losses = []
     for _ in range(steps):
         model, state, value = step(model, state)
         losses.append(float(value))

@@ -1,7 +1,4 @@
-"""The same homotopy layer inside a Flax Linen model, trained with Optax.
-
-python examples/flax_linen.py
-"""
+"""The same homotopy layer inside a Flax Linen model, trained with Optax."""
 
 import flax.linen as nn
 import jax
@@ -26,26 +23,21 @@ class Cell(nn.Module):
 class Classifier(nn.Module):
     """The fixed point of the cell, found by following its homotopy, and a linear read-out."""
 
-    width: int = 32
-
     @nn.compact
     def __call__(self, x):
-        """Logits for a batch."""
-        z0 = jnp.zeros((len(x), self.width))
-        cell = Cell(parent=None)  # its parameters are this module's, held as one of them
+        """Logits for a batch; the cell's parameters are one of this module's."""
+        z0, cell = jnp.zeros((len(x), 32)), Cell(parent=None)
         weights = self.param("cell", lambda key: cell.init(key, z0, x))
-        solution = homoode_jax.continuation(cell.apply, weights, z0, x)
-        return nn.Dense(10)(solution.z)
+        return nn.Dense(10)(homoode_jax.continuation(cell.apply, weights, z0, x).z)
 
 
 def main(steps=30):
     """Trains on 200 handwritten digits; returns the losses."""
     digits = load_digits()
     images, labels = jnp.array(digits.data[:200]) / 16, jnp.array(digits.target[:200])
-    model = Classifier()
+    model, optimiser = Classifier(), optax.adam(1e-2)
     weights = model.init(jax.random.key(0), images)
-    optimiser = optax.adam(1e-2)
-    state = optimiser.init(weights)
+    state, losses = optimiser.init(weights), []
 
     def loss(weights):
         logits = model.apply(weights, images)
@@ -57,7 +49,6 @@ def main(steps=30):
         updates, state = optimiser.update(gradients, state)
         return optax.apply_updates(weights, updates), state, value
 
-    losses = []
     for _ in range(steps):
         weights, state, value = step(weights, state)
         losses.append(float(value))

@@ -1,9 +1,5 @@
-"""The same homotopy layer inside a Flax NNX model, trained with Optax.
+"""The same homotopy layer inside a Flax NNX model, trained with Optax."""
 
-python examples/flax_nnx.py
-"""
-
-import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
@@ -16,9 +12,8 @@ class Cell(nnx.Module):
     """f(z; x) = tanh(A z + B x)."""
 
     def __init__(self, inputs, width, rngs):
-        """Draws the weights, the recurrent ones small."""
         small = nnx.initializers.normal(0.1)
-        self.recurrent = nnx.Linear(width, width, use_bias=False, kernel_init=small, rngs=rngs)
+        self.recurrent = nnx.Linear(width, width, kernel_init=small, rngs=rngs)
         self.input = nnx.Linear(inputs, width, rngs=rngs)
 
     def __call__(self, z, x):
@@ -29,20 +24,14 @@ class Cell(nnx.Module):
 class Classifier(nnx.Module):
     """The fixed point of the cell, found by following its homotopy, and a linear read-out."""
 
-    def __init__(self, rngs, width=32):
-        """A cell and its read-out."""
-        self.cell = Cell(64, width, rngs)
-        self.output = nnx.Linear(width, 10, rngs=rngs)
-        self.width = width
+    def __init__(self, rngs):
+        self.cell = Cell(64, 32, rngs)
+        self.output = nnx.Linear(32, 10, rngs=rngs)
 
     def __call__(self, x):
         """Logits for a batch; the cell is split into its definition and its arrays."""
         definition, weights = nnx.split(self.cell)
-
-        def cell(weights, z, x):
-            return nnx.merge(definition, weights)(z, x)
-
-        z0 = jnp.zeros((len(x), self.width))
+        z0, cell = jnp.zeros((len(x), 32)), lambda w, z, x: nnx.merge(definition, w)(z, x)
         return self.output(homoode_jax.continuation(cell, weights, z0, x).z)
 
 
@@ -51,8 +40,7 @@ def step(model, optimiser, images, labels):
     """One step of Adam."""
 
     def loss(model):
-        logits = model(images)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+        return optax.softmax_cross_entropy_with_integer_labels(model(images), labels).mean()
 
     value, gradients = nnx.value_and_grad(loss)(model)
     optimiser.update(model, gradients)
