@@ -157,8 +157,7 @@ def defect(
     """
     points = _checked(points)
     slopes = _path_slopes(field, params, points)
-    residuals = _residuals(cell, as_arrays(cell_params), points, slopes, make_schedule(schedule))
-    return jnp.sqrt(sum(jax.tree.leaves(jax.tree.map(_sum_rows, residuals))))  # pyright: ignore
+    return _measure(cell, as_arrays(cell_params), points, slopes, make_schedule(schedule))
 
 
 def explain(
@@ -216,17 +215,14 @@ def explain(
         solver or _lbfgs(points), free, (points, slopes), max_steps=max_steps, throw=False,
     )  # fmt: skip
     found = eqx.combine(fit.value, fixed)
-
-    def measure(cell_params: PyTree, points: Points | None) -> Float[Array, " batch"] | None:
-        if points is None:
-            return None
-        return defect(field, params, cell, cell_params, points, schedule=schedule)
-
-    return Explanation(
-        found, measure(cell_params, points), measure(found, points),  # pyright: ignore
-        measure(cell_params, held_out), measure(found, held_out),
-        fit.result == optx.RESULTS.successful,
-    )  # fmt: skip
+    before, after = (_measure(cell, p, points, slopes, lam) for p in (cell_params, found))
+    success = fit.result == optx.RESULTS.successful
+    if held_out is None:
+        return Explanation(found, before, after, None, None, success)
+    points = _checked(held_out)
+    slopes = _path_slopes(field, params, points)
+    first, last = (_measure(cell, p, points, slopes, lam) for p in (cell_params, found))
+    return Explanation(found, before, after, first, last, success)
 
 
 def _lbfgs(points: Points) -> optx.LBFGS:
@@ -258,8 +254,15 @@ def _residuals(
     return jax.tree.map(divide, differences)
 
 
-def _sum_rows(leaf: Float[Array, "points batch ..."]) -> Float[Array, " batch"]:
-    return jnp.sum(jnp.square(leaf), axis=(0, *range(2, leaf.ndim)))
+@eqx.filter_jit
+def _measure(cell, cell_params, points: Points, slopes, schedule) -> Float[Array, " batch"]:
+    """The defect, from F's values at the points."""
+
+    def sum_rows(leaf: Float[Array, "points batch ..."]) -> Float[Array, " batch"]:
+        return jnp.sum(jnp.square(leaf), axis=(0, *range(2, leaf.ndim)))
+
+    residuals = jax.tree.leaves(_residuals(cell, cell_params, points, slopes, schedule))
+    return jnp.sqrt(jnp.sum(jnp.stack([sum_rows(leaf) for leaf in residuals]), axis=0))
 
 
 def _slopes(field: Field, params: PyTree, t, z: PyTree[Array], x: PyTree) -> PyTree[Array]:

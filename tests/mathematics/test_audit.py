@@ -183,9 +183,7 @@ def test_sigma_min_of_large_matrices_is_within_its_error(x64):
 def test_paths_of_continuation_are_audited_as_they_come(x64):
     """sigma_min, path_length and plot take its `zs` and `ts`."""
     params, z0, x = problem()
-    solution = continuation(
-        cell, params, z0, x, save_at="steps", max_steps=20, batching="per_example"
-    )
+    solution = continuation(cell, params, z0, x, save_at="steps", max_steps=20)
     assert np.all(solution.success)
     zs, lams = solution.zs, solution.ts
     sigma = audit.sigma_min(cell, params, zs, lams, x)
@@ -193,7 +191,7 @@ def test_paths_of_continuation_are_audited_as_they_come(x64):
     assert audit.path_length(zs, lams).shape == (BATCH,)
     for k, i in ((0, 0), (3, 1), (20, 2)):
         jacobian = dense(cell, params, jax.tree.map(lambda leaf, k=k: leaf[k], zs), x, i)
-        want = np.linalg.svd(np.eye(4) - lams[k, i] * jacobian, compute_uv=False)[-1]
+        want = np.linalg.svd(np.eye(4) - lams[k] * jacobian, compute_uv=False)[-1]
         np.testing.assert_allclose(sigma.value[k, i], want, rtol=1e-12)
     figure = audit.plot(zs=zs, lams=lams, sigmas=sigma.value)
     titles = [axes.get_title() for axes in figure.axes]
