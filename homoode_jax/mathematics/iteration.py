@@ -84,7 +84,9 @@ def iterate(
     def body(state: _State) -> _State:
         return _next(state, method.move(equation, state.z, state.f, state.memory), tol)
 
-    end = repeat(goes_on, body, _first(method, equation, tol, max_steps), max_steps, equation.unrolled)
+    end = repeat(
+        goes_on, body, _first(method, equation, tol, max_steps), max_steps, equation.unrolled
+    )
     result = jnp.where(end.result == RUNNING, Result.max_steps, end.result).astype(jnp.int32)
     outcome = Outcome(
         end.best, None, None, result, end.residual, jnp.ones_like(end.residual),

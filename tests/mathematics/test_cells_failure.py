@@ -40,7 +40,9 @@ def test_a_failed_example_leaves_its_neighbours_bit_for_bit(method):
     others = np.array([0, 2])
     assert got.result.tolist() == [0, Result.nonfinite, 0]
     assert np.array_equal(got.z[1], np.full(3, 0.1, np.float32))
-    for a, b in zip(jax.tree.leaves((got.z, got.stats)), jax.tree.leaves((good.z, good.stats)), strict=True):
+    for a, b in zip(
+        jax.tree.leaves((got.z, got.stats)), jax.tree.leaves((good.z, good.stats)), strict=True
+    ):
         assert np.array_equal(a[others], b[others])
     assert np.array_equal(by_x[others], good_x[others]) and not np.any(by_x[1])
     (alone, _), _ = gradient(method, "per_example")(PARAMS, np.stack([X[0], X[2], BAD[1]]))
@@ -88,7 +90,9 @@ def test_degenerate_memories_do_no_harm(solver):
 def test_a_cell_that_overflows_ends_with_its_last_finite_state(solver):
     """f = 30 z^3 - 1e3 from 10: |f| leaves float32 in a few plain iterations."""
     cell = lambda p, z, x: p * z**3 - 1e3 + 0 * x  # noqa: E731
-    run = jax.jit(lambda p: equilibrium(cell, p, jnp.full((1, 2), 10.0), jnp.ones((1, 2)), solver=solver))
+    run = jax.jit(
+        lambda p: equilibrium(cell, p, jnp.full((1, 2), 10.0), jnp.ones((1, 2)), solver=solver)
+    )
     got = run(30.0)
     assert np.isfinite(got.z).all() and np.isfinite(got.stats.residual)
     f = np.asarray(cell(30.0, got.z, 1.0), np.float64)

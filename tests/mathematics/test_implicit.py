@@ -120,7 +120,9 @@ def test_phantom_gradients_are_their_closed_form(steps, eta):
 
 def test_jacobian_free_is_phantom_of_one_step():
     one, other = gradient_of("jacobian_free"), gradient_of(Phantom(1, 1.0))
-    assert all(np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (one, other)), strict=True))
+    assert all(
+        np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (one, other)), strict=True)
+    )
 
 
 def test_implicit_gradients_return_zeros_for_z0():
