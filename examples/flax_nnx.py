@@ -25,8 +25,7 @@ class Classifier(nnx.Module):
     """The fixed point of the cell, found by following its homotopy, and a linear read-out."""
 
     def __init__(self, rngs):
-        self.cell = Cell(64, 32, rngs)
-        self.output = nnx.Linear(32, 10, rngs=rngs)
+        self.cell, self.output = Cell(64, 32, rngs), nnx.Linear(32, 10, rngs=rngs)
 
     def __call__(self, x):
         """Logits for a batch; the cell is split into its definition and its arrays."""
@@ -49,11 +48,10 @@ def step(model, optimiser, images, labels):
 
 def main(steps=30):
     """Trains on 200 handwritten digits; returns the losses."""
-    digits = load_digits()
-    images, labels = jnp.array(digits.data[:200]) / 16, jnp.array(digits.target[:200])
+    images, labels = load_digits(return_X_y=True)
     model = Classifier(nnx.Rngs(0))
     optimiser = nnx.Optimizer(model, optax.adam(1e-2), wrt=nnx.Param)
-    losses = [float(step(model, optimiser, images, labels)) for _ in range(steps)]
+    losses = [float(step(model, optimiser, images[:200] / 16, labels[:200])) for _ in range(steps)]
     print(f"loss {losses[0]:.3f} -> {losses[-1]:.3f}")
     return losses
 
