@@ -8,6 +8,7 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
+import lineax as lx
 import optimistix as optx
 from jax import lax
 from jaxtyping import Array, Bool, Float, PyTree
@@ -22,6 +23,7 @@ from homoode_jax.mathematics.cells import (
 from homoode_jax.mathematics.fixed_point import Anderson, Broyden, Picard
 from homoode_jax.mathematics.implicit import Route
 from homoode_jax.mathematics.iteration import Iteration, iterate
+from homoode_jax.mathematics.krylov import counts_products
 from homoode_jax.mathematics.newton_krylov import NewtonKrylov
 from homoode_jax.mathematics.problem import check_option
 from homoode_jax.mathematics.relaxation import Relaxation
@@ -50,7 +52,11 @@ class Iterated(eqx.Module):
     def solve(self, equation: Equation) -> Outcome:
         """Iterates from z0."""
         bounds = self.max_steps, self.max_evaluations
-        return iterate(self.method, equation, self.tol, *bounds)[0]
+        out = iterate(self.method, equation, self.tol, *bounds)[0]
+        solver = getattr(self.method, "linear_solver", None)
+        if not isinstance(solver, lx.AbstractLinearSolver) or counts_products(solver):
+            return out
+        return out._replace(cost=out.cost._replace(num_jvp=jnp.full_like(out.cost.num_jvp, -1)))
 
 
 class ByOptimistix(eqx.Module):

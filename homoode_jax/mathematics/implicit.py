@@ -19,7 +19,13 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, PyTree
 
 from homoode_jax.mathematics.guard import Pullback
-from homoode_jax.mathematics.krylov import Linear, Vector, make_linear_solver, solve_linear
+from homoode_jax.mathematics.krylov import (
+    Linear,
+    Vector,
+    counts_products,
+    make_linear_solver,
+    solve_linear,
+)
 from homoode_jax.mathematics.problem import check_option
 from homoode_jax.mathematics.vectors import flatten_cell
 
@@ -88,7 +94,13 @@ def pull_back(
     solved = _solve(route, lambda u: pull(u)[1], v, precondition)
     g_params, _, g_x = pull(solved.value)
     vjps = jnp.where(solved.ok, solved.products + 1, -solved.products - 1)
+    vjps = vjps if _is_counted(route) else jnp.full_like(vjps, -1)
     return Pullback(g_params, restore(jnp.zeros_like(v)), g_x, vjps.astype(jnp.int32))
+
+
+def _is_counted(route: Implicit | Phantom) -> bool:
+    solver = None if isinstance(route, Phantom) else route.linear_solver
+    return not isinstance(solver, lx.AbstractLinearSolver) or counts_products(solver)
 
 
 def _solve(route: Implicit | Phantom, jt: Callable, v: Vector, precondition) -> Linear:

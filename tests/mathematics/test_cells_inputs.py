@@ -20,10 +20,14 @@ def half(params, z, x):
 @pytest.mark.parametrize("solve", SOLVES)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "mixed"])
 def test_states_are_pytrees_of_any_real_dtype(solve, dtype):
-    """The root is 2 everywhere; without a condition, and with a batch of one."""
+    """The root is 2 everywhere; without a condition, and with a batch of one.
+
+    A cell in half precision is exact to no more than that, and neither is its path.
+    """
     dtypes = ("bfloat16", "float32") if dtype == "mixed" else (dtype, dtype)
     z0 = {"a": jnp.zeros((1, 2), dtypes[0]), "b": [jnp.zeros((1, 3, 1), dtypes[1])]}
-    solution = jax.jit(lambda z0: solve(half, None, z0, None))(z0)
+    options = {"rtol" if solve is continuation else "tol": 1e-2}
+    solution = jax.jit(lambda z0: solve(half, None, z0, None, **options))(z0)
     assert jax.tree.structure(solution.z) == jax.tree.structure(z0)
     for got, like in zip(jax.tree.leaves(solution.z), jax.tree.leaves(z0), strict=True):
         assert got.dtype == like.dtype and got.shape == like.shape

@@ -108,24 +108,25 @@ def test_success_is_a_residual_within_tolerance(solver, values, converges, bend)
     ids=["optx.Newton", "optx.FixedPoint", "LU", "BiCGStab", "GMRES"],
 )
 def test_solver_objects_find_the_root_and_say_what_they_can_count(solver):
-    linear = getattr(solver, "linear_solver", None)
+    linear = solver.linear_solver if isinstance(solver, NewtonKrylov) else None
     route = Implicit(linear_solver=linear) if linear is not None else Implicit(1e-10)
     x = np.linspace(-1, 1, 8).reshape(2, 4)
     values = np.array([0.5, -0.5, 0.2, 0.1])
 
     @jax.jit
-    @functools.partial(jax.value_and_grad, has_aux=True)
-    def solve(x):
-        params = BASIS, values, 0.0
-        solution = equilibrium(spread, params, 0 * x, x, solver=solver, adjoint=route)
+    @functools.partial(jax.value_and_grad, argnums=(0, 1), has_aux=True)
+    def solve(x, probe):
+        params, options = (BASIS, values, 0.0), {"adjoint": route, "backward_probe": probe}
+        solution = equilibrium(spread, params, 0 * x, x, solver=solver, **options)
         return jnp.sum(solution.z), solution
 
-    (_, solution), gradient = solve(x)
+    (_, solution), (gradient, vjps) = solve(x, 0.0)
     matrix = BASIS @ np.diag(values) @ np.linalg.inv(BASIS)
     assert solution.success
     assert np.allclose(solution.z, np.linalg.solve(np.eye(4) - matrix, x.T).T, atol=1e-4)
     assert np.allclose(gradient, np.linalg.solve(np.eye(4) - matrix.T, np.ones(4)), atol=1e-4)
     if isinstance(linear, lx.LU):
-        assert solution.stats.num_jvp == 8 * solution.stats.num_steps
+        assert solution.stats.num_jvp == 8 * solution.stats.num_steps and vjps == 9
     elif not isinstance(linear, lx.BiCGStab):
         assert solution.stats.num_jvp == -1
+        assert vjps == -1 or linear is None

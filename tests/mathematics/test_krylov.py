@@ -190,6 +190,23 @@ def test_only_solvers_that_tell_their_products_are_counted():
     assert not counts_products(lx.GMRES(rtol=1e-3, atol=1e-3))
 
 
+def test_the_products_of_bicgstab_are_those_on_the_host():
+    matrix, b = system()
+
+    @jax.jit
+    def solve(matrix, b):
+        def product(v):
+            jax.debug.callback(bump)
+            return matrix @ v
+
+        return solve_linear(product, b, lx.BiCGStab(rtol=1e-8, atol=0.0))
+
+    solved = jax.block_until_ready(solve(matrix, b))
+    jax.effects_barrier()
+    count, COUNT[0] = COUNT[0], 0
+    assert solved.ok and solved.products == count
+
+
 def test_an_operator_that_is_not_square_is_refused():
     operator = lx.MatrixLinearOperator(jnp.ones((3, 2)))
     with pytest.raises(ValueError, match="square"):
