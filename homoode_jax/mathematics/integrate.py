@@ -19,7 +19,8 @@ from homoode_jax.mathematics.ode import Raw, Stepping
 from homoode_jax.mathematics.problem import as_arrays, batch_size, check_function, check_option
 from homoode_jax.mathematics.routes import ADJOINTS, Inputs, Plan, mend, run, solve
 from homoode_jax.mathematics.solution import Result, Solution, Stats
-from homoode_jax.mathematics.stepping import make_controller, make_solver, select_rows
+from homoode_jax.mathematics.solvers import make_reversible, make_solver
+from homoode_jax.mathematics.stepping import make_controller, select_rows
 
 Field = Callable[[PyTree, Float[Array, ""], PyTree[Array], PyTree], PyTree[Array]]
 BATCHINGS = ("joint", "per_example")
@@ -99,6 +100,8 @@ def integrate(
     _check_field(field, params, z0, x, per_example)
     wide = cast(z0, common_dtype(z0))
     dtype = real_dtype(wide)
+    solver = make_solver(solver)
+    solver = make_reversible(solver) if adjoint == "reversible" else solver
     stepping = _stepping(dtype, t0, t1, dt0, rtol, atol, solver, controller, max_steps)
     plan = Plan(
         _in_precision_of(z0, field), stepping, _check_save_at(save_at, t0, t1, dtype),
@@ -134,7 +137,6 @@ def _stepping(dtype, t0, t1, dt0, rtol, atol, solver, controller, max_steps) -> 
             raise ValueError(f"{name} must be a non-negative number, got {tol!r}.")
     if _is_concrete(dt0, t0, t1) and not float(dt0) * (float(t1) - float(t0)) > 0:
         raise ValueError(f"dt0={dt0!r} must point from t0={t0!r} to t1={t1!r} and not be zero.")
-    solver = make_solver(solver)
     make_controller(controller, solver, rtol, atol, dt0, norm=None)  # raises on a bad choice
     numbers = (
         None if number is None else lax.stop_gradient(jnp.asarray(number, dtype))

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 from homoode_jax.mathematics.backsolve import Pullback, backsolve
 from homoode_jax.mathematics.ode import Raw, Stepping, solve_ode
 from homoode_jax.mathematics.problem import as_arrays
+from homoode_jax.mathematics.reversible import undo
 from homoode_jax.mathematics.solution import Result
 from homoode_jax.mathematics.stepping import Norm, count_vjps, select_rows
 
@@ -25,6 +26,7 @@ ADJOINTS = {
     "checkpointed": diffrax.RecursiveCheckpointAdjoint,
     "direct": diffrax.DirectAdjoint,
     "backsolve": None,
+    "reversible": None,
 }
 
 
@@ -48,7 +50,7 @@ class Plan(eqx.Module):
     per_example: bool = eqx.field(static=True)
 
 
-def run(inputs: Inputs, plan: Plan) -> Raw:
+def run(inputs: Inputs, plan: Plan, keep_steps: bool = False) -> Raw:
     """Solves the batch, differentiable as Diffrax has it: no guard, no NFE."""
 
     def rhs(t, z, args):
@@ -56,13 +58,15 @@ def run(inputs: Inputs, plan: Plan) -> Raw:
 
     def one(z0, x, mask=None):
         args, norm = (inputs.params, x), Norm(mask)
-        return solve_ode(rhs, plan.stepping, z0, args, norm, plan.ts, _diffrax_adjoint(plan))
+        adjoint = _diffrax_adjoint(plan)
+        return solve_ode(rhs, plan.stepping, z0, args, norm, plan.ts, adjoint, keep_steps)
 
     if not plan.per_example:
         return one(inputs.z0, inputs.x, plan.mask)
     raw = _per_example(one, inputs.z0, inputs.x)
     zs = jax.tree.map(lambda leaf: jnp.moveaxis(leaf[:, :, 0], 1, 0), raw.zs)
-    return raw._replace(z=_drop_axis(raw.z), zs=zs)
+    steps = raw.steps and raw.steps._replace(partner=_drop_axis(raw.steps.partner))
+    return raw._replace(z=_drop_axis(raw.z), zs=zs, steps=steps)
 
 
 @eqx.filter_custom_vjp
@@ -75,9 +79,9 @@ def solve(inputs: Inputs, plan: Plan) -> Raw:
 def _forward(perturbed, inputs: Inputs, plan: Plan):
     del perturbed
     inputs = as_arrays(inputs)
-    if plan.adjoint == "backsolve":
-        raw = run(inputs, plan)
-        return raw, (raw, None)
+    if plan.adjoint in ("backsolve", "reversible"):
+        raw = run(inputs, plan, keep_steps=plan.adjoint == "reversible")
+        return raw._replace(steps=None), (raw, None)
     raw, pull = _vjp(inputs, plan)
     return raw, (raw, pull)
 
@@ -95,11 +99,11 @@ def _backward(residuals, cotangents: Raw, perturbed, inputs: Inputs, plan: Plan)
     else:
         if jax.tree.leaves(cotangents.zs):
             raise ValueError(
-                "adjoint='backsolve' has no gradient through the saved states `zs`; "
+                f"adjoint={plan.adjoint!r} has no gradient through the saved states `zs`; "
                 "use adjoint='checkpointed' or 'direct', or take the loss of `z` alone."
             )
-        args = ok, _kept(ok, cotangents.z, raw.z), raw.z, inputs, plan
-        back = lax.cond(jnp.any(ok), lambda: _backsolve(*args), lambda: _no_backsolve(*args))
+        args = ok, _kept(ok, cotangents.z, raw.z), raw, inputs, plan
+        back = lax.cond(jnp.any(ok), lambda: _solve_back(*args), lambda: _no_backsolve(*args))
         gradients, vjps = Inputs(back.params, back.z0, back.x, inputs.probe), back.nfe
     if not isinstance(plan.adjoint, str):
         vjps = -1
@@ -139,20 +143,30 @@ def _pull_back(pull, cts, ok: Bool[Array, "*batch"], inputs: Inputs, plan: Plan)
     return lax.switch(case, [recorded, mended, nothing])
 
 
-def _backsolve(ok, cotangent, z1, inputs: Inputs, plan: Plan) -> Pullback:
+def _solve_back(ok, cotangent, raw: Raw, inputs: Inputs, plan: Plan) -> Pullback:
+    if plan.per_example:
+        mended = mend(ok, raw=raw._replace(zs=None), x=inputs.x)
+        raw, inputs = mended["raw"], inputs._replace(x=mended["x"])
+    if plan.adjoint == "reversible":
+        return undo(
+            plan.field, plan.stepping, inputs.params, raw, inputs.x, cotangent, plan.per_example
+        )
+    return _backsolve(cotangent, raw.z, inputs, plan)
+
+
+def _backsolve(cotangent, z1, inputs: Inputs, plan: Plan) -> Pullback:
     def one(z1, x, cotangent, mask=None):
         return backsolve(plan.field, plan.stepping, inputs.params, z1, x, cotangent, mask)
 
     if not plan.per_example:
         return one(z1, inputs.x, cotangent, plan.mask)
-    mended = mend(ok, z1=z1, x=inputs.x)
-    back = _per_example(one, mended["z1"], mended["x"], cotangent)
+    back = _per_example(one, z1, inputs.x, cotangent)
     params = jax.tree.map(lambda g: jnp.sum(g, axis=0), back.params)
     return Pullback(params, _drop_axis(back.z0), _drop_axis(back.x), back.nfe)
 
 
-def _no_backsolve(ok, cotangent, z1, inputs: Inputs, plan: Plan) -> Pullback:
-    del cotangent, z1, plan
+def _no_backsolve(ok, cotangent, raw, inputs: Inputs, plan: Plan) -> Pullback:
+    del cotangent, raw, plan
     diff = eqx.filter(inputs, eqx.is_inexact_array)
     zeros = jax.tree.map(jnp.zeros_like, diff)
     return Pullback(zeros.params, zeros.z0, zeros.x, jnp.zeros(ok.shape, jnp.int32))
