@@ -7,7 +7,8 @@ name, and need the `train` extra.
 
 from homoode_jax.mathematics.integrate import integrate
 from homoode_jax.mathematics.solution import Result, Solution, Stats
+from homoode_jax.mathematics.solvers import Reversible
 
 __version__ = "0.1.0"
 
-__all__ = ["Result", "Solution", "Stats", "integrate"]
+__all__ = ["Result", "Reversible", "Solution", "Stats", "integrate"]

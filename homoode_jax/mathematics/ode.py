@@ -92,9 +92,9 @@ def solve_ode(
         dt0 = first_step(lambda t, z: rhs(t, z, args), t0, t1, z0, f0, order, *tols)
     solution = diffrax.diffeqsolve(
         term, solver, t0, t1, dt0, z0, args,
-        saveat=_save_at(ts, keep_steps), stepsize_controller=controller, max_steps=stepping.max_steps,
-        adjoint=adjoint or diffrax.RecursiveCheckpointAdjoint(), throw=False,
-        solver_state=_solver_state(solver, f0),
+        saveat=_save_at(ts, keep_steps), stepsize_controller=controller,
+        max_steps=stepping.max_steps, adjoint=adjoint or diffrax.RecursiveCheckpointAdjoint(),
+        throw=False, solver_state=_solver_state(solver, f0),
     )  # fmt: skip
     raw = _raw(solution, ts, solver if is_counted(controller) else None, selected)
     if not keep_steps:

@@ -85,10 +85,10 @@ def undo(
 
 
 def _undo_step(
-    increment: Increment, kappa: float, inputs: PyTree, span: tuple[Array, Array], after: Undone
+    increment: Increment, kappa: float, inputs: PyTree, times: tuple[Array, Array], after: Undone
 ) -> Undone:
     """Undoes one step from t0 to t1."""
-    (t0, t1), (y1, z1), (a, b) = span, after.state, after.cotangent
+    (t0, t1), (y1, z1), (a, b) = times, after.state, after.cotangent
     back, pull = jax.vjp(lambda inputs, y: increment(inputs, t1, t0, y), inputs, y1)
     z0 = jax.tree.map(jnp.add, z1, back)
     from_back, a_back = pull(jax.tree.map(jnp.negative, b))
