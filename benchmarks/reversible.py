@@ -101,7 +101,7 @@ def measure_adaptive(coupling, rate, tol):
 def draw(rows, file):
     """Errors of gradient and answer by number of steps: a column each coupling, a line a rate."""
     figure = Figure(figsize=(14, 6.5), layout="constrained")
-    panels = figure.subplots(2, len(COUPLINGS), sharex=True, sharey=True)
+    panels = figure.subplots(2, len(COUPLINGS), sharex=True, sharey="row")
     titles = {"gradient_error": "float32 gradient error", "answer_error": "float64 answer error"}
     for (key, title), line in zip(titles.items(), panels, strict=True):
         for coupling, axes in zip(COUPLINGS, line, strict=True):
@@ -109,12 +109,15 @@ def draw(rows, file):
                 of = [r for r in rows if (r["coupling"], r["rate"]) == (coupling, rate)]
                 errors = [1e9 if r[key] is None else max(r[key], 1e-16) for r in of]
                 axes.loglog([r["steps"] for r in of], errors, marker=".", label=f"rate {rate}")
-            axes.set(ylim=(1e-16, 1e3), title=f"coupling {coupling}" if line is panels[0] else "")
+            low = 1e-8 if key == "gradient_error" else 1e-13
+            axes.set(
+                ylim=(low, 1e2), title=f"coupling {coupling}" if key == "gradient_error" else ""
+            )
             axes.grid(alpha=0.3)
         line[0].set_ylabel(f"relative {title}")
     for axes in panels[-1]:
         axes.set_xlabel("number of steps")
-    panels[0, 0].legend()
+    panels[0, -1].legend(loc="upper left", ncols=2)
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=120)
 

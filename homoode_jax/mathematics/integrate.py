@@ -61,8 +61,8 @@ def integrate(
             have no gradient.
         t0: start of integration; may be traced, has no gradient.
         t1: end of integration, likewise; may lie before `t0`.
-        solver: one of euler, heun, midpoint, ralston, bosh3, tsit5, dopri5, dopri8, or a
-            Diffrax solver.
+        solver: one of euler, heun, midpoint, ralston, bosh3, tsit5, dopri5, dopri8, a
+            Diffrax solver, or a `Reversible`.
         controller: "pid" (adaptive), "constant" (steps of `dt0`), or a Diffrax controller.
         rtol: relative tolerance of "pid", 1e-3 if None; may be traced, has no gradient.
         atol: absolute tolerance of "pid", likewise.
@@ -71,12 +71,16 @@ def integrate(
         save_at: times between `t0` and `t1`, in the order of integration, at which to keep z.
         adjoint: "checkpointed" (recursive checkpoints; the default), "direct" (backpropagation
             through all `max_steps`), "backsolve" (continuous adjoint: constant memory, accurate
-            to the tolerance only, no gradient through `zs`), or a Diffrax adjoint.
+            to the tolerance only, no gradient through `zs`), "reversible" (exact gradient of
+            the discrete solve at constant memory, by the reversible form of `solver`, at twice
+            the evaluations; for fields that contract by e^3 at the most unless its coupling is
+            chosen, see `Reversible`; no gradient through `zs`), or a Diffrax adjoint.
         batching: "joint" (one step size; the error norm is over the batch) or "per_example"
             (each example has its own steps and its own outcome).
         backward_probe: its cotangent is the number of vector-Jacobian products of the field in
             the backward pass: a scalar, or `[batch]` in per-example mode (a scalar then gets
-            the sum). Negative where the backward solve of "backsolve" failed.
+            the sum). Negative where the backward solve of "backsolve", or the reconstruction
+            of "reversible" (then of the whole batch), was not finite or otherwise failed.
         mask: bool `[batch]`, False for rows that are padding: they come back as they were, count
             in no error norm, no outcome and no gradient, and may hold anything.
 

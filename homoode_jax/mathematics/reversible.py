@@ -19,13 +19,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from homoode_jax.mathematics.backsolve import Pullback
 from homoode_jax.mathematics.dtypes import cast_like
 from homoode_jax.mathematics.ode import Raw, Stepping
 from homoode_jax.mathematics.solvers import Reversible
-from homoode_jax.mathematics.stepping import all_finite, select_rows
+from homoode_jax.mathematics.stepping import Norm, all_finite, select_rows
 
 Increment = Callable[[PyTree, Array, Array, PyTree[Array]], PyTree[Array]]
 
@@ -49,12 +49,13 @@ class Undone(NamedTuple):
 
 
 def undo(
-    field: Callable, stepping: Stepping, params: PyTree, raw: Raw, x: PyTree,
-    cotangent: PyTree[Array], per_example: bool,
+    field: Callable, stepping: Stepping, params: PyTree, z0: PyTree[Array], x: PyTree,
+    raw: Raw, cotangent: PyTree[Array], per_example: bool,
 ) -> Pullback:  # fmt: skip
     """Pulls the cotangent of z(t1) back to params, z0 and x through the solve that `raw` is of.
 
-    `field(params, t, z, x)` as `integrate` has it; gradients of non-float leaves are None.
+    `field(params, t, z, x)` as `integrate` has it; gradients of non-float leaves are None. All are
+    zero, and the count is negative, where the steps undone do not lead back to z0.
     """
     solver, steps = stepping.solver, raw.steps
     assert isinstance(solver, Reversible) and steps is not None
@@ -71,17 +72,19 @@ def undo(
         if not per_example:
             return before
         # Solves of fewer steps rest at their start, in a step of size zero, which adds nothing.
-        return Undone(*select_rows(n >= 0, before[:2], after[:2]), before.gradient)
+        state, cotangent = select_rows(n >= 0, before[:2], after[:2])
+        return Undone(state, cotangent, before.gradient)
 
     zeros = jax.tree.map(jnp.zeros_like, cotangent)
     end = Undone(Pair(raw.z, steps.partner), Pair(cotangent, zeros), _wide_zeros(inputs))
     start = lax.fori_loop(0, jnp.max(accepted), body, end)
-    z0 = jax.tree.map(jnp.add, *start.cotangent)  # both y and z start at z0
-    ok = all_finite((z0, start.gradient))
-    z0, gradient = jax.tree.map(lambda g: jnp.where(ok, g, 0), (z0, start.gradient))
-    params, x = cast_like(gradient, inputs)
+    g_z0 = jax.tree.map(jnp.add, *start.cotangent)  # both y and z start at z0
+    back = jax.vmap(_leads_back) if per_example else _leads_back
+    ok = all_finite((g_z0, start.gradient)) & jnp.all(back(start.state.y, z0, raw.z))
+    g_z0, gradient = jax.tree.map(lambda g: jnp.where(ok, g, 0), (g_z0, start.gradient))
+    g_params, g_x = cast_like(gradient, inputs)
     vjps = 2 * solver.stages * accepted
-    return Pullback(params, z0, x, jnp.where(ok, vjps, -vjps))
+    return Pullback(g_params, g_z0, g_x, jnp.where(ok, vjps, -vjps))
 
 
 def _undo_step(
@@ -138,6 +141,14 @@ def _span(
     """Where step n started and ended; before the first one, time stands at the start."""
     before, end = (jnp.where(i < 0, start, ends[jnp.maximum(i, 0)]) for i in (n - 1, n))
     return before, end
+
+
+def _leads_back(y0: PyTree[Array], z0: PyTree[Array], z1: PyTree[Array]) -> Bool[Array, ""]:
+    """False where rounding has grown so much that the states in between were others."""
+    norm = Norm()
+    y0, z0, z1 = jax.tree.map(lambda leaf: leaf[None], (y0, z0, z1))
+    miss = norm(jax.tree.map(jnp.subtract, y0, z0))
+    return miss <= 0.1 * jnp.maximum(norm(z0), norm(z1))
 
 
 def _wide_zeros(tree: PyTree[Array]) -> PyTree[Array]:

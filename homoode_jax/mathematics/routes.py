@@ -145,12 +145,11 @@ def _pull_back(pull, cts, ok: Bool[Array, "*batch"], inputs: Inputs, plan: Plan)
 
 def _solve_back(ok, cotangent, raw: Raw, inputs: Inputs, plan: Plan) -> Pullback:
     if plan.per_example:
-        mended = mend(ok, raw=raw._replace(zs=None), x=inputs.x)
-        raw, inputs = mended["raw"], inputs._replace(x=mended["x"])
+        mended = mend(ok, raw=raw._replace(zs=None), z0=inputs.z0, x=inputs.x)
+        raw, inputs = mended["raw"], inputs._replace(z0=mended["z0"], x=mended["x"])
     if plan.adjoint == "reversible":
-        return undo(
-            plan.field, plan.stepping, inputs.params, raw, inputs.x, cotangent, plan.per_example
-        )
+        solved = inputs.params, inputs.z0, inputs.x, raw
+        return undo(plan.field, plan.stepping, *solved, cotangent, plan.per_example)
     return _backsolve(cotangent, raw.z, inputs, plan)
 
 

@@ -9,6 +9,14 @@ is a step of the same order for the pair (y, z), y = z at the start, and is undo
     z0 = z1 + Psi_{-h}(t1, y1)        y0 = z0 + (y1 - z0 - Psi_h(t0, z0)) / kappa
 
 (McCallum & Foster 2024, arXiv 2410.11648). y is the answer, z its partner.
+
+Range of use. Where the field contracts at a rate r, y - z changes as exp(r T - (1 - kappa) N) over
+N steps: small errors of the method grow by it in the *answer*, adaptive steps do not see it, and
+the solve still ends `ok`. Undoing multiplies rounding by exp(r T) or exp((1 - kappa) N - r T).
+Measured (results/reversible.json): with kappa 0.999, no loss for r T <= 1; at r T = 3 answers
+lose a factor of 20, at 5 a factor of 200. With (1 - kappa) N between r T and r T + 5 answers are
+those of the method and float32 gradients right to 1e-5 (r T <= 10): kappa 0.5 for ten to twenty
+steps, 0.9 for a hundred, 0.99 for a thousand. At r T = 30 use another adjoint.
 """
 
 from collections.abc import Callable
@@ -65,8 +73,8 @@ class Reversible(diffrax.AbstractAdaptiveSolver):
         Args:
             solver: one of heun, midpoint, ralston, bosh3, tsit5, dopri5, dopri8, or a
                 `diffrax.AbstractERK`.
-            coupling: kappa in (0, 1]. Towards 0 the reconstruction loses digits, 1 / kappa a
-                step; towards 1 the forward solve loses its damping of y - z.
+            coupling: kappa in (0, 1]. A step damps y - z by it, and magnifies rounding by its
+                inverse when it is undone; the module says which one to take.
 
         Raises:
             ValueError: if the method is not an explicit Runge-Kutta method, or kappa not in (0, 1].

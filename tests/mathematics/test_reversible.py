@@ -112,6 +112,23 @@ def test_answers_agree_with_the_method_itself_to_the_tolerance(x64):
     assert abs(int(ours.stats.num_steps) - int(plain.stats.num_steps)) <= 1
 
 
+def test_the_answer_of_a_contracting_field_needs_a_coupling_that_damps_as_much(x64):
+    """dz/dt = -10 z in 100 steps: y - z changes as exp(10 - 100 (1 - kappa))."""
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def error(coupling):
+        z = integrate(
+            lambda params, t, z, x: -10 * z, None, jnp.ones((1, 1)), None, controller="constant",
+            dt0=0.01, solver=Reversible("bosh3", coupling),
+        ).z[0, 0]  # fmt: skip
+        return jnp.abs(z * jnp.exp(10.0) - 1)
+
+    loose, matched = error(0.999), error(0.9)
+    print(f"\n{loose:.1e} {matched:.1e}")
+    assert matched < 1e-3
+    assert loose > 1000 * matched
+
+
 def test_the_answer_does_not_depend_on_the_adjoint(x64):
     _, solution = reversible_gradient("reversible", 1e-10)
     _, checkpointed = reversible_gradient("checkpointed", 1e-10)
@@ -129,7 +146,7 @@ def test_an_example_alone_is_as_it_is_in_a_batch(x64):
             "reversible", "per_example", (params, z0[row], x[row]), smooth_weights()[row], 1e-10
         )
         assert count[0] == vjps[i] and single.stats.nfe[0] == solution.stats.nfe[i]
-        assert relative_error(alone[1:], [leaf[row] for leaf in together[1:]]) < 1e-12
+        assert relative_error(alone[1:], tuple(leaf[row] for leaf in together[1:])) < 1e-12
         total = jax.tree.map(np.add, total, alone[0])
     assert relative_error(together[0], total) < 1e-12
 
@@ -146,13 +163,14 @@ def test_a_neighbour_that_fails_leaves_every_other_gradient_exactly_as_it_is(x64
 
 
 @pytest.mark.parametrize("batching", ["joint", "per_example"])
-def test_a_reconstruction_that_overflows_is_zero_and_says_so(x64, batching):
-    """Each of 100 steps back magnifies rounding by 1e4."""
+@pytest.mark.parametrize("coupling", [0.5, 1e-4])
+def test_a_gradient_whose_steps_do_not_lead_back_is_zero_and_says_so(x64, batching, coupling):
+    """Each of 100 steps back magnifies rounding by 2: 1e14 in all; or by 1e4, which overflows."""
 
     def loss(rate, probe):
         return integrate(
             lambda k, t, z, x: jnp.sin(k * t + z), rate, jnp.ones((1, 1)), None,
-            solver=Reversible("heun", 1e-4), controller="constant", dt0=0.01, batching=batching,
+            solver=Reversible("heun", coupling), controller="constant", dt0=0.01, batching=batching,
             adjoint="reversible", backward_probe=probe,
         ).z.sum()  # fmt: skip
 
