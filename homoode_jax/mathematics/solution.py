@@ -30,11 +30,23 @@ class Stats(NamedTuple):
         nfe: evaluations of the function in the forward solve; -1 where they cannot be counted.
         num_steps: steps tried, accepted and rejected together.
         num_rejected: steps tried and rejected.
+
+    Homotopies and equilibria have these too; they are None for `integrate`:
+        residual: |z - f(z)| / max(|f(z)|, 1e-3), root mean squares.
+        lam: how far the homotopy has come; 1 for equilibria.
+        num_jvp: Jacobian-vector products of the cell; -1 where they cannot be counted.
+        num_vjp: vector-Jacobian products in the forward solve.
+        num_folds: how often lam turned.
     """
 
     nfe: Int[Array, "*batch"]
     num_steps: Int[Array, "*batch"]
     num_rejected: Int[Array, "*batch"]
+    residual: Float[Array, "*batch"] | None = None
+    lam: Float[Array, "*batch"] | None = None
+    num_jvp: Int[Array, "*batch"] | None = None
+    num_vjp: Int[Array, "*batch"] | None = None
+    num_folds: Int[Array, "*batch"] | None = None
 
 
 class Solution(NamedTuple):

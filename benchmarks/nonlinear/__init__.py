@@ -1,0 +1,1 @@
+"""Solvers of this library on standard systems of nonlinear equations; see README.md."""

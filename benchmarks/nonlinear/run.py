@@ -1,0 +1,118 @@
+"""Solver x problem x start: who finds a root, and what it costs: `make nonlinear`.
+
+Rules in README.md beside this file. Writes results/nonlinear.json, problem by problem: a run
+that was stopped goes on where it was. Then prints the table and writes results/nonlinear.md.
+"""
+
+import functools
+import json
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import homoode_jax
+from benchmarks.nonlinear.problem import Problem
+from benchmarks.nonlinear.problems import every
+from benchmarks.nonlinear.table import summary, write_table
+from homoode_jax.experiments.record import environment
+from homoode_jax.experiments.report import console
+from homoode_jax.experiments.workdir import write_json
+
+BUDGET = 20_000
+FACTORS = (1, 10, 100)
+RESULTS = Path(__file__).parents[2] / "results"
+RESULT = RESULTS / "nonlinear.json"
+LINEAR = homoode_jax.GMRES(rtol=1e-3, restart=50, max_products=1_000)
+BOUNDS = {"max_steps": BUDGET, "max_evaluations": BUDGET}
+
+
+def continuation(cell, z0, tol, **options):
+    """A path; half of the tolerance, as it adds an absolute and a relative part."""
+    return homoode_jax.continuation(
+        cell, None, z0, None, rtol=tol / 2, atol=tol / 2e3, linear_solver=LINEAR,
+        **BOUNDS, **options,
+    )  # fmt: skip
+
+
+def equilibrium(cell, z0, tol, solver):
+    """An iteration."""
+    return homoode_jax.equilibrium(cell, None, z0, None, solver=solver, tol=tol, **BOUNDS)
+
+
+SOLVERS = {
+    f"{path} {homotopy}": functools.partial(continuation, path=path, homotopy=homotopy)
+    for path in ("natural", "arclength")
+    for homotopy in ("fixed_point", "newton")
+} | {
+    name: functools.partial(equilibrium, solver=solver)
+    for name, solver in {
+        "newton": homoode_jax.NewtonKrylov(linear_solver=LINEAR),
+        **{name: name for name in ("anderson", "picard", "broyden", "ode")},
+    }.items()
+}
+
+
+def measure(problem: Problem, solver, z0) -> dict:
+    """Solves once from a start, and checks the answer anew."""
+    began = time.perf_counter()
+    solution = jax.block_until_ready(solver(jnp.asarray(z0)[None]))
+    seconds = time.perf_counter() - began
+    z, stats = solution.z[0], solution.stats
+    r, f = problem.s * problem.g(z), problem.f(z)
+    residual = jnp.linalg.norm(r) / jnp.maximum(jnp.linalg.norm(f), 1e-3 * np.sqrt(problem.n))
+    cost = int(stats.nfe + stats.num_jvp + stats.num_vjp)
+    ok = bool(solution.success)
+    distance = None
+    if problem.solution is not None:
+        distance = float(jnp.max(jnp.abs(z - problem.solution)))
+    return {
+        "solved": ok and bool(residual <= problem.tol) and cost <= BUDGET,
+        "result": homoode_jax.Result(int(solution.result)).name,
+        "residual": float(residual),
+        "max_g": float(jnp.max(jnp.abs(problem.g(z)))),
+        "lam": float(stats.lam),
+        "folds": int(stats.num_folds),
+        "cost": cost,
+        "distance": distance,
+        "seconds": round(seconds, 3),
+    }
+
+
+def run_problem(problem: Problem) -> dict:
+    """All solvers from all starts."""
+
+    def cell(params, z, x):
+        del params, x
+        return jax.vmap(problem.f)(z)
+
+    rows = {}
+    for name, solve in SOLVERS.items():
+        solver = jax.jit(functools.partial(solve, cell, tol=problem.tol))
+        rows[name] = {str(k): measure(problem, solver, problem.start(k)) for k in FACTORS}
+    return {"n": problem.n, "tol": problem.tol, "reference": problem.reference, "solvers": rows}
+
+
+def main() -> None:
+    """Runs what is not in the record yet."""
+    jax.config.update("jax_enable_x64", True)
+    anew = "--anew" in sys.argv
+    done = {} if anew or not RESULT.exists() else json.loads(RESULT.read_text())["problems"]
+    record = {**environment(), "budget": BUDGET, "problems": done}
+    problems = [problem for problem in every() if f"{problem.name}/{problem.n}" not in done]
+    began = time.perf_counter()
+    for index, problem in enumerate(problems):
+        key = f"{problem.name}/{problem.n}"
+        done[key] = run_problem(problem)
+        write_json(RESULT, record)
+        spent = time.perf_counter() - began
+        left = spent / (index + 1) * (len(problems) - index - 1)
+        console.print(f"{key} · {summary(done[key])} · ETA {left / 60:.0f} min")
+    write_table(record, RESULTS / "nonlinear.md")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,245 @@
+"""A cell's equilibrium for a batch: how it is found, how it is differentiated, what comes out.
+
+What `equilibrium` and `continuation` share. An algorithm is a pytree with
+`solve(equation) -> Outcome`; this module maps it over examples or gives it the batch
+as one vector, and hands it to the guard with its gradient route.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.core import Tracer
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from homoode_jax.mathematics import implicit
+from homoode_jax.mathematics.dtypes import cast, cast_like, common_dtype, real_dtype
+from homoode_jax.mathematics.guard import (
+    Inputs,
+    Pullback,
+    drop_axis,
+    map_examples,
+    mend,
+    solve,
+)
+from homoode_jax.mathematics.implicit import Route, Unrolled, make_route
+from homoode_jax.mathematics.problem import as_arrays, batch_size, check_function, check_option
+from homoode_jax.mathematics.solution import Result, Solution, Stats
+from homoode_jax.mathematics.stepping import select_rows
+from homoode_jax.mathematics.vectors import Cost, Equation, flatten_cell
+
+Cell = Callable[[PyTree, PyTree[Array], PyTree], PyTree[Array]]
+BATCHINGS = ("joint", "per_example")
+
+
+class Outcome(NamedTuple):
+    """Outcome of one problem on vectors; `Raw` after batches and structure are restored.
+
+    Attributes:
+        z: the final state.
+        zs: points of the path, or None.
+        ts: values of lam at `zs`, or None.
+        result: codes of `Result`.
+        residual: relative norm of z - f(z).
+        lam: how far along the homotopy z lies.
+        num_folds: turns of lam.
+        num_steps: steps tried.
+        num_rejected: steps refused.
+        cost: work done.
+    """
+
+    z: Any
+    zs: Any
+    ts: Array | None
+    result: Int[Array, "*batch"]
+    residual: Float[Array, "*batch"]
+    lam: Float[Array, "*batch"]
+    num_folds: Int[Array, "*batch"]
+    num_steps: Int[Array, "*batch"]
+    num_rejected: Int[Array, "*batch"]
+    cost: Cost
+
+
+class Algorithm(Protocol):
+    """Solves z = f(z) for one vector."""
+
+    def solve(self, equation: Equation) -> Outcome:
+        """Runs from `equation.z0`."""
+        ...
+
+
+class CellPlan(eqx.Module):
+    """All that defines the solve of a batch but what it is differentiated by (see `guard`)."""
+
+    cell: Callable
+    algorithm: Any
+    adjoint: Route
+    mask: Bool[Array, " batch"] | None
+    preconditioner: Callable | None
+    per_example: bool = eqx.field(static=True)
+
+    @property
+    def backpropagates(self) -> bool:
+        """True if the gradient is that of the solver's steps."""
+        return isinstance(self.adjoint, Unrolled)
+
+    def run(self, inputs: Inputs) -> Outcome:
+        """Solves the batch."""
+
+        def one(z0, x, mask=None) -> Outcome:
+            equation, restore = flatten_cell(
+                self.cell, inputs.params, z0, x, mask, self.preconditioner, self.backpropagates
+            )
+            out = self.algorithm.solve(equation)
+            zs = None if out.zs is None else jax.vmap(restore)(out.zs)
+            return out._replace(z=restore(out.z), zs=zs)
+
+        if not self.per_example:
+            return one(inputs.z0, inputs.x, self.mask)
+        out = map_examples(one, inputs.z0, inputs.x)
+        zs = jax.tree.map(lambda leaf: jnp.moveaxis(leaf[:, :, 0], 1, 0), out.zs)
+        ts = None if out.ts is None else jnp.moveaxis(out.ts, 1, 0)
+        return out._replace(z=drop_axis(out.z), zs=zs, ts=ts)
+
+    def memory(self, raw: Outcome) -> PyTree[Array]:
+        """The equilibrium is all that its gradient needs."""
+        return raw.z
+
+    def pull_back(self, params, memory, x, cotangent, mask) -> Pullback:
+        """Gradients by the formula of the route."""
+        route = self.adjoint
+        assert not isinstance(route, Unrolled)
+        return implicit.pull_back(
+            self.cell, route, params, memory, x, cotangent, mask, self.preconditioner
+        )
+
+    def count_vjps(self, raw: Outcome) -> Int[Array, "*batch"]:
+        """Unknown: backpropagation through linear solves takes as many as they take."""
+        return jnp.full_like(raw.num_steps, -1)
+
+
+def solve_cells(
+    cell: Cell, params: PyTree, z0: PyTree[Array], x: PyTree, algorithm: Callable, *,
+    adjoint: str | Route, batching: str, mask: Any, preconditioner: Callable | None,
+    backward_probe: Any,
+) -> Solution:  # fmt: skip
+    """Checks the problem, solves it, and says how it went.
+
+    `algorithm(dtype)` makes the algorithm for the dtype in which it will run.
+    """
+    params, z0, x = as_arrays((params, z0, x))
+    batch = batch_size(z0, x)
+    check_option("batching", batching, BATCHINGS)
+    per_example = batching == "per_example"
+    wide = cast(z0, common_dtype(z0))
+    dtype = common_dtype(z0)
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        raise ValueError("z0 must be real: split complex states into real and imaginary parts.")
+    _check_cell(cell, params, z0, x, per_example)
+    mask = check_mask(mask, batch)
+    plan = CellPlan(
+        _in_precision_of(z0, cell), algorithm(dtype), make_route(adjoint),
+        mask, preconditioner and _in_precision_of_vector(z0, preconditioner), per_example,
+    )  # fmt: skip
+    probe = check_probe(backward_probe, per_example, batch, dtype)
+    inputs = Inputs(params, wide, x, probe)
+    raw = solve(inputs, plan) if mask is None else _solve_unpadded(inputs, plan)
+    return _solution(raw, z0)
+
+
+def _solution(raw: Outcome, z0: PyTree[Array]) -> Solution:
+    z, zs = cast_like(raw.z, z0), None if raw.zs is None else cast_like(raw.zs, z0)
+    stats = Stats(
+        raw.cost.nfe, raw.num_steps, raw.num_rejected, lax.stop_gradient(raw.residual),
+        lax.stop_gradient(raw.lam), raw.cost.num_jvp, raw.cost.num_vjp, raw.num_folds,
+    )  # fmt: skip
+    ts = None if raw.ts is None else lax.stop_gradient(raw.ts)
+    return Solution(z, ts, zs, raw.result, stats)
+
+
+def _solve_unpadded(inputs: Inputs, plan: CellPlan) -> Outcome:
+    """Solves with copies of a row that counts in place of padding, and gives padding back as is."""
+    mask, z0 = plan.mask, lax.stop_gradient(inputs.z0)
+    assert mask is not None
+    raw = solve(inputs._replace(**mend(mask, z0=inputs.z0, x=inputs.x)), plan)
+    zs = None if raw.zs is None else jax.vmap(lambda z: select_rows(mask, z, z0))(raw.zs)
+    counts = mask if plan.per_example else jnp.any(mask)
+    result = jnp.where(counts, raw.result, Result.ok.value)
+    raw = raw._replace(z=select_rows(mask, raw.z, z0), zs=zs, result=result)
+    if not plan.per_example:
+        return raw
+    zero = lambda leaf: jnp.where(mask, leaf, 0)  # noqa: E731
+    numbers = "residual", "num_folds", "num_steps", "num_rejected"
+    cost = jax.tree.map(zero, raw.cost)
+    return raw._replace(cost=cost, **{name: zero(getattr(raw, name)) for name in numbers})
+
+
+def _check_cell(cell: Cell, params: PyTree, z0: PyTree, x: PyTree, per_example: bool) -> None:
+    """Traces the cell once on the batch that it will see."""
+    rows = 1 if per_example else None
+    like = jax.eval_shape(lambda tree: jax.tree.map(lambda a: a[:rows], tree), (z0, x))
+    check_function("cell", cell, (params, *like), like[0])
+
+
+def _in_precision_of(z0: PyTree[Array], cell: Cell) -> Cell:
+    """Calls the cell in z0's dtypes; states are kept in float32 or better between calls."""
+
+    def evaluate(params, z, x):
+        return cast(cell(params, cast_like(z, z0), x), common_dtype(z0))
+
+    return evaluate
+
+
+def _in_precision_of_vector(z0: PyTree[Array], preconditioner: Callable) -> Callable:
+    def evaluate(params, z, x, lam, v):
+        lam = lam.astype(real_dtype(z0))
+        w = preconditioner(params, cast_like(z, z0), x, lam, cast_like(v, z0))
+        return cast(w, common_dtype(z0))
+
+    return evaluate
+
+
+def check_mask(mask: Any, batch: int) -> Bool[Array, " batch"] | None:
+    """Returns the mask as an array, or raises."""
+    if mask is None:
+        return None
+    mask = jnp.asarray(mask)
+    if mask.dtype != bool or mask.shape != (batch,):
+        raise ValueError(f"mask must be bool[{batch}], got {mask.dtype}{list(mask.shape)}.")
+    return mask
+
+
+def check_probe(probe: Any, per_example: bool, batch: int, dtype) -> Float[Array, "*batch"]:
+    """Returns the backward probe as an array, or raises."""
+    probe = jnp.asarray(probe, dtype)
+    if probe.shape != () and not (per_example and probe.shape == (batch,)):
+        raise ValueError(
+            f"backward_probe must be a scalar (or [{batch}] with batching='per_example'), "
+            f"got shape {list(probe.shape)}."
+        )
+    return probe
+
+
+def check_bounds(max_steps: Any, max_evaluations: Any) -> None:
+    """Raises on bounds that are not positive integers."""
+    for name, bound in (("max_steps", max_steps), ("max_evaluations", max_evaluations or 1)):
+        if not isinstance(bound, int) or bound < 1:
+            raise ValueError(f"{name} must be a positive integer, got {bound!r}.")
+
+
+def check_tolerance(name: str, tol: Any, dtype, positive: bool = True) -> None:
+    """Raises on a tolerance that is no number of use, or that the dtype cannot reach."""
+    if tol is None or any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tol)):
+        return
+    value, eps = float(np.asarray(tol)), float(jnp.finfo(dtype).eps)
+    if not value >= 0 or not np.isfinite(value):
+        raise ValueError(f"{name} must be a non-negative number, got {tol!r}.")
+    if positive and value < eps:
+        raise ValueError(
+            f"{name}={value:g} cannot be reached in {jnp.dtype(dtype).name}, whose precision is "
+            f"{eps:.1e}; loosen {name}, or give z0 in a wider dtype."
+        )

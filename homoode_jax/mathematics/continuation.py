@@ -1,0 +1,215 @@
+"""`continuation`: a homotopy's path followed from z0 to a root of z = f(z; x, theta).
+
+What HomoODE (arXiv 2310.09583) learns a field for, done for an explicit cell: the path of the
+fixed-point or Newton homotopy by predictor and corrector (see `homotopy` for the equations).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import lineax as lx
+import numpy as np
+from jax import lax
+from jax.core import Tracer
+from jaxtyping import Array, Bool, Float, PyTree
+
+from homoode_jax.mathematics.cells import (
+    Cell,
+    Outcome,
+    check_bounds,
+    check_tolerance,
+    solve_cells,
+)
+from homoode_jax.mathematics.homotopy import (
+    HOMOTOPIES,
+    Homotopy,
+    Schedule,
+    lam_row,
+    make_schedule,
+)
+from homoode_jax.mathematics.implicit import Route
+from homoode_jax.mathematics.krylov import counts_products, make_linear_solver
+from homoode_jax.mathematics.newton import correct
+from homoode_jax.mathematics.path import Walk, follow
+from homoode_jax.mathematics.predictor_corrector import Method
+from homoode_jax.mathematics.problem import check_option
+from homoode_jax.mathematics.solution import Result, Solution
+from homoode_jax.mathematics.solvers import make_solver
+from homoode_jax.mathematics.vectors import Equation, no_cost, relative_residual, rms
+
+PATHS = ("natural", "arclength")
+
+
+class Continuation(eqx.Module):
+    """A homotopy and how its path is followed (an `Algorithm`)."""
+
+    method: Method
+    kind: str = eqx.field(static=True)
+    lams: Float[Array, " saves"] | None
+    keep_steps: bool = eqx.field(static=True)
+
+    def solve(self, equation: Equation) -> Outcome:
+        """Follows the path, corrects what was asked for on it, and measures the end."""
+        homotopy = Homotopy(equation, equation.f(equation.z0), self.kind)
+        lams = jnp.zeros(0, equation.z0.dtype) if self.lams is None else self.lams
+        walk = follow(homotopy, self.method, lams, self.keep_steps)
+        y, cost = walk.place.y, walk.cost.plus(nfe=2)
+        z, lam = homotopy.split(y)
+        f = equation.f(z)
+        small = rms(z - f) <= self.method.atol + self.method.rtol * rms(f)
+        result = jnp.where((walk.result == Result.ok) & ~small, Result.stagnated, walk.result)
+        zs, ts, on_path, saving = self._saved(homotopy, walk)
+        result = jnp.where((result == Result.ok) & ~on_path, Result.stagnated, result)
+        cost = cost.add(saving)
+        counted = counts_products(self.method.linear_solver)
+        return Outcome(
+            z, zs, ts, result.astype(jnp.int32), relative_residual(z, f), lam, walk.num_folds,
+            walk.num_steps, walk.num_rejected,
+            cost if counted else cost._replace(num_jvp=jnp.full_like(cost.num_jvp, -1)),
+        )  # fmt: skip
+
+    def _saved(self, homotopy: Homotopy, walk: Walk):
+        """Points of the path, corrected to tolerance at their lam; and whether all could be."""
+        points, on_path, cost = walk.saved, jnp.asarray(True), no_cost()
+        if walk.trail is not None:
+            points = walk.trail
+        elif self.lams is None:
+            return None, None, on_path, cost
+        else:
+            fixed = jax.vmap(lambda y: self._at_lam(homotopy, y))(walk.saved)
+            points = jnp.where((walk.reached & fixed.ok)[:, None], fixed.y, walk.saved)
+            points = jnp.where(walk.reached[:, None], points, walk.place.y)
+            on_path = jnp.all(fixed.ok | ~walk.reached)
+            cost = jax.tree.map(jnp.sum, fixed.cost)
+        zs, lams = jax.vmap(homotopy.split)(points)
+        return zs, lams if self.lams is None else self.lams, on_path, cost
+
+    def _at_lam(self, homotopy: Homotopy, y):
+        row, method = lam_row(homotopy.f0.size, y.dtype), self.method
+        return correct(homotopy, y, row, method.linear_solver, method.rtol, method.atol, 0.0)
+
+
+def continuation(
+    cell: Cell,
+    params: PyTree,
+    z0: PyTree[Array],
+    x: PyTree,
+    *,
+    homotopy: str = "fixed_point",
+    path: str = "natural",
+    schedule: str | Schedule = "linear",
+    solver: str | diffrax.AbstractERK | diffrax.Euler = "euler",
+    rtol: float | Float[Array, ""] = 1e-5,
+    atol: float | Float[Array, ""] = 1e-8,
+    max_steps: int = 200,
+    max_evaluations: int | None = None,
+    save_at: str | Float[Array, " saves"] | None = None,
+    linear_solver: str | lx.AbstractLinearSolver = "gmres",
+    linear_tol: float = 1e-3,
+    preconditioner: Callable | None = None,
+    adjoint: str | Route = "implicit",
+    batching: str = "joint",
+    backward_probe: float | Float[Array, "*batch"] = 0.0,
+    mask: Bool[Array, " batch"] | None = None,
+) -> Solution:
+    """Finds z = cell(params, z, x) by following a homotopy from (z0, 0) to lam = 1.
+
+    Works under `jit`, `vmap` and reverse-mode differentiation, of any order, with respect to
+    `params` and `x`.
+
+    Args:
+        cell: `cell(params, z, x) -> f(z)`, with the structure, shapes and dtypes of `z`. Always
+            called with a batch axis (of size 1 in per-example mode). It must not close over
+            traced arrays.
+        params: any pytree, shared by the batch.
+        z0: start of the path, a pytree of real arrays `[batch, ...]`.
+        x: condition, a pytree of arrays `[batch, ...]` or None. Integer, bool and key leaves
+            have no gradient.
+        homotopy: "fixed_point" (H = z - lam f - (1 - lam) z0) or "newton"
+            (H = r(z) - (1 - lam) r(z0)).
+        path: "natural" (lam is the parameter; ends at a fold) or "arclength" (passes folds, and
+            counts them in `stats.num_folds`).
+        schedule: lam(t) for t from 0 to 1 along a natural path: "linear", "cosine", "quadratic",
+            or a function that grows from 0 to 1; steps are chosen in t.
+        solver: the predictor along the Davidenko field: "euler", or an explicit Diffrax
+            Runge-Kutta method by name or object.
+        rtol: the root, and the points saved on the way, are corrected until
+            |H| <= atol + rtol |z| (root mean squares); may be traced, has no gradient.
+        atol: see `rtol`.
+        max_steps: the most predictor-corrector steps to try.
+        max_evaluations: a bound on evaluations of the cell and products with its Jacobian taken
+            together, looked at between steps; None: no bound.
+        save_at: values of lam in increasing order at which to keep the path's first point, or
+            "steps" for every point stepped on: `ts` is then lam, `max_steps + 1` of it, the last
+            one repeated.
+        linear_solver: "gmres", or a Lineax solver, which brings its own tolerance.
+        linear_tol: relative tolerance of "gmres"; corrections make up for what it leaves.
+        preconditioner: `preconditioner(params, z, x, lam, v)`, linear in v and near
+            (dH/dz)^-1 v; in implicit gradients it is taken at lam = 1.
+        adjoint: "implicit" (a transposed linear solve; or `Implicit(tol, linear_solver)`),
+            "jacobian_free", "phantom" (or `Phantom(steps, damping)`), or "unrolled"
+            (backpropagation through the path's steps). All but the last return zeros for z0.
+        batching: "joint" (one path for the whole batch) or "per_example" (a path for each).
+        backward_probe: its cotangent is the number of vector-Jacobian products of the cell in
+            the backward pass; negative where its linear solve failed, or where unknown.
+        mask: bool `[batch]`, False for rows that are padding.
+
+    Returns:
+        A `Solution`. A path that ends early leaves its last point in `z`, its lam in
+        `stats.lam`, and the reason in `result`: `fold`, `bifurcation`, `unbounded_path`,
+        `linear_solve`, `stagnated`, `nonfinite` or `max_steps`. Failed solves contribute exactly
+        zero to every gradient.
+
+    Raises:
+        ValueError: if an argument is not as above; the message names it.
+
+    Example:
+        >>> import jax.numpy as jnp, homoode_jax
+        >>> cell = lambda a, z, x: a * z + x
+        >>> solution = homoode_jax.continuation(cell, -3.0, jnp.zeros((1, 1)), jnp.ones((1, 1)))
+        >>> print(f"{solution.z[0, 0]:.4f} {float(solution.stats.lam)}")
+        0.2500 1.0
+    """
+    check_option("homotopy", homotopy, HOMOTOPIES)
+    check_option("path", path, PATHS)
+    check_bounds(max_steps, max_evaluations)
+    if path == "arclength" and schedule != "linear":
+        raise ValueError("schedule belongs to path='natural'; arc length has a speed of its own.")
+    predictor = make_solver(solver)
+    if not isinstance(predictor, diffrax.AbstractERK | diffrax.Euler):
+        raise ValueError(f"solver={solver!r} must be 'euler' or an explicit Runge-Kutta method.")
+
+    def algorithm(dtype) -> Continuation:
+        check_tolerance("rtol", rtol, dtype)
+        check_tolerance("atol", atol, dtype, positive=False)
+        rt, at = (lax.stop_gradient(jnp.asarray(tol, dtype)) for tol in (rtol, atol))
+        method = Method(
+            rt, at, make_linear_solver(linear_solver, linear_tol), predictor,
+            make_schedule(schedule), path == "arclength", max_steps, max_evaluations,
+        )  # fmt: skip
+        lams, keep_steps = _check_save_at(save_at, dtype)
+        return Continuation(method, homotopy, lams, keep_steps)
+
+    return solve_cells(
+        cell, params, z0, x, algorithm, adjoint=adjoint, batching=batching, mask=mask,
+        preconditioner=preconditioner, backward_probe=backward_probe,
+    )  # fmt: skip
+
+
+def _check_save_at(save_at: Any, dtype) -> tuple[Float[Array, " saves"] | None, bool]:
+    if save_at is None or isinstance(save_at, str):
+        if save_at not in (None, "steps"):
+            raise ValueError(f"save_at={save_at!r} must be 'steps', values of lam, or None.")
+        return None, save_at == "steps"
+    lams = jnp.asarray(save_at, dtype)
+    if lams.ndim != 1 or not len(lams):
+        raise ValueError(f"save_at must be one-dimensional values of lam, got {list(lams.shape)}.")
+    if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(save_at)):
+        values = np.concatenate([[0], np.asarray(save_at), [1]])
+        if not np.all(np.diff(values) >= 0):
+            raise ValueError(f"save_at must rise from 0 to 1, got {save_at!r}.")
+    return lams, False

@@ -1,0 +1,172 @@
+"""`equilibrium`: the root of z = f(z; x, theta) by iteration.
+
+The solution of a deep equilibrium model (Bai, Kolter & Koltun 2019, arXiv 1909.01377).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import optimistix as optx
+from jax import lax
+from jaxtyping import Array, Bool, Float, PyTree
+
+from homoode_jax.mathematics.cells import (
+    Cell,
+    Outcome,
+    check_bounds,
+    check_tolerance,
+    solve_cells,
+)
+from homoode_jax.mathematics.fixed_point import Anderson, Broyden, Picard
+from homoode_jax.mathematics.implicit import Route
+from homoode_jax.mathematics.iteration import Iteration, iterate
+from homoode_jax.mathematics.newton_krylov import NewtonKrylov
+from homoode_jax.mathematics.problem import check_option
+from homoode_jax.mathematics.relaxation import Relaxation
+from homoode_jax.mathematics.solution import Result, Solution
+from homoode_jax.mathematics.vectors import Equation, finite, no_cost, relative_residual
+
+SOLVERS: dict[str, Callable[[], Any]] = {
+    "anderson": Anderson,
+    "broyden": Broyden,
+    "newton": NewtonKrylov,
+    "picard": Picard,
+    "ode": Relaxation,
+}
+OPTIMISTIX = optx.AbstractRootFinder | optx.AbstractFixedPointSolver
+Solver = str | Anderson | Broyden | NewtonKrylov | Picard | Relaxation | OPTIMISTIX
+
+
+class Iterated(eqx.Module):
+    """An iteration and when it ends (an `Algorithm`)."""
+
+    method: Any
+    tol: Float[Array, ""]
+    max_steps: int = eqx.field(static=True)
+    max_evaluations: int | None = eqx.field(static=True)
+
+    def solve(self, equation: Equation) -> Outcome:
+        """Iterates from z0."""
+        bounds = self.max_steps, self.max_evaluations
+        return iterate(self.method, equation, self.tol, *bounds)[0]
+
+
+class ByOptimistix(eqx.Module):
+    """A solver of Optimistix, with its own tolerances (an `Algorithm`); nothing is counted."""
+
+    solver: Any
+    tol: Float[Array, ""]
+    max_steps: int = eqx.field(static=True)
+
+    def solve(self, equation: Equation) -> Outcome:
+        """Hands the equation over; says ok only where the residual is within `tol`."""
+        is_root = isinstance(self.solver, optx.AbstractRootFinder)
+        adjoint = optx.RecursiveCheckpointAdjoint() if equation.unrolled else optx.ImplicitAdjoint()
+        find = optx.root_find if is_root else optx.fixed_point
+        end = find(
+            (lambda z, _: z - equation.f(z)) if is_root else (lambda z, _: equation.f(z)),
+            self.solver, equation.z0, max_steps=self.max_steps, adjoint=adjoint, throw=False,
+        )  # fmt: skip
+        fine = finite(end.value)
+        z = jnp.where(fine, end.value, equation.z0)
+        residual = relative_residual(z, equation.f(z))
+        late = end.result == optx.RESULTS.nonlinear_max_steps_reached
+        result = jnp.where(late, Result.max_steps, Result.stagnated)
+        result = jnp.where(residual <= self.tol, Result.ok, result)
+        result = jnp.where(fine & jnp.isfinite(residual), result, Result.nonfinite)
+        unknown = jnp.full((), -1, jnp.int32)
+        steps, none = jnp.asarray(end.stats["num_steps"], jnp.int32), jnp.zeros((), jnp.int32)
+        one, cost = jnp.ones_like(residual), no_cost()._replace(nfe=unknown, num_jvp=unknown)
+        return Outcome(
+            z, None, None, result.astype(jnp.int32), residual, one, none, steps, none, cost
+        )
+
+
+def equilibrium(
+    cell: Cell,
+    params: PyTree,
+    z0: PyTree[Array],
+    x: PyTree,
+    *,
+    solver: Solver = "anderson",
+    tol: float | Float[Array, ""] = 1e-5,
+    max_steps: int = 200,
+    max_evaluations: int | None = None,
+    adjoint: str | Route = "implicit",
+    batching: str = "joint",
+    preconditioner: Callable | None = None,
+    backward_probe: float | Float[Array, "*batch"] = 0.0,
+    mask: Bool[Array, " batch"] | None = None,
+) -> Solution:
+    """Finds z = cell(params, z, x) by iteration from z0.
+
+    Works under `jit`, `vmap` and reverse-mode differentiation, of any order, with respect to
+    `params` and `x`.
+
+    Args:
+        cell: `cell(params, z, x) -> f(z)`, with the structure, shapes and dtypes of `z`. Always
+            called with a batch axis (of size 1 in per-example mode). It must not close over
+            traced arrays.
+        params: any pytree, shared by the batch.
+        z0: where to start (a warm start, if it is near), a pytree of real arrays `[batch, ...]`.
+        x: condition, a pytree of arrays `[batch, ...]` or None. Integer, bool and key leaves
+            have no gradient.
+        solver: "anderson", "broyden", "newton", "picard", "ode" (relaxation of dz/dt = f - z);
+            `Anderson(...)`, `Broyden(...)`, `NewtonKrylov(...)`, `Picard(damping=...)`,
+            `Relaxation(...)` with their settings; or an Optimistix root finder or fixed-point
+            solver with its own tolerances (its cost is not counted: -1).
+        tol: ends at |z - f| <= tol * max(|f|, 1e-3), root mean squares over the batch (joint) or
+            the example; may be traced, has no gradient.
+        max_steps: the most iterations (for "ode": steps tried).
+        max_evaluations: a bound on evaluations of the cell and products with its Jacobian taken
+            together, looked at between steps; None: no bound. Not for Optimistix solvers.
+        adjoint: "implicit" (a transposed linear solve; or `Implicit(tol, linear_solver)`),
+            "jacobian_free", "phantom" (or `Phantom(steps, damping)`), or "unrolled"
+            (backpropagation through the iterations). All but the last return zeros for z0.
+        batching: "joint" (one vector: one stopping) or "per_example" (each example stops by
+            itself, and has its own outcome).
+        preconditioner: `preconditioner(params, z, x, lam, v)`, linear in v and near
+            (I - df/dz)^-1 v at lam = 1; used by "newton" and by implicit gradients.
+        backward_probe: its cotangent is the number of vector-Jacobian products of the cell in
+            the backward pass; negative where its linear solve failed, or where unknown.
+        mask: bool `[batch]`, False for rows that are padding.
+
+    Returns:
+        A `Solution`; z is the best iterate. Failed solves contribute exactly zero to every
+        gradient.
+
+    Raises:
+        ValueError: if an argument is not as above; the message names it.
+
+    Example:
+        >>> import jax.numpy as jnp, homoode_jax
+        >>> cell = lambda a, z, x: jnp.tanh(a * z) + x
+        >>> solution = homoode_jax.equilibrium(cell, 0.5, jnp.zeros((1, 1)), jnp.ones((1, 1)))
+        >>> print(f"{solution.z[0, 0]:.4f} {bool(solution.success)}")
+        1.7115 True
+    """
+    check_bounds(max_steps, max_evaluations)
+    method = make_iteration(solver)
+
+    def algorithm(dtype):
+        check_tolerance("tol", tol, dtype)
+        number = lax.stop_gradient(jnp.asarray(tol, dtype))
+        if isinstance(method, OPTIMISTIX):
+            return ByOptimistix(method, number, max_steps)
+        return Iterated(method, number, max_steps, max_evaluations)
+
+    return solve_cells(
+        cell, params, z0, x, algorithm, adjoint=adjoint, batching=batching, mask=mask,
+        preconditioner=preconditioner, backward_probe=backward_probe,
+    )  # fmt: skip
+
+
+def make_iteration(solver: Solver) -> Iteration | OPTIMISTIX:
+    """Returns the method behind a name; passes methods and Optimistix solvers through."""
+    known = Anderson | Broyden | NewtonKrylov | Picard | Relaxation | OPTIMISTIX
+    if isinstance(solver, known):
+        return solver  # pyright: ignore[reportReturnType]
+    check_option("solver", solver, SOLVERS)
+    return SOLVERS[str(solver)]()

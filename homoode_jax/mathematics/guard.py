@@ -1,0 +1,192 @@
+"""The guard that keeps failed examples out of every gradient.
+
+A failed example has cotangent zero, but zero times the NaN that a backward pass meets in its
+last step is NaN. So the failed examples of a per-example batch are replaced by one that
+succeeded before the backward pass runs, and a batch without success is not run backwards.
+
+A plan says how to solve and how to go back: by its own formula (`pull_back`: one that needs the
+outcome alone, such as an implicit gradient), or by backpropagation through `run` itself.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from homoode_jax.mathematics.problem import as_arrays
+from homoode_jax.mathematics.solution import Result
+from homoode_jax.mathematics.stepping import select_rows
+
+
+class Inputs(NamedTuple):
+    """What a solve is differentiated by."""
+
+    params: PyTree
+    z0: PyTree[Array]
+    x: PyTree
+    probe: Float[Array, "*batch"]
+
+
+class Pullback(NamedTuple):
+    """Gradients of one backward pass, and its vector-Jacobian products.
+
+    `vjps` is negative where the backward pass failed.
+    """
+
+    params: PyTree[Array]
+    z0: PyTree[Array]
+    x: PyTree[Array]
+    vjps: Int[Array, "*batch"]
+
+
+class Plan(Protocol):
+    """All else that defines a solve; a pytree.
+
+    Outcomes are NamedTuples with at least `z`, `zs` and `result`.
+    """
+
+    per_example: bool
+    mask: Bool[Array, " batch"] | None
+    backpropagates: bool
+    adjoint: Any
+
+    def run(self, inputs: Inputs) -> Any:
+        """Solves the batch."""
+        ...
+
+    def memory(self, raw: Any) -> PyTree:
+        """What `pull_back` needs of an outcome."""
+        ...
+
+    def pull_back(self, params, memory, x, cotangent, mask) -> Pullback:
+        """Gradients of one problem (a joint batch, or a batch of one example)."""
+        ...
+
+    def count_vjps(self, raw: Any) -> Int[Array, "*batch"]:
+        """Vector-Jacobian products when `run` is backpropagated; negative if unknown."""
+        ...
+
+
+@eqx.filter_custom_vjp
+def solve(inputs: Inputs, plan: Plan) -> Any:
+    """Solves the batch; its gradient follows the plan and ignores failed examples."""
+    return plan.run(inputs)
+
+
+@solve.def_fwd
+def _forward(perturbed, inputs: Inputs, plan: Plan):
+    del perturbed
+    inputs = as_arrays(inputs)
+    if not plan.backpropagates:
+        raw = solve(inputs, plan)  # itself again: a second derivative takes the same route
+        return raw, (raw, None)
+    raw, pull = _vjp(inputs, plan)
+    return raw, (raw, pull)
+
+
+@solve.def_bwd
+def _backward(residuals, cotangents: Any, perturbed, inputs: Inputs, plan: Plan) -> Inputs:
+    del perturbed
+    inputs = as_arrays(inputs)
+    raw, pull = residuals
+    ok = raw.result == Result.ok
+    cotangent = _kept(ok, cotangents.z, raw.z)
+    if pull is not None:
+        cts = cotangent, _kept(ok, cotangents.zs, raw.zs, axis=1)
+        gradients = _recorded(pull, cts, ok, inputs, plan)
+        vjps = plan.count_vjps(raw)
+    else:
+        if jax.tree.leaves(cotangents.zs):
+            raise ValueError(
+                f"adjoint={plan.adjoint!r} has no gradient through the saved states `zs`; "
+                "use a route that backpropagates through the solve, or take the loss of `z` alone."
+            )
+        args = ok, cotangent, raw, inputs, plan
+        back = lax.cond(jnp.any(ok), lambda: _by_formula(*args), lambda: _nothing(ok, inputs))
+        gradients, vjps = Inputs(back.params, back.z0, back.x, inputs.probe), back.vjps
+    vjps = jnp.where(ok, vjps, 0).astype(inputs.probe.dtype)
+    return gradients._replace(probe=vjps if inputs.probe.ndim else jnp.sum(vjps))
+
+
+def _vjp(inputs: Inputs, plan: Plan):
+    """Runs the solve and returns its outcome and the pullback of (z, zs)."""
+    diff, fixed = eqx.partition(inputs, eqx.is_inexact_array)
+
+    def states(diff):
+        raw = plan.run(eqx.combine(diff, fixed))
+        return (raw.z, raw.zs), raw
+
+    _, pull, raw = jax.vjp(states, diff, has_aux=True)
+    return raw, pull
+
+
+def _recorded(pull, cts, ok: Bool[Array, "*batch"], inputs: Inputs, plan: Plan) -> Inputs:
+    """Backpropagates through the recorded solve if all succeeded, else through a mended one."""
+
+    def recorded():
+        return pull(cts)[0]
+
+    def mended():
+        return _vjp(inputs._replace(**mend(ok, z0=inputs.z0, x=inputs.x)), plan)[1](cts)[0]
+
+    def nothing():
+        return jax.tree.map(jnp.zeros_like, eqx.filter(inputs, eqx.is_inexact_array))
+
+    if not plan.per_example:
+        return lax.cond(ok, recorded, nothing)
+    case = jnp.where(jnp.all(ok), 0, jnp.where(jnp.any(ok), 1, 2))
+    return lax.switch(case, [recorded, mended, nothing])
+
+
+def _by_formula(ok, cotangent, raw, inputs: Inputs, plan: Plan) -> Pullback:
+    memory = plan.memory(raw)
+    if not plan.per_example:
+        return plan.pull_back(inputs.params, memory, inputs.x, cotangent, plan.mask)
+    good = mend(ok, memory=memory, x=inputs.x)
+    back = map_examples(
+        lambda memory, x, ct: plan.pull_back(inputs.params, memory, x, ct, None),
+        good["memory"], good["x"], cotangent,
+    )  # fmt: skip
+    params = jax.tree.map(lambda g: jnp.sum(g, axis=0), back.params)
+    return Pullback(params, drop_axis(back.z0), drop_axis(back.x), back.vjps)
+
+
+def _nothing(ok: Bool[Array, "*batch"], inputs: Inputs) -> Pullback:
+    zeros = jax.tree.map(jnp.zeros_like, eqx.filter(inputs, eqx.is_inexact_array))
+    return Pullback(zeros.params, zeros.z0, zeros.x, jnp.zeros(ok.shape, jnp.int32))
+
+
+def map_examples(function: Callable, *batched: PyTree) -> PyTree:
+    """Maps a function of size-1 batches over the leading axis."""
+    return jax.vmap(lambda *rows: function(*jax.tree.map(lambda a: a[None], rows)))(*batched)
+
+
+def drop_axis(tree: PyTree) -> PyTree:
+    """Drops the size-1 batch axis that each mapped example had."""
+    return jax.tree.map(lambda leaf: leaf[:, 0], tree)
+
+
+def mend(ok: Bool[Array, " batch"], **trees: PyTree) -> dict[str, PyTree]:
+    """Replaces the rows that are not `ok` by the first that is."""
+    good = jnp.argmax(ok)
+    copies = jax.tree.map(lambda a: jnp.broadcast_to(a[good], a.shape), trees)
+    return select_rows(ok, trees, copies)
+
+
+def _kept(ok, cotangent: PyTree, like: PyTree, axis: int = 0) -> PyTree:
+    """Cotangents with failed examples at zero; None stands for no cotangent at all."""
+
+    def keep(leaf, ct):
+        zero = jnp.zeros_like(leaf)
+        if ct is None:
+            return zero
+        rows = ok.reshape((1,) * (axis * ok.ndim) + ok.shape + (1,) * (leaf.ndim - axis - 1))
+        return jnp.where(rows if ok.ndim else ok, ct, zero)
+
+    if cotangent is None:
+        return jax.tree.map(jnp.zeros_like, like)
+    return jax.tree.map(keep, like, cotangent, is_leaf=lambda leaf: leaf is None)

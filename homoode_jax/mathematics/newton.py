@@ -1,0 +1,85 @@
+"""Newton-Krylov corrections towards a homotopy's path: B(y) dy = (-H(y), 0).
+
+The row of the bordered matrix B says where to look for the path: at the same lam, or in the
+hyperplane across the path's direction (Allgower & Georg 1990, chapter 6). The linear solves are
+inexact (Dembo, Eisenstat & Steihaug 1982).
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import lineax as lx
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from homoode_jax.mathematics.homotopy import Homotopy, Point, linearise
+from homoode_jax.mathematics.krylov import solve_linear
+from homoode_jax.mathematics.vectors import Cost, finite, no_cost, repeat
+
+ITERATIONS = 12
+
+
+class Correction(NamedTuple):
+    """Outcome of a correction.
+
+    Attributes:
+        y: the corrected point.
+        ok: True if it lies on the path, to tolerance or to rounding.
+        linear_ok: False if a linear solve failed on the way.
+        contraction: the largest ratio of a correction to the one before it; 0 if there was one.
+        cost: what it took.
+    """
+
+    y: Point
+    ok: Bool[Array, ""]
+    linear_ok: Bool[Array, ""]
+    contraction: Float[Array, ""]
+    cost: Cost
+
+
+class _State(NamedTuple):
+    y: Point
+    last: Float[Array, ""]
+    turn: Int[Array, ""]
+    done: Bool[Array, ""]
+    failed: Bool[Array, ""]
+    linear_ok: Bool[Array, ""]
+    contraction: Float[Array, ""]
+    cost: Cost
+
+
+def correct(
+    homotopy: Homotopy, y: Point, row: Point, solver: lx.AbstractLinearSolver,
+    rtol, atol, near,
+) -> Correction:  # fmt: skip
+    """Corrects y until |H| <= atol + rtol |z|, a correction is at most `near`, or rounding.
+
+    Corrections must shrink from one to the next.
+    """
+
+    def goes_on(state: _State):
+        return ~state.done & ~state.failed & (state.turn < ITERATIONS)
+
+    def body(state: _State) -> _State:
+        here = linearise(homotopy, state.y)
+        size = jnp.linalg.norm(lax.stop_gradient(state.y[:-1]))
+        small = jnp.linalg.norm(lax.stop_gradient(here.h)) <= atol + rtol * size
+        # Nothing is left to solve where H is small: the solve then takes no products.
+        b = jnp.append(jnp.where(small, 0, -here.h), 0)
+        linear = solve_linear(lambda v: here.bordered(row, v), b, solver, here.precondition)
+        length = jnp.linalg.norm(lax.stop_gradient(linear.value))
+        rounding = 4 * jnp.finfo(b.dtype).eps * jnp.linalg.norm(lax.stop_gradient(state.y))
+        settled = (length <= jnp.maximum(near, rounding)) & linear.ok
+        ratio = jnp.where(small | settled, 0, length / state.last)
+        failed = ~small & ~(finite(here.h) & (linear.ok | (length > 0)) & (ratio < 1))
+        return _State(
+            jnp.where(failed, state.y, state.y + linear.value), length, state.turn + 1,
+            small | (settled & ~failed), failed, state.linear_ok & (linear.ok | small),
+            jnp.maximum(state.contraction, ratio),
+            state.cost.plus(nfe=1, num_jvp=linear.products),
+        )  # fmt: skip
+
+    no, zero = jnp.asarray(False), jnp.zeros((), y.dtype)
+    start = _State(y, zero + jnp.inf, jnp.asarray(0), no, no, ~no, zero, no_cost())
+    end = repeat(goes_on, body, start, ITERATIONS, homotopy.equation.unrolled)
+    return Correction(end.y, end.done, end.linear_ok, end.contraction, end.cost)

@@ -1,0 +1,197 @@
+"""One predictor-corrector step along a homotopy's path.
+
+Predictor: one step of a Diffrax solver along the Davidenko field, B dy = (0, 1), with lam(t) or
+arc length as time. Corrector: Newton-Krylov back to the path. A step is judged by how far the
+corrector had to go, relative to the step (Allgower & Georg 1990, chapters 2 and 6), and refused,
+however small, where B becomes singular on the way: B(y1)^-1 B(y0) p turns against p exactly
+there. So a path ends before a bifurcation, and before a fold where lam is its parameter.
+"""
+
+from typing import NamedTuple
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import lineax as lx
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from homoode_jax.mathematics.homotopy import Homotopy, Point, Schedule, lam_row, linearise
+from homoode_jax.mathematics.krylov import solve_linear
+from homoode_jax.mathematics.newton import Correction, correct
+from homoode_jax.mathematics.solution import Result
+from homoode_jax.mathematics.vectors import Cost, finite, no_cost
+
+BEND = 0.25  # the corrector may move a step by this fraction of its length
+CONTRACTION = 0.5  # and its corrections must shrink by this factor
+NEAR = 0.05  # corrections end at this fraction of the step, on the way
+
+
+class Method(eqx.Module):
+    """How a path is followed; dynamic in its tolerances, static in its methods."""
+
+    rtol: Float[Array, ""]
+    atol: Float[Array, ""]
+    linear_solver: lx.AbstractLinearSolver
+    solver: diffrax.AbstractSolver
+    schedule: Schedule = eqx.field(static=True)
+    arclength: bool = eqx.field(static=True)
+    max_steps: int = eqx.field(static=True)
+    max_evaluations: int | None = eqx.field(static=True)
+
+    @property
+    def order(self) -> float:
+        """Power of the step by which the corrector's share in it grows."""
+        return float(self.solver.order(None) or 1)  # pyright: ignore
+
+
+class Place(NamedTuple):
+    """Where a path has come to, and how it is to go on.
+
+    Attributes:
+        y: last point on the path.
+        t: schedule time or arc length there.
+        h: the step to try, in the same unit.
+        row: direction of the last step, the border of B; (0, 1) where lam is the parameter.
+        probe: the unit vector that turns where B becomes singular.
+        aim: True if the step should try to land on lam = 1.
+    """
+
+    y: Point
+    t: Float[Array, ""]
+    h: Float[Array, ""]
+    row: Point
+    probe: Point
+    aim: Bool[Array, ""]
+
+
+class Step(NamedTuple):
+    """A step tried: where it went, and whether it may be kept."""
+
+    y: Point
+    row: Point
+    t: Float[Array, ""]
+    arrives: Bool[Array, ""]
+    overshoots: Bool[Array, ""]
+    error: Float[Array, ""]
+    trouble: Int[Array, ""]
+    probe: Point
+    cost: Cost
+
+
+def try_step(homotopy: Homotopy, method: Method, place: Place) -> Step:
+    """Predicts and corrects; changes nothing."""
+    t1 = place.t + place.h if method.arclength else jnp.minimum(place.t + place.h, 1)
+    predicted, cost = _predict(homotopy, method, place, t1)
+    predicted, t1, arrives = _aim(method, place, predicted, t1)
+    chord = predicted - place.y
+    length = jnp.linalg.norm(chord)
+    lam_fixed = lam_row(place.y.size - 1, place.y.dtype)
+    row = lax.stop_gradient(chord / length) if method.arclength else lam_fixed
+    row = jnp.where(arrives, lam_fixed, row)
+    near = jnp.where(arrives, 0, NEAR * lax.stop_gradient(length))
+    tols = method.rtol, method.atol, near
+    done = correct(homotopy, predicted, row, method.linear_solver, *tols)
+    turned, probe, work = _watch(homotopy, method, place, done.y, row)
+    cost = cost.add(done.cost).add(work)
+    overshoots = method.arclength & done.ok & ~arrives & (done.y[-1] >= 1)
+    overshoots = overshoots & (predicted[-1] > place.y[-1])  # else it cannot aim; a shorter step
+    error = jnp.linalg.norm(done.y - predicted) / (BEND * length)
+    error = jnp.maximum(error, done.contraction / CONTRACTION)
+    lands = done.ok & ~turned & (arrives | ~method.arclength | (done.y[-1] < 1))
+    error = jnp.where(lands & finite(done.y), error, jnp.inf)
+    trouble = _trouble(done, turned, length)
+    return Step(
+        done.y, row, t1, arrives, overshoots, lax.stop_gradient(error), trouble, probe, cost
+    )
+
+
+def _predict(homotopy: Homotopy, method: Method, place: Place, t1) -> tuple[Point, Cost]:
+    """One Diffrax step along the Davidenko field, with its cost.
+
+    The cost rides along as a second state: what each stage took is read off the stages' slopes.
+    """
+    unit = lam_row(place.y.size - 1, place.y.dtype)
+
+    def rhs(t, state, args):
+        y = state[0] if method.arclength else state[0].at[-1].set(method.schedule(t))
+        here = linearise(homotopy, y)
+        solver, precondition = method.linear_solver, here.precondition
+        solved = solve_linear(lambda v: here.bordered(args, v), unit, solver, precondition)
+        speed = _speed(method, t, solved.value)
+        return speed * solved.value, jnp.stack([1, 1, solved.products]).astype(y.dtype)
+
+    term = diffrax.ODETerm(rhs)  # pyright: ignore
+    state, solver = (place.y, jnp.zeros(3, place.y.dtype)), method.solver
+    begun = solver.init(term, place.t, t1, state, place.row)  # pyright: ignore
+    (y, total), _, dense, _, _ = solver.step(term, place.t, t1, state, place.row, begun, False)  # pyright: ignore
+    slopes = dense["k"][1] if "k" in dense else total[None]
+    slopes = lax.stop_gradient(slopes)
+    nfe, products = jnp.sum(jnp.round(slopes[:, 1:] / slopes[:, :1]), 0).astype(jnp.int32)
+    y = y if method.arclength else y.at[-1].set(method.schedule(t1))
+    return y, no_cost().plus(nfe=nfe, num_jvp=products)
+
+
+def _speed(method: Method, t, tangent: Point) -> Float[Array, ""]:
+    """Unit speed along the path, or the schedule's speed in lam."""
+    if method.arclength:
+        length = jnp.linalg.norm(tangent)
+        return jnp.where(length > 0, 1 / jnp.where(length > 0, length, 1), 0)
+    return jax.jvp(method.schedule, (t,), (jnp.ones_like(t),))[1]
+
+
+def _aim(method: Method, place: Place, predicted: Point, t1):
+    """Shortens a step that would pass lam = 1 so that it lands there."""
+    if not method.arclength:
+        return predicted, t1, t1 >= 1
+    lam, rise = place.y[-1], predicted[-1] - place.y[-1]
+    arrives = (rise > 0) & ((predicted[-1] >= 1) | place.aim)
+    part = lax.stop_gradient(jnp.where(arrives, (1 - lam) / rise, 1))
+    landed = (place.y + part * (predicted - place.y)).at[-1].set(1)
+    t1 = jnp.where(arrives, place.t + part * (t1 - place.t), t1)
+    return jnp.where(arrives, landed, predicted), t1, arrives
+
+
+def _watch(homotopy: Homotopy, method: Method, place: Place, y1: Point, row: Point):
+    """Whether B becomes singular between two points, and the next probe.
+
+    w = B(y1)^-1 B(y0) p is near p for a short step, and turns against it where an eigenvalue
+    passes zero; w itself becomes the next probe, as in an inverse iteration.
+    """
+    before, after = linearise(homotopy, place.y), linearise(homotopy, y1)
+    p = place.probe
+    change = before.bordered(row, p) - after.bordered(row, p)
+    solved = solve_linear(
+        lambda v: after.bordered(row, v), change, method.linear_solver, after.precondition
+    )
+    w = lax.stop_gradient(p + solved.value)
+    cost = no_cost().plus(nfe=2, num_jvp=2 + solved.products)
+    return jnp.vdot(p, w) <= 0, w / jnp.linalg.norm(w), cost
+
+
+def _trouble(done: Correction, turned, length) -> Int[Array, ""]:
+    """Why a step cannot be kept, if it cannot."""
+    code = jnp.where(turned, Result.bifurcation, Result.stagnated)
+    failed = ~done.ok & ~done.linear_ok | ~(length > 0)
+    code = jnp.where(failed, Result.linear_solve, code)
+    return jnp.where(finite(done.y), code, Result.nonfinite).astype(jnp.int32)
+
+
+def first_direction(homotopy: Homotopy, method: Method) -> tuple[Point, Cost]:
+    """The unit tangent at (z0, 0), towards larger lam; a fold there does no harm.
+
+    The row is no tangent yet: (f - z0, 1) has a part along it, whether M is singular or not.
+    """
+    z0, f0 = homotopy.equation.z0, homotopy.f0
+    y = homotopy.point(z0, 0.0)
+    here, unit = linearise(homotopy, y), lam_row(z0.size, y.dtype)
+    push = (f0 - z0) / jnp.maximum(jnp.linalg.norm(f0 - z0), jnp.finfo(y.dtype).tiny)
+    row = lax.stop_gradient(jnp.append(push, jnp.ones((), y.dtype)))
+    solved = solve_linear(
+        lambda v: here.bordered(row, v), unit, method.linear_solver, here.precondition
+    )
+    tangent = lax.stop_gradient(solved.value) * jnp.where(solved.value[-1] < 0, -1, 1)
+    length = jnp.linalg.norm(tangent)
+    cost = no_cost().plus(nfe=1, num_jvp=solved.products)
+    return jnp.where(length > 0, tangent / length, unit), cost

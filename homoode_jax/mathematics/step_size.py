@@ -1,0 +1,40 @@
+"""Sizes of steps judged by one number: kept where it is below 1 (Diffrax's PID controller)."""
+
+from typing import Any, NamedTuple
+
+import diffrax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float
+
+MOST_GROWTH = 4.0
+CONTROLLER = diffrax.PIDController(rtol=0, atol=1, norm=jnp.abs, factormax=MOST_GROWTH)  # pyright: ignore
+
+
+class StepSize(NamedTuple):
+    """The step to try, and the controller's memory."""
+
+    h: Float[Array, ""]
+    memory: Any
+
+
+def first_size(h: Float[Array, ""]) -> StepSize:
+    """Starts with `h`."""
+    zero = jnp.zeros_like(h)
+    _, memory = CONTROLLER.init(None, zero, h, zero, h, None, None, 1.0)  # pyright: ignore
+    return StepSize(h, memory)
+
+
+def adapt(
+    size: StepSize, taken: Float[Array, ""], error: Float[Array, ""], order: float
+) -> tuple[Bool[Array, ""], StepSize]:
+    """Whether the step `taken` is kept, and the next one; `error` grows with its power `order`.
+
+    An error that is not finite refuses the step and divides it by five.
+    """
+    zero = jnp.zeros_like(taken)
+    error = jnp.where(jnp.isfinite(error), error, jnp.inf)
+    keep, start, end, _, memory, _ = CONTROLLER.adapt_step_size(
+        zero, taken, zero, zero, None, lax.stop_gradient(error), order, size.memory  # pyright: ignore
+    )  # fmt: skip
+    return jnp.asarray(keep), StepSize((end - start).astype(taken.dtype), memory)  # pyright: ignore
