@@ -15,9 +15,17 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, PyTree
 
 from homoode_jax.mathematics.dtypes import cast, cast_like, common_dtype, real_dtype
+from homoode_jax.mathematics.guard import Inputs, mend, solve
 from homoode_jax.mathematics.ode import Raw, Stepping
-from homoode_jax.mathematics.problem import as_arrays, batch_size, check_function, check_option
-from homoode_jax.mathematics.routes import ADJOINTS, Inputs, Plan, mend, run, solve
+from homoode_jax.mathematics.problem import (
+    as_arrays,
+    batch_size,
+    check_function,
+    check_mask,
+    check_option,
+    check_probe,
+)
+from homoode_jax.mathematics.routes import ADJOINTS, FieldPlan
 from homoode_jax.mathematics.solution import Result, Solution, Stats
 from homoode_jax.mathematics.solvers import make_reversible, make_solver
 from homoode_jax.mathematics.stepping import make_controller, select_rows
@@ -73,8 +81,9 @@ def integrate(
             through all `max_steps`), "backsolve" (continuous adjoint: constant memory, accurate
             to the tolerance only, no gradient through `zs`), "reversible" (exact gradient of
             the discrete solve at constant memory, by the reversible form of `solver`, at twice
-            the evaluations; for fields that contract by e^3 at the most unless its coupling is
-            chosen, see `Reversible`; no gradient through `zs`), or a Diffrax adjoint.
+            the evaluations, more where the field contracts: for solves of ten or twenty steps in
+            float32, forty in float64, else choose the coupling of a `Reversible`; no gradient
+            through `zs`), or a Diffrax adjoint.
         batching: "joint" (one step size; the error norm is over the batch) or "per_example"
             (each example has its own steps and its own outcome).
         backward_probe: its cotangent is the number of vector-Jacobian products of the field in
@@ -107,19 +116,23 @@ def integrate(
     solver = make_solver(solver)
     solver = make_reversible(solver) if adjoint == "reversible" else solver
     stepping = _stepping(dtype, t0, t1, dt0, rtol, atol, solver, controller, max_steps)
-    plan = Plan(
+    plan = FieldPlan(
         _in_precision_of(z0, field), stepping, _check_save_at(save_at, t0, t1, dtype),
-        _check_mask(mask, batch), _check_adjoint(adjoint), per_example,
+        check_mask(mask, batch), _check_adjoint(adjoint), per_example,
     )  # fmt: skip
-    inputs = Inputs(params, wide, x, _check_probe(backward_probe, plan, batch, dtype))
+    inputs = Inputs(params, wide, x, check_probe(backward_probe, per_example, batch, dtype))
     # Forward-mode differentiation cannot pass through the guard, a custom vjp.
-    solver_of = run if isinstance(adjoint, diffrax.ForwardMode) else solve
+    solver_of = _unguarded if isinstance(adjoint, diffrax.ForwardMode) else solve
     raw = solver_of(inputs, plan) if mask is None else _solve_unpadded(solver_of, inputs, plan)
     z, zs = cast_like(raw.z, z0), None if raw.zs is None else cast_like(raw.zs, z0)
     return Solution(z, plan.ts, zs, raw.result, Stats(raw.nfe, raw.num_steps, raw.num_rejected))
 
 
-def _solve_unpadded(solver_of: Callable, inputs: Inputs, plan: Plan) -> Raw:
+def _unguarded(inputs: Inputs, plan: FieldPlan) -> Raw:
+    return plan.run(inputs)
+
+
+def _solve_unpadded(solver_of: Callable, inputs: Inputs, plan: FieldPlan) -> Raw:
     """Solves with copies of a row that counts in place of padding, and gives padding back as is."""
     mask, z0 = plan.mask, lax.stop_gradient(inputs.z0)
     assert mask is not None
@@ -192,25 +205,6 @@ def _check_save_at(save_at, t0, t1, dtype) -> Float[Array, " times"] | None:
         if not np.all(np.diff(path if a <= b else -path) >= 0):
             raise ValueError(f"save_at must run from t0={a} to t1={b} in order, got {save_at!r}.")
     return ts
-
-
-def _check_mask(mask: Any, batch: int) -> Bool[Array, " batch"] | None:
-    if mask is None:
-        return None
-    mask = jnp.asarray(mask)
-    if mask.dtype != bool or mask.shape != (batch,):
-        raise ValueError(f"mask must be bool[{batch}], got {mask.dtype}{list(mask.shape)}.")
-    return mask
-
-
-def _check_probe(probe: Any, plan: Plan, batch: int, dtype) -> Float[Array, "*batch"]:
-    probe = jnp.asarray(probe, dtype)
-    if probe.shape != () and not (plan.per_example and probe.shape == (batch,)):
-        raise ValueError(
-            f"backward_probe must be a scalar (or [{batch}] with batching='per_example'), "
-            f"got shape {list(probe.shape)}."
-        )
-    return probe
 
 
 def _in_precision_of(z0: PyTree[Array], field: Field) -> Field:

@@ -21,8 +21,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from homoode_jax.mathematics.backsolve import Pullback
 from homoode_jax.mathematics.dtypes import cast_like
+from homoode_jax.mathematics.guard import Pullback
 from homoode_jax.mathematics.ode import Raw, Stepping
 from homoode_jax.mathematics.solvers import Reversible
 from homoode_jax.mathematics.stepping import Norm, all_finite, select_rows
@@ -148,7 +148,7 @@ def _leads_back(y0: PyTree[Array], z0: PyTree[Array], z1: PyTree[Array]) -> Bool
     norm = Norm()
     y0, z0, z1 = jax.tree.map(lambda leaf: leaf[None], (y0, z0, z1))
     miss = norm(jax.tree.map(jnp.subtract, y0, z0))
-    return miss <= 0.1 * jnp.maximum(norm(z0), norm(z1))
+    return miss <= 0.01 * jnp.maximum(norm(z0), norm(z1))
 
 
 def _wide_zeros(tree: PyTree[Array]) -> PyTree[Array]:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from homoode_jax import Reversible, integrate
+from homoode_jax import Result, Reversible, integrate
 from tests.mathematics.problems import (
     all_zero,
     relative_error,
@@ -21,12 +21,15 @@ from tests.mathematics.problems import (
     smooth_weights,
 )
 
-THOUSAND = {"controller": "constant", "dt0": 1e-3, "max_steps": 1000}
+THOUSAND = {
+    "controller": "constant", "dt0": 1e-3, "max_steps": 1000, "solver": Reversible(coupling=0.999),
+}  # fmt: skip
 
 
 def reversible_gradient(adjoint, tol, **options):
     """Of the smooth problem, by the same reversible solver for every adjoint."""
-    loss = functools.partial(smooth_loss, adjoint=adjoint, solver=Reversible(), **options)
+    options = {"solver": Reversible()} | options
+    loss = functools.partial(smooth_loss, adjoint=adjoint, **options)
     return jax.jit(jax.grad(loss, has_aux=True))(smooth_problem(), smooth_weights(), tol)
 
 
@@ -127,6 +130,45 @@ def test_the_answer_of_a_contracting_field_needs_a_coupling_that_damps_as_much(x
     print(f"\n{loose:.1e} {matched:.1e}")
     assert matched < 1e-5
     assert loose > np.exp(9) * matched
+
+
+@functools.cache
+def contracting_solve(coupling, dtype):
+    """Of dz/dt = sin(3 t) - rate z, by rate and tolerance."""
+
+    @jax.jit
+    def solve(rate, tol):
+        solver = "dopri5" if coupling is None else Reversible(coupling=coupling)
+        return integrate(
+            lambda rate, t, z, x: jnp.sin(3 * t) - rate * z, rate, jnp.ones((1, 1), dtype), None,
+            solver=solver, rtol=tol, atol=tol, max_steps=1000,
+        )  # fmt: skip
+
+    return lambda rate, tol: solve(jnp.asarray(rate, dtype), jnp.asarray(tol, dtype))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("coupling", [0.3, 0.5, 0.9, 0.999])
+def test_an_adaptive_solve_of_a_contracting_field_is_right_to_tolerance_or_says_that_it_is_not(
+    x64, coupling, dtype
+):
+    solve, good = contracting_solve(coupling, dtype), []
+    for rate in (0, 1, 3, 5, 10):
+        sine = 3 * np.exp(-rate) - 3 * np.cos(3) + rate * np.sin(3)
+        exact = np.exp(-rate) + sine / (9 + rate**2)
+        for tol in (1e-3, 1e-6):
+            plain, solution = contracting_solve(None, dtype)(rate, tol), solve(rate, tol)
+            error = abs(float(solution.z[0, 0]) - exact) / tol
+            print(
+                f"{rate} {tol}: {Result(int(solution.result))} {error:.1e} {solution.stats.nfe} "
+                f"dopri5 {abs(float(plain.z[0, 0]) - exact) / tol:.1e} {plain.stats.nfe}"
+            )
+            if solution.success:
+                good.append((rate, tol))
+                assert error < 3
+            if coupling <= 0.5:
+                assert solution.stats.nfe < 6 * plain.stats.nfe
+    assert len(good) == 10 or coupling > 0.5
 
 
 def test_the_answer_does_not_depend_on_the_adjoint(x64):
