@@ -79,19 +79,19 @@ def test_gradients_of_mixed_pytrees_backwards_in_time_are_those_of_direct_backpr
 
 @functools.cache
 def wave_errors(solver):
-    """Of dz/dt = 2 cos(2t) z at t = 1 and on the way, by step size; z = exp(sin 2t)."""
+    """Of dz/dt = 6 cos(6t) z at t = 1 and on the way, by step size; z = exp(sin 6t)."""
 
     @jax.jit
     def solve(dt):
         solution = integrate(
-            lambda params, t, z, x: 2 * jnp.cos(2 * t) * z, None, jnp.ones((1, 1)), None,
-            solver=Reversible(solver), controller="constant", dt0=dt, max_steps=64,
+            lambda params, t, z, x: 6 * jnp.cos(6 * t) * z, None, jnp.ones((1, 1)), None,
+            solver=Reversible(solver), controller="constant", dt0=dt, max_steps=256,
             save_at=(0.17, 0.71, 1.0),
         )  # fmt: skip
-        saved = solution.zs[:, 0, 0] - jnp.exp(jnp.sin(2 * solution.ts))
-        return jnp.abs(solution.z[0, 0] - jnp.exp(jnp.sin(2.0))), jnp.max(jnp.abs(saved))
+        saved = solution.zs[:, 0, 0] - jnp.exp(jnp.sin(6 * solution.ts))
+        return jnp.abs(solution.z[0, 0] - jnp.exp(jnp.sin(6.0))), jnp.max(jnp.abs(saved))
 
-    return np.array([solve(1 / n) for n in (16, 32, 64)])
+    return np.array([solve(1 / n) for n in (64, 128, 256)])
 
 
 @pytest.mark.parametrize(("solver", "order"), [("heun", 2), ("bosh3", 3), ("dopri5", 5)])
@@ -178,14 +178,14 @@ def test_the_answer_does_not_depend_on_the_adjoint(x64):
 
 
 def test_an_example_alone_is_as_it_is_in_a_batch(x64):
-    together, vjps, solution = smooth_gradient("reversible", "per_example", tol=1e-10)
+    together, vjps, solution = smooth_gradient("reversible", "per_example", tol=1e-8)
     params, z0, x = smooth_problem()
     total = jax.tree.map(np.zeros_like, params)
     assert len(set(solution.stats.num_steps.tolist())) > 1
     for i in range(4):
         row = slice(i, i + 1)
         alone, count, single = smooth_gradient(
-            "reversible", "per_example", (params, z0[row], x[row]), smooth_weights()[row], 1e-10
+            "reversible", "per_example", (params, z0[row], x[row]), smooth_weights()[row], 1e-8
         )
         assert count[0] == vjps[i] and single.stats.nfe[0] == solution.stats.nfe[i]
         assert relative_error(alone[1:], tuple(leaf[row] for leaf in together[1:])) < 1e-12
