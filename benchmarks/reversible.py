@@ -94,8 +94,8 @@ def measure_adaptive(coupling, rate, tol):
     want, answer = exact(rate)
     return {
         "coupling": coupling, "rate": rate, "tolerance": tol, "steps": int(stats.num_steps),
-        "nfe": int(stats.nfe), "result": Result(int(result)).name, "gradient_error": error(got, want),
-        "answer_error": error(z, answer),
+        "nfe": int(stats.nfe), "result": Result(int(result)).name,
+        "gradient_error": error(got, want), "answer_error": error(z, answer),
     }  # fmt: skip
 
 

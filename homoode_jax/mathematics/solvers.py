@@ -17,7 +17,7 @@ failed; constant steps need an N as large from the start. Undoing multiplies rou
 exp(N log 1/kappa - r T).
 
 Range of use (results/reversible.json). kappa 0.5, for adaptive solves: answers to tolerance at
-two to five times the evaluations of dopri5 for r T up to 10; float32 gradients right to 1e-3 up to
+two to six times the evaluations of dopri5 for r T up to 10; float32 gradients right to 1e-3 up to
 about 14 + 1.4 r T steps, float64 ones up to 40. kappa 0.9 for a hundred steps, 0.999 for a
 thousand; they contract slowly, and adaptive solves with r T > 1 then take many more steps.
 """
