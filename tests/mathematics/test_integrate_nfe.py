@@ -75,7 +75,7 @@ def test_evaluations_forward_are_those_on_the_host(solver):
 
 def test_evaluations_of_constant_steps_are_those_on_the_host():
     solution, (evaluations, _) = solve_and_count(**EULER)()
-    assert solution.stats == (10, 10, 0) and evaluations == 10
+    assert solution.stats[:3] == (10, 10, 0) and evaluations == 10
 
 
 DOPRI5 = {"rtol": 1e-4, "atol": 1e-4, "max_steps": 32}
