@@ -85,13 +85,13 @@ def wave_errors(solver):
     def solve(dt):
         solution = integrate(
             lambda params, t, z, x: 6 * jnp.cos(6 * t) * z, None, jnp.ones((1, 1)), None,
-            solver=Reversible(solver), controller="constant", dt0=dt, max_steps=256,
-            save_at=(0.17, 0.71, 1.0),
+            solver=Reversible(solver), controller="constant", dt0=dt, max_steps=128,
+            save_at=np.linspace(0.02, 0.98, 97),
         )  # fmt: skip
         saved = solution.zs[:, 0, 0] - jnp.exp(jnp.sin(6 * solution.ts))
         return jnp.abs(solution.z[0, 0] - jnp.exp(jnp.sin(6.0))), jnp.max(jnp.abs(saved))
 
-    return np.array([solve(1 / n) for n in (64, 128, 256)])
+    return np.array([solve(1 / n) for n in (32, 64, 128)])
 
 
 @pytest.mark.parametrize(("solver", "order"), [("heun", 2), ("bosh3", 3), ("dopri5", 5)])
@@ -104,8 +104,11 @@ def test_answers_converge_at_the_order_of_the_method(x64, solver, order):
 
 @pytest.mark.parametrize(("solver", "order"), [("heun", 2), ("bosh3", 3), ("dopri5", 4)])
 def test_saved_states_converge_too(x64, solver, order):
+    """Anywhere within steps: two or three times would meet each step size at its own place."""
     errors = wave_errors(solver)[:, 1]
-    assert np.all(np.log2(errors[:-1] / errors[1:]) > order - 0.3)
+    orders = np.log2(errors[:-1] / errors[1:])
+    print(f"\n{solver}: {errors}, orders {orders}")
+    assert np.all(orders > order - 0.3)
 
 
 def test_answers_agree_with_the_method_itself_to_the_tolerance(x64):
