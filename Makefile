@@ -6,7 +6,7 @@ DATASET ?= mnist
 DATA_DIR ?= $(HOME)/tensorflow_datasets
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test lint accuracy nonlinear data lock clean
+.PHONY: help install train test lint accuracy reversible nonlinear data lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,9 @@ lint: install  ## Run the linters: ruff and pyright
 
 accuracy: install  ## Measure answers and gradients (writes results/accuracy.json)
 	@$(BIN)/python benchmarks/accuracy.py
+
+reversible: install  ## Measure the reversible adjoint (writes results/reversible.json)
+	@$(BIN)/python benchmarks/reversible.py
 
 nonlinear: install  ## Run the solvers on standard nonlinear systems (writes results/nonlinear.json)
 	@$(BIN)/python -m benchmarks.nonlinear.run

@@ -15,6 +15,7 @@ from homoode_jax.mathematics.krylov import GMRES
 from homoode_jax.mathematics.newton_krylov import NewtonKrylov
 from homoode_jax.mathematics.relaxation import Relaxation
 from homoode_jax.mathematics.solution import Result, Solution, Stats
+from homoode_jax.mathematics.solvers import Reversible
 
 __version__ = "0.1.0"
 
@@ -28,6 +29,7 @@ __all__ = [
     "Picard",
     "Relaxation",
     "Result",
+    "Reversible",
     "Solution",
     "Stats",
     "audit",

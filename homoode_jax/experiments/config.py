@@ -14,7 +14,8 @@ from homoode_jax.experiments.errors import UserError, nearest
 from homoode_jax.experiments.sources import INFO
 from homoode_jax.mathematics.integrate import BATCHINGS
 from homoode_jax.mathematics.routes import ADJOINTS
-from homoode_jax.mathematics.stepping import CONTROLLERS, SOLVERS
+from homoode_jax.mathematics.solvers import SOLVERS
+from homoode_jax.mathematics.stepping import CONTROLLERS
 
 
 def _setting(default: Any, low: float | None = None, high: float | None = None, of=None) -> Any:

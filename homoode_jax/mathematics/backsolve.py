@@ -9,14 +9,14 @@ The error norm is over (z, a) alone (the seminorm of Kidger et al. 2021, arXiv 2
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from homoode_jax.mathematics.dtypes import cast, cast_like, common_dtype
+from homoode_jax.mathematics.guard import Pullback
 from homoode_jax.mathematics.ode import Stepping, reverse, solve_ode
 from homoode_jax.mathematics.solution import Result
 from homoode_jax.mathematics.stepping import Norm
@@ -33,25 +33,14 @@ class AdjointNorm(eqx.Module):
         return jnp.maximum(self.norm(z), self.norm(a))
 
 
-class Pullback(NamedTuple):
-    """Gradients of one backward solve, and what it cost.
-
-    `nfe` is negative where the backward solve failed; all gradients are then zero.
-    """
-
-    params: PyTree[Array]
-    z0: PyTree[Array]
-    x: PyTree[Array]
-    nfe: Int[Array, ""]
-
-
 def backsolve(
     field: Callable, stepping: Stepping, params: PyTree, z1: PyTree[Array], x: PyTree,
     cotangent: PyTree[Array], mask: Bool[Array, " batch"] | None,
 ) -> Pullback:  # fmt: skip
     """Pulls the cotangent of z(t1) back to params, z0 and x.
 
-    `field(params, t, z, x)` as `integrate` has it; gradients of non-float leaves are None.
+    `field(params, t, z, x)` as `integrate` has it; gradients of non-float leaves are None. All
+    are zero, and the count is negative, where the backward solve failed.
     """
     params, fixed_params = eqx.partition(params, eqx.is_inexact_array)
     x, fixed_x = eqx.partition(x, eqx.is_inexact_array)

@@ -24,10 +24,18 @@ from homoode_jax.mathematics.guard import (
     drop_axis,
     map_examples,
     mend,
+    pull_back_by_problem,
     solve,
 )
 from homoode_jax.mathematics.implicit import Route, Unrolled, make_route
-from homoode_jax.mathematics.problem import as_arrays, batch_size, check_function, check_option
+from homoode_jax.mathematics.problem import (
+    as_arrays,
+    batch_size,
+    check_function,
+    check_mask,
+    check_option,
+    check_probe,
+)
 from homoode_jax.mathematics.solution import Result, Solution, Stats
 from homoode_jax.mathematics.stepping import select_rows
 from homoode_jax.mathematics.vectors import Cost, Equation, flatten_cell
@@ -109,13 +117,17 @@ class CellPlan(eqx.Module):
         """The equilibrium is all that its gradient needs."""
         return raw.z
 
-    def pull_back(self, params, memory, x, cotangent, mask) -> Pullback:
+    def pull_back(self, inputs: Inputs, memory: PyTree[Array], cotangent: PyTree) -> Pullback:
         """Gradients by the formula of the route."""
         route = self.adjoint
         assert not isinstance(route, Unrolled)
-        return implicit.pull_back(
-            self.cell, route, params, memory, x, cotangent, mask, self.preconditioner
-        )
+
+        def one(z, x, cotangent, mask=None) -> Pullback:
+            return implicit.pull_back(
+                self.cell, route, inputs.params, z, x, cotangent, mask, self.preconditioner
+            )
+
+        return pull_back_by_problem(one, self, memory, inputs.x, cotangent)
 
     def count_vjps(self, raw: Outcome) -> Int[Array, "*batch"]:
         """Unknown: backpropagation through linear solves takes as many as they take."""
@@ -201,27 +213,6 @@ def _in_precision_of_vector(z0: PyTree[Array], preconditioner: Callable) -> Call
         return cast(w, common_dtype(z0))
 
     return evaluate
-
-
-def check_mask(mask: Any, batch: int) -> Bool[Array, " batch"] | None:
-    """Returns the mask as an array, or raises."""
-    if mask is None:
-        return None
-    mask = jnp.asarray(mask)
-    if mask.dtype != bool or mask.shape != (batch,):
-        raise ValueError(f"mask must be bool[{batch}], got {mask.dtype}{list(mask.shape)}.")
-    return mask
-
-
-def check_probe(probe: Any, per_example: bool, batch: int, dtype) -> Float[Array, "*batch"]:
-    """Returns the backward probe as an array, or raises."""
-    probe = jnp.asarray(probe, dtype)
-    if probe.shape != () and not (per_example and probe.shape == (batch,)):
-        raise ValueError(
-            f"backward_probe must be a scalar (or [{batch}] with batching='per_example'), "
-            f"got shape {list(probe.shape)}."
-        )
-    return probe
 
 
 def check_bounds(max_steps: Any, max_evaluations: Any) -> None:

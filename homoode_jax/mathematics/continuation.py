@@ -38,7 +38,7 @@ from homoode_jax.mathematics.path import Walk, follow
 from homoode_jax.mathematics.predictor_corrector import Method
 from homoode_jax.mathematics.problem import check_option
 from homoode_jax.mathematics.solution import Result, Solution
-from homoode_jax.mathematics.stepping import make_solver
+from homoode_jax.mathematics.solvers import make_solver
 from homoode_jax.mathematics.vectors import Equation, no_cost, relative_residual, rms
 
 PATHS = ("natural", "arclength")

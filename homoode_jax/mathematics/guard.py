@@ -5,7 +5,8 @@ last step is NaN. So the failed examples of a per-example batch are replaced by 
 succeeded before the backward pass runs, and a batch without success is not run backwards.
 
 A plan says how to solve and how to go back: by its own formula (`pull_back`: one that needs the
-outcome alone, such as an implicit gradient), or by backpropagation through `run` itself.
+outcome alone, such as an implicit gradient or a continuous adjoint), or by backpropagation
+through `run` itself.
 """
 
 from collections.abc import Callable
@@ -49,10 +50,25 @@ class Plan(Protocol):
     Outcomes are NamedTuples with at least `z`, `zs` and `result`.
     """
 
-    per_example: bool
-    mask: Bool[Array, " batch"] | None
-    backpropagates: bool
-    adjoint: Any
+    @property
+    def per_example(self) -> bool:
+        """True if each example is a problem of its own."""
+        ...
+
+    @property
+    def mask(self) -> Bool[Array, " batch"] | None:
+        """The rows of a joint batch that count."""
+        ...
+
+    @property
+    def adjoint(self) -> Any:
+        """The route, as errors name it."""
+        ...
+
+    @property
+    def backpropagates(self) -> bool:
+        """True if the gradient is that of `run`, False if `pull_back` has it."""
+        ...
 
     def run(self, inputs: Inputs) -> Any:
         """Solves the batch."""
@@ -62,8 +78,8 @@ class Plan(Protocol):
         """What `pull_back` needs of an outcome."""
         ...
 
-    def pull_back(self, params, memory, x, cotangent, mask) -> Pullback:
-        """Gradients of one problem (a joint batch, or a batch of one example)."""
+    def pull_back(self, inputs: Inputs, memory: PyTree, cotangent: PyTree) -> Pullback:
+        """Gradients of the batch; all of its examples have succeeded."""
         ...
 
     def count_vjps(self, raw: Any) -> Int[Array, "*batch"]:
@@ -144,13 +160,22 @@ def _recorded(pull, cts, ok: Bool[Array, "*batch"], inputs: Inputs, plan: Plan) 
 
 def _by_formula(ok, cotangent, raw, inputs: Inputs, plan: Plan) -> Pullback:
     memory = plan.memory(raw)
+    if plan.per_example:
+        good = mend(ok, memory=memory, z0=inputs.z0, x=inputs.x)
+        memory, inputs = good["memory"], inputs._replace(z0=good["z0"], x=good["x"])
+    return plan.pull_back(inputs, memory, cotangent)
+
+
+def pull_back_by_problem(
+    one: Callable, plan: Plan, memory: PyTree, x: PyTree, cotangent: PyTree
+) -> Pullback:
+    """Pulls back by `one(memory, x, cotangent, mask=None)`, a formula for a single problem.
+
+    A problem is a joint batch, or an example as a batch of one.
+    """
     if not plan.per_example:
-        return plan.pull_back(inputs.params, memory, inputs.x, cotangent, plan.mask)
-    good = mend(ok, memory=memory, x=inputs.x)
-    back = map_examples(
-        lambda memory, x, ct: plan.pull_back(inputs.params, memory, x, ct, None),
-        good["memory"], good["x"], cotangent,
-    )  # fmt: skip
+        return one(memory, x, cotangent, plan.mask)
+    back = map_examples(one, memory, x, cotangent)
     params = jax.tree.map(lambda g: jnp.sum(g, axis=0), back.params)
     return Pullback(params, drop_axis(back.z0), drop_axis(back.x), back.vjps)
 

@@ -37,6 +37,18 @@ class Stepping(eqx.Module):
     max_steps: int = eqx.field(static=True)
 
 
+class Steps(NamedTuple):
+    """What a reversible solve is undone from, beside its final state.
+
+    Attributes:
+        ends: times at which the accepted steps ended, infinite beyond the last.
+        partner: final z of `Reversible`.
+    """
+
+    ends: Float[Array, " max_steps"]
+    partner: PyTree[Array]
+
+
 class Raw(NamedTuple):
     """Outcome of one solve, before it becomes a `Solution`."""
 
@@ -46,6 +58,7 @@ class Raw(NamedTuple):
     nfe: Int[Array, ""]
     num_steps: Int[Array, ""]
     num_rejected: Int[Array, ""]
+    steps: Steps | None = None
 
 
 def reverse(stepping: Stepping) -> Stepping:
@@ -62,6 +75,7 @@ def reverse(stepping: Stepping) -> Stepping:
 def solve_ode(
     rhs: Callable, stepping: Stepping, z0: PyTree[Array], args: PyTree, norm: Callable,
     ts: Float[Array, " times"] | None = None, adjoint: diffrax.AbstractAdjoint | None = None,
+    keep_steps: bool = False,
 ) -> Raw:  # fmt: skip
     """Solves dz/dt = rhs(t, z, args); stops at the first non-finite step."""
     solver, t0, t1 = stepping.solver, stepping.t0, stepping.t1
@@ -78,11 +92,14 @@ def solve_ode(
         dt0 = first_step(lambda t, z: rhs(t, z, args), t0, t1, z0, f0, order, *tols)
     solution = diffrax.diffeqsolve(
         term, solver, t0, t1, dt0, z0, args,
-        saveat=_save_at(ts), stepsize_controller=controller, max_steps=stepping.max_steps,
-        adjoint=adjoint or diffrax.RecursiveCheckpointAdjoint(), throw=False,
-        solver_state=_solver_state(solver, f0),
+        saveat=_save_at(ts, keep_steps), stepsize_controller=controller,
+        max_steps=stepping.max_steps, adjoint=adjoint or diffrax.RecursiveCheckpointAdjoint(),
+        throw=False, solver_state=_solver_state(solver, f0),
     )  # fmt: skip
-    return _raw(solution, ts, solver if is_counted(controller) else None, selected)
+    raw = _raw(solution, ts, solver if is_counted(controller) else None, selected)
+    if not keep_steps:
+        return raw
+    return raw._replace(steps=Steps(solution.ts[-1], solution.solver_state))  # pyright: ignore
 
 
 def _solver_state(solver, f0: PyTree | None):
@@ -93,9 +110,13 @@ def _solver_state(solver, f0: PyTree | None):
     return (jnp.array(False), f0) if reuses_last_stage(solver) else None
 
 
-def _save_at(ts: Float[Array, " times"] | None) -> diffrax.SaveAt:
-    end = diffrax.SubSaveAt(t1=True)
-    return diffrax.SaveAt(subs=[end] if ts is None else [end, diffrax.SubSaveAt(ts=ts)])
+def _save_at(ts: Float[Array, " times"] | None, keep_steps: bool) -> diffrax.SaveAt:
+    subs = [diffrax.SubSaveAt(t1=True)]
+    if ts is not None:
+        subs.append(diffrax.SubSaveAt(ts=ts))
+    if keep_steps:  # the times alone
+        subs.append(diffrax.SubSaveAt(steps=True, fn=lambda t, y, args: None))
+    return diffrax.SaveAt(subs=subs, solver_state=keep_steps)
 
 
 def _raw(solution: diffrax.Solution, ts, solver, selected: bool) -> Raw:

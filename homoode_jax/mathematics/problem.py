@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.tree_util import keystr, tree_leaves_with_path
-from jaxtyping import PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 
 def as_arrays(tree: PyTree) -> PyTree:
@@ -81,6 +81,27 @@ def check_function(kind: str, function: Callable, args: tuple, z: PyTree) -> Non
                 f"the {kind} must return the shapes and dtypes of z0 (called with a batch axis): "
                 f"leaf{keystr(path)} should be {_describe(like)}, got {_describe(leaf)}."
             )
+
+
+def check_mask(mask: Any, batch: int) -> Bool[Array, " batch"] | None:
+    """Returns the mask as an array, or raises."""
+    if mask is None:
+        return None
+    mask = jnp.asarray(mask)
+    if mask.dtype != bool or mask.shape != (batch,):
+        raise ValueError(f"mask must be bool[{batch}], got {mask.dtype}{list(mask.shape)}.")
+    return mask
+
+
+def check_probe(probe: Any, per_example: bool, batch: int, dtype) -> Float[Array, "*batch"]:
+    """Returns the backward probe as an array, or raises."""
+    probe = jnp.asarray(probe, dtype)
+    if probe.shape != () and not (per_example and probe.shape == (batch,)):
+        raise ValueError(
+            f"backward_probe must be a scalar (or [{batch}] with batching='per_example'), "
+            f"got shape {list(probe.shape)}."
+        )
+    return probe
 
 
 def _describe(leaf: Any) -> str:

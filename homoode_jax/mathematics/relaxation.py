@@ -13,8 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from homoode_jax.mathematics.iteration import Move
+from homoode_jax.mathematics.solvers import make_solver
 from homoode_jax.mathematics.step_size import StepSize, adapt, first_size
-from homoode_jax.mathematics.stepping import make_solver, reuses_last_stage
+from homoode_jax.mathematics.stepping import reuses_last_stage
 from homoode_jax.mathematics.vectors import Equation, Vector, no_cost, rms
 
 

@@ -1,44 +1,35 @@
-"""Gradient routes of `integrate`, and the guard that keeps failed examples out of them.
-
-A failed example has cotangent zero, but zero times the NaN that a backward pass meets in its
-last step is NaN. So the failed examples of a per-example batch are replaced by one that
-succeeded before the backward pass runs, and a batch without success is not run backwards.
-"""
+"""How `integrate` solves a batch, and the routes that its gradient may take (see `guard`)."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax import lax
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from homoode_jax.mathematics.backsolve import Pullback, backsolve
+from homoode_jax.mathematics.backsolve import backsolve
+from homoode_jax.mathematics.guard import (
+    Inputs,
+    Pullback,
+    drop_axis,
+    map_examples,
+    pull_back_by_problem,
+)
 from homoode_jax.mathematics.ode import Raw, Stepping, solve_ode
-from homoode_jax.mathematics.problem import as_arrays
-from homoode_jax.mathematics.solution import Result
-from homoode_jax.mathematics.stepping import Norm, count_vjps, select_rows
+from homoode_jax.mathematics.reversible import undo
+from homoode_jax.mathematics.stepping import Norm, count_vjps
 
 ADJOINTS = {
     "checkpointed": diffrax.RecursiveCheckpointAdjoint,
     "direct": diffrax.DirectAdjoint,
     "backsolve": None,
+    "reversible": None,
 }
 
 
-class Inputs(NamedTuple):
-    """What `integrate` is differentiated by."""
-
-    params: PyTree
-    z0: PyTree[Array]
-    x: PyTree
-    probe: Float[Array, "*batch"]
-
-
-class Plan(eqx.Module):
-    """All else that defines a solve."""
+class FieldPlan(eqx.Module):
+    """All that defines the solve of a batch but what it is differentiated by."""
 
     field: Callable
     stepping: Stepping
@@ -47,150 +38,53 @@ class Plan(eqx.Module):
     adjoint: str | diffrax.AbstractAdjoint
     per_example: bool = eqx.field(static=True)
 
+    @property
+    def backpropagates(self) -> bool:
+        """True if the gradient is Diffrax's own, of the solver's steps."""
+        return self.adjoint not in ("backsolve", "reversible")
 
-def run(inputs: Inputs, plan: Plan) -> Raw:
-    """Solves the batch, differentiable as Diffrax has it: no guard, no NFE."""
+    def run(self, inputs: Inputs) -> Raw:
+        """Solves the batch."""
 
-    def rhs(t, z, args):
-        return plan.field(args[0], t, z, args[1])
+        def rhs(t, z, args):
+            return self.field(args[0], t, z, args[1])
 
-    def one(z0, x, mask=None):
-        args, norm = (inputs.params, x), Norm(mask)
-        return solve_ode(rhs, plan.stepping, z0, args, norm, plan.ts, _diffrax_adjoint(plan))
+        def one(z0, x, mask=None) -> Raw:
+            return solve_ode(
+                rhs, self.stepping, z0, (inputs.params, x), Norm(mask), self.ts,
+                self._diffrax_adjoint(), keep_steps=self.adjoint == "reversible",
+            )  # fmt: skip
 
-    if not plan.per_example:
-        return one(inputs.z0, inputs.x, plan.mask)
-    raw = _per_example(one, inputs.z0, inputs.x)
-    zs = jax.tree.map(lambda leaf: jnp.moveaxis(leaf[:, :, 0], 1, 0), raw.zs)
-    return raw._replace(z=_drop_axis(raw.z), zs=zs)
+        if not self.per_example:
+            return one(inputs.z0, inputs.x, self.mask)
+        raw = map_examples(one, inputs.z0, inputs.x)
+        zs = jax.tree.map(lambda leaf: jnp.moveaxis(leaf[:, :, 0], 1, 0), raw.zs)
+        steps = raw.steps and raw.steps._replace(partner=drop_axis(raw.steps.partner))
+        return raw._replace(z=drop_axis(raw.z), zs=zs, steps=steps)
 
+    def memory(self, raw: Raw) -> PyTree[Array]:
+        """The final state; for a reversible solve its steps too."""
+        return raw._replace(zs=None) if self.adjoint == "reversible" else raw.z
 
-@eqx.filter_custom_vjp
-def solve(inputs: Inputs, plan: Plan) -> Raw:
-    """Solves the batch; its gradient follows `plan.adjoint` and ignores failed examples."""
-    return run(inputs, plan)
+    def pull_back(self, inputs: Inputs, memory: PyTree[Array], cotangent: PyTree) -> Pullback:
+        """Gradients by a second solve, or by undoing the first."""
+        if self.adjoint == "reversible":
+            solved = inputs.params, inputs.z0, inputs.x, memory
+            return undo(self.field, self.stepping, *solved, cotangent, self.per_example)
 
+        def one(z1, x, cotangent, mask=None) -> Pullback:
+            return backsolve(self.field, self.stepping, inputs.params, z1, x, cotangent, mask)
 
-@solve.def_fwd
-def _forward(perturbed, inputs: Inputs, plan: Plan):
-    del perturbed
-    inputs = as_arrays(inputs)
-    if plan.adjoint == "backsolve":
-        raw = run(inputs, plan)
-        return raw, (raw, None)
-    raw, pull = _vjp(inputs, plan)
-    return raw, (raw, pull)
+        return pull_back_by_problem(one, self, memory, inputs.x, cotangent)
 
+    def count_vjps(self, raw: Raw) -> Int[Array, "*batch"]:
+        """One for each evaluation of a step; unknown for Diffrax's own adjoint objects."""
+        known = isinstance(self.adjoint, str)
+        vjps = count_vjps(self.stepping.solver, raw.num_steps)
+        return jnp.where(known & (raw.nfe >= 0), vjps, -1)
 
-@solve.def_bwd
-def _backward(residuals, cotangents: Raw, perturbed, inputs: Inputs, plan: Plan) -> Inputs:
-    del perturbed
-    inputs = as_arrays(inputs)
-    raw, pull = residuals
-    ok = raw.result == Result.ok
-    if pull is not None:
-        cts = _kept(ok, cotangents.z, raw.z), _kept(ok, cotangents.zs, raw.zs, axis=1)
-        gradients = _pull_back(pull, cts, ok, inputs, plan)
-        vjps = count_vjps(plan.stepping.solver, raw.num_steps)
-    else:
-        if jax.tree.leaves(cotangents.zs):
-            raise ValueError(
-                "adjoint='backsolve' has no gradient through the saved states `zs`; "
-                "use adjoint='checkpointed' or 'direct', or take the loss of `z` alone."
-            )
-        args = ok, _kept(ok, cotangents.z, raw.z), raw.z, inputs, plan
-        back = lax.cond(jnp.any(ok), lambda: _backsolve(*args), lambda: _no_backsolve(*args))
-        gradients, vjps = Inputs(back.params, back.z0, back.x, inputs.probe), back.nfe
-    if not isinstance(plan.adjoint, str):
-        vjps = -1
-    vjps = jnp.where(raw.nfe < 0, -1, vjps)
-    vjps = jnp.where(ok, vjps, 0).astype(inputs.probe.dtype)
-    probe = vjps if inputs.probe.ndim else jnp.sum(vjps)
-    return gradients._replace(probe=probe)
-
-
-def _vjp(inputs: Inputs, plan: Plan):
-    """Runs the solve and returns its outcome and the pullback of (z, zs)."""
-    diff, fixed = eqx.partition(inputs, eqx.is_inexact_array)
-
-    def states(diff):
-        raw = run(eqx.combine(diff, fixed), plan)
-        return (raw.z, raw.zs), raw
-
-    _, pull, raw = jax.vjp(states, diff, has_aux=True)
-    return raw, pull
-
-
-def _pull_back(pull, cts, ok: Bool[Array, "*batch"], inputs: Inputs, plan: Plan) -> Inputs:
-    """Backpropagates through the recorded solve if all succeeded, else through a mended one."""
-
-    def recorded():
-        return pull(cts)[0]
-
-    def mended():
-        return _vjp(inputs._replace(**mend(ok, z0=inputs.z0, x=inputs.x)), plan)[1](cts)[0]
-
-    def nothing():
-        return jax.tree.map(jnp.zeros_like, eqx.filter(inputs, eqx.is_inexact_array))
-
-    if not plan.per_example:
-        return lax.cond(ok, recorded, nothing)
-    case = jnp.where(jnp.all(ok), 0, jnp.where(jnp.any(ok), 1, 2))
-    return lax.switch(case, [recorded, mended, nothing])
-
-
-def _backsolve(ok, cotangent, z1, inputs: Inputs, plan: Plan) -> Pullback:
-    def one(z1, x, cotangent, mask=None):
-        return backsolve(plan.field, plan.stepping, inputs.params, z1, x, cotangent, mask)
-
-    if not plan.per_example:
-        return one(z1, inputs.x, cotangent, plan.mask)
-    mended = mend(ok, z1=z1, x=inputs.x)
-    back = _per_example(one, mended["z1"], mended["x"], cotangent)
-    params = jax.tree.map(lambda g: jnp.sum(g, axis=0), back.params)
-    return Pullback(params, _drop_axis(back.z0), _drop_axis(back.x), back.nfe)
-
-
-def _no_backsolve(ok, cotangent, z1, inputs: Inputs, plan: Plan) -> Pullback:
-    del cotangent, z1, plan
-    diff = eqx.filter(inputs, eqx.is_inexact_array)
-    zeros = jax.tree.map(jnp.zeros_like, diff)
-    return Pullback(zeros.params, zeros.z0, zeros.x, jnp.zeros(ok.shape, jnp.int32))
-
-
-def _diffrax_adjoint(plan: Plan) -> diffrax.AbstractAdjoint | None:
-    if isinstance(plan.adjoint, diffrax.AbstractAdjoint):
-        return plan.adjoint
-    route = ADJOINTS[plan.adjoint]
-    return None if route is None else route()
-
-
-def _per_example(function: Callable, *batched: PyTree) -> PyTree:
-    """Maps a function of size-1 batches over the leading axis."""
-    return jax.vmap(lambda *rows: function(*jax.tree.map(lambda a: a[None], rows)))(*batched)
-
-
-def _drop_axis(tree: PyTree) -> PyTree:
-    return jax.tree.map(lambda leaf: leaf[:, 0], tree)
-
-
-def mend(ok: Bool[Array, " batch"], **trees: PyTree) -> dict[str, PyTree]:
-    """Replaces the rows that are not `ok` by the first that is."""
-    good = jnp.argmax(ok)
-    copies = jax.tree.map(lambda a: jnp.broadcast_to(a[good], a.shape), trees)
-    return select_rows(ok, trees, copies)
-
-
-def _kept(ok, cotangent: PyTree, like: PyTree, axis: int = 0) -> PyTree:
-    """Cotangents with failed examples at zero; None stands for no cotangent at all."""
-
-    def keep(leaf, ct):
-        zero = jnp.zeros_like(leaf)
-        if ct is None:
-            return zero
-        rows = ok.reshape((1,) * (axis * ok.ndim) + ok.shape + (1,) * (leaf.ndim - axis - 1))
-        return jnp.where(rows if ok.ndim else ok, ct, zero)
-
-    if cotangent is None:
-        return jax.tree.map(jnp.zeros_like, like)
-    return jax.tree.map(keep, like, cotangent, is_leaf=lambda leaf: leaf is None)
+    def _diffrax_adjoint(self) -> diffrax.AbstractAdjoint | None:
+        if isinstance(self.adjoint, diffrax.AbstractAdjoint):
+            return self.adjoint
+        route = ADJOINTS[self.adjoint]
+        return None if route is None else route()

@@ -1,4 +1,4 @@
-"""Steps of an ODE solve: solvers, step-size controllers, error norm, first step, NFE.
+"""Steps of an ODE solve: step-size controllers, error norm, first step, NFE.
 
 The first step follows Hairer, Nørsett & Wanner, *Solving Ordinary Differential Equations I*,
 section II.4, and hands its first evaluation on to the solver.
@@ -14,26 +14,9 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from homoode_jax.mathematics.problem import check_option
+from homoode_jax.mathematics.solvers import Reversible
 
-SOLVERS = {
-    "euler": diffrax.Euler,
-    "heun": diffrax.Heun,
-    "midpoint": diffrax.Midpoint,
-    "ralston": diffrax.Ralston,
-    "bosh3": diffrax.Bosh3,
-    "tsit5": diffrax.Tsit5,
-    "dopri5": diffrax.Dopri5,
-    "dopri8": diffrax.Dopri8,
-}
 CONTROLLERS = ("pid", "constant")
-
-
-def make_solver(solver: str | diffrax.AbstractSolver) -> diffrax.AbstractSolver:
-    """Returns the Diffrax solver behind a name; passes solver objects through."""
-    if isinstance(solver, diffrax.AbstractSolver):
-        return solver
-    check_option("solver", solver, SOLVERS)
-    return SOLVERS[solver]()  # pyright: ignore[reportCallIssue]
 
 
 class Norm(eqx.Module):
@@ -181,10 +164,14 @@ def count_nfe(solver, num_steps: Int[Array, ""], selected: bool) -> Int[Array, "
 
     An explicit pair that reuses its last stage (FSAL) costs 1 + (stages - 1) * steps, any other
     explicit Runge-Kutta method stages * steps. Selection adds one evaluation to the first and
-    two to the second, which cannot use f(z0) again.
+    two to the second, which cannot use f(z0) again. A reversible step is a step and the increment
+    back.
     """
     if isinstance(solver, diffrax.Euler):
         return num_steps
+    if isinstance(solver, Reversible):
+        both = solver.base.tableau.num_stages + solver.stages  # pyright: ignore
+        return 2 * selected + both * num_steps
     if not isinstance(solver, diffrax.AbstractERK):
         return jnp.full_like(num_steps, -1)
     stages = solver.tableau.num_stages  # pyright: ignore

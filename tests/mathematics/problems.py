@@ -116,22 +116,30 @@ def counted(field):
     """
     counts = {"evaluations": 0, "vjps": 0}
 
-    def tick(name):
-        def bump():
+    def tick(name, t):
+        """Counts once, also for a batch of times; without t, `scan` moves it out of its loop."""
+
+        def bump(t):
             counts[name] += 1
 
-        jax.debug.callback(bump)
+        @jax.custom_batching.custom_vmap
+        def count(t):
+            jax.debug.callback(bump, t)
+            return t
+
+        count.def_vmap(lambda size, batched, t: (count(t), True))
+        count(t)
 
     @jax.custom_vjp
     def evaluate(params, t, z, x):
-        tick("evaluations")
+        tick("evaluations", t)
         return field(params, t, z, x)
 
     def forward(*args):
         return evaluate(*args), args
 
     def backward(args, cotangent):
-        tick("vjps")
+        tick("vjps", args[1])
         return jax.vjp(field, *args)[1](cotangent)
 
     def read():

@@ -22,7 +22,7 @@ from tests.mathematics.problems import (
 )
 
 pytestmark = pytest.mark.usefixtures("x64")
-ROUTES = ("direct", "checkpointed", "backsolve")
+ROUTES = ("direct", "checkpointed", "backsolve", "reversible")
 ALL = [(adjoint, batching) for batching in ("joint", "per_example") for adjoint in ROUTES]
 
 

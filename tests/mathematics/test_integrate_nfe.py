@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from homoode_jax import integrate
+from homoode_jax import Reversible, integrate
 from tests.mathematics.problems import counted
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -75,7 +75,7 @@ def test_evaluations_forward_are_those_on_the_host(solver):
 
 def test_evaluations_of_constant_steps_are_those_on_the_host():
     solution, (evaluations, _) = solve_and_count(**EULER)()
-    assert solution.stats == (10, 10, 0) and evaluations == 10
+    assert solution.stats[:3] == (10, 10, 0) and evaluations == 10
 
 
 DOPRI5 = {"rtol": 1e-4, "atol": 1e-4, "max_steps": 32}
@@ -87,6 +87,9 @@ BACKWARD = [
     ("backsolve", DOPRI5),
     ("backsolve", {"solver": "bosh3"}),
     ("backsolve", {"solver": "heun", "rtol": 1e-2, "atol": 1e-2}),
+    ("reversible", DOPRI5),
+    ("reversible", {"solver": "heun", "rtol": 1e-2, "atol": 1e-2}),
+    ("direct", DOPRI5 | {"solver": Reversible("bosh3"), "max_steps": 16, "rtol": 1e-2}),
 ]
 
 
@@ -99,7 +102,7 @@ def test_vector_jacobian_products_are_those_on_the_host(adjoint, options):
     assert vjps == vjps_on_host > 0
     if "controller" not in options:
         assert solution.stats.num_rejected > 0
-    if adjoint == "backsolve":
+    if adjoint in ("backsolve", "reversible"):
         assert evaluations == solution.stats.nfe + vjps
     elif options.get("max_steps") == 16:
         assert evaluations == solution.stats.nfe
@@ -115,8 +118,9 @@ def test_per_example_counts_are_those_of_each_example_alone():
     assert evaluations == max(nfe) > min(nfe)
 
 
-def test_per_example_backward_counts_are_those_of_each_example_alone():
-    run = differentiate_and_count(rtol=1e-4, atol=1e-4, batching="per_example", adjoint="backsolve")
+@pytest.mark.parametrize("adjoint", ["backsolve", "reversible"])
+def test_per_example_backward_counts_are_those_of_each_example_alone(adjoint):
+    run = differentiate_and_count(rtol=1e-4, atol=1e-4, batching="per_example", adjoint=adjoint)
     for i in range(3):
         vjps, solution, (evaluations, vjps_on_host) = run(x=X[i : i + 1])
         assert vjps[0] == vjps_on_host
