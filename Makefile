@@ -6,7 +6,7 @@ DATASET ?= mnist
 DATA_DIR ?= $(HOME)/tensorflow_datasets
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test lint accuracy reversible nonlinear data lock clean
+.PHONY: help install train test lint accuracy gradients reversible nonlinear data lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,6 +38,9 @@ accuracy: install  ## Measure answers and gradients (writes results/accuracy.jso
 
 reversible: install  ## Measure the reversible adjoint (writes results/reversible.json)
 	@$(BIN)/python benchmarks/reversible.py
+
+gradients: install  ## Measure every gradient route of every function (writes results/gradients.json)
+	@$(BIN)/python benchmarks/gradients.py
 
 nonlinear: install  ## Run the solvers on standard nonlinear systems (writes results/nonlinear.json)
 	@$(BIN)/python -m benchmarks.nonlinear.run
