@@ -14,7 +14,7 @@ import optimistix as optx
 from jax import lax
 from jaxtyping import Array, Float, Key, PyTree
 
-from homoode_jax.mathematics.cells import Cell, check_tolerance
+from homoode_jax.mathematics.cells import Cell, make_tolerance
 from homoode_jax.mathematics.dtypes import cast, cast_like, common_dtype
 from homoode_jax.mathematics.equilibrium import Solver, make_iteration
 from homoode_jax.mathematics.guard import map_examples
@@ -237,8 +237,7 @@ def convergence(
     if isinstance(method, optx.AbstractRootFinder | optx.AbstractFixedPointSolver):
         raise ValueError(f"solver={solver!r} keeps no trace; name one of homoode_jax's own.")
     cell, params, z0, x = _checked(cell, params, z0, x, "z0")
-    check_tolerance("tol", tol, common_dtype(z0))
-    tol = jnp.asarray(tol, common_dtype(z0))
+    tol = make_tolerance("tol", tol, z0, 1e-5)
 
     def one(z0: PyTree[Array], x: PyTree) -> Float[Array, " points"]:
         return iterate(method, flatten_cell(cell, params, z0, x)[0], tol, max_steps)[1]

@@ -141,7 +141,7 @@ def solve_cells(
 ) -> Solution:  # fmt: skip
     """Checks the problem, solves it, and says how it went.
 
-    `algorithm(dtype)` makes the algorithm for the dtype in which it will run.
+    `algorithm(z0)` makes the algorithm for states of these dtypes.
     """
     params, z0, x = as_arrays((params, z0, x))
     batch = batch_size(z0, x)
@@ -154,7 +154,7 @@ def solve_cells(
     _check_cell(cell, params, z0, x, per_example)
     mask = check_mask(mask, batch)
     plan = CellPlan(
-        _in_precision_of(z0, cell), algorithm(dtype), make_route(adjoint),
+        _in_precision_of(z0, cell), algorithm(z0), make_route(adjoint),
         mask, preconditioner and _in_precision_of_vector(z0, preconditioner), per_example,
     )  # fmt: skip
     probe = check_probe(backward_probe, per_example, batch, dtype)
@@ -222,15 +222,23 @@ def check_bounds(max_steps: Any, max_evaluations: Any) -> None:
             raise ValueError(f"{name} must be a positive integer, got {bound!r}.")
 
 
-def check_tolerance(name: str, tol: Any, dtype, positive: bool = True) -> None:
-    """Raises on a tolerance that is no number of use, or that the dtype cannot reach."""
-    if tol is None or any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tol)):
-        return
-    value, eps = float(np.asarray(tol)), float(jnp.finfo(dtype).eps)
-    if not value >= 0 or not np.isfinite(value):
-        raise ValueError(f"{name} must be a non-negative number, got {tol!r}.")
-    if positive and value < eps:
-        raise ValueError(
-            f"{name}={value:g} cannot be reached in {jnp.dtype(dtype).name}, whose precision is "
-            f"{eps:.1e}; loosen {name}, or give z0 in a wider dtype."
-        )
+def make_tolerance(
+    name: str, tol: Any, z0: PyTree[Array], default: float, positive: bool = True
+) -> Float[Array, ""]:
+    """Returns a tolerance in the solve's dtype; raises on one that z0's dtypes cannot reach.
+
+    None stands for the default, or four times the precision of z0 where that is more.
+    """
+    coarsest = max((leaf.dtype for leaf in jax.tree.leaves(z0)), key=lambda d: jnp.finfo(d).eps)
+    eps = float(jnp.finfo(coarsest).eps)
+    tol = max(default, 4 * eps * positive) if tol is None else tol
+    if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tol)):
+        value = float(np.asarray(tol))
+        if not value >= 0 or not np.isfinite(value):
+            raise ValueError(f"{name} must be a non-negative number, got {tol!r}.")
+        if positive and value < eps:
+            raise ValueError(
+                f"{name}={value:g} cannot be reached in {coarsest.name}, whose precision is "
+                f"{eps:.1e}; loosen {name}, or give z0 in a wider dtype."
+            )
+    return lax.stop_gradient(jnp.asarray(tol, common_dtype(z0)))

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import lineax as lx
 import numpy as np
-from jax import lax
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, PyTree
 
@@ -21,7 +20,7 @@ from homoode_jax.mathematics.cells import (
     Cell,
     Outcome,
     check_bounds,
-    check_tolerance,
+    make_tolerance,
     solve_cells,
 )
 from homoode_jax.mathematics.homotopy import (
@@ -104,7 +103,7 @@ def continuation(
     path: str = "natural",
     schedule: str | Schedule = "linear",
     solver: str | diffrax.AbstractERK | diffrax.Euler = "euler",
-    rtol: float | Float[Array, ""] = 1e-5,
+    rtol: float | Float[Array, ""] | None = None,
     atol: float | Float[Array, ""] = 1e-8,
     max_steps: int = 200,
     max_evaluations: int | None = None,
@@ -139,7 +138,8 @@ def continuation(
         solver: the predictor along the Davidenko field: "euler", or an explicit Diffrax
             Runge-Kutta method by name or object.
         rtol: the root, and the points saved on the way, are corrected until
-            |H| <= atol + rtol |z| (root mean squares); may be traced, has no gradient.
+            |H| <= atol + rtol |z| (root mean squares); may be traced, has no gradient. None: 1e-5, or what z0's
+            dtype can reach.
         atol: see `rtol`.
         max_steps: the most predictor-corrector steps to try.
         max_evaluations: a bound on evaluations of the cell and products with its Jacobian taken
@@ -184,15 +184,14 @@ def continuation(
     if not isinstance(predictor, diffrax.AbstractERK | diffrax.Euler):
         raise ValueError(f"solver={solver!r} must be 'euler' or an explicit Runge-Kutta method.")
 
-    def algorithm(dtype) -> Continuation:
-        check_tolerance("rtol", rtol, dtype)
-        check_tolerance("atol", atol, dtype, positive=False)
-        rt, at = (lax.stop_gradient(jnp.asarray(tol, dtype)) for tol in (rtol, atol))
+    def algorithm(z0) -> Continuation:
+        rt = make_tolerance("rtol", rtol, z0, 1e-5)
+        at = make_tolerance("atol", atol, z0, 0.0, positive=False)
         method = Method(
             rt, at, make_linear_solver(linear_solver, linear_tol), predictor,
             make_schedule(schedule), path == "arclength", max_steps, max_evaluations,
         )  # fmt: skip
-        lams, keep_steps = _check_save_at(save_at, dtype)
+        lams, keep_steps = _check_save_at(save_at, rt.dtype)
         return Continuation(method, homotopy, lams, keep_steps)
 
     return solve_cells(

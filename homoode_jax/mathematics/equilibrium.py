@@ -10,14 +10,13 @@ import equinox as eqx
 import jax.numpy as jnp
 import lineax as lx
 import optimistix as optx
-from jax import lax
 from jaxtyping import Array, Bool, Float, PyTree
 
 from homoode_jax.mathematics.cells import (
     Cell,
     Outcome,
     check_bounds,
-    check_tolerance,
+    make_tolerance,
     solve_cells,
 )
 from homoode_jax.mathematics.fixed_point import Anderson, Broyden, Picard
@@ -97,7 +96,7 @@ def equilibrium(
     x: PyTree,
     *,
     solver: Solver = "anderson",
-    tol: float | Float[Array, ""] = 1e-5,
+    tol: float | Float[Array, ""] | None = None,
     max_steps: int = 200,
     max_evaluations: int | None = None,
     adjoint: str | Route = "implicit",
@@ -124,7 +123,7 @@ def equilibrium(
             `Relaxation(...)` with their settings; or an Optimistix root finder or fixed-point
             solver with its own tolerances (its cost is not counted: -1).
         tol: ends at |z - f| <= tol * max(|f|, 1e-3), root mean squares over the batch (joint) or
-            the example; may be traced, has no gradient.
+            the example; may be traced, has no gradient. None: 1e-5, or what z0's dtype can reach.
         max_steps: the most iterations (for "ode": steps tried).
         max_evaluations: a bound on evaluations of the cell and products with its Jacobian taken
             together, looked at between steps; None: no bound. Not for Optimistix solvers.
@@ -156,9 +155,8 @@ def equilibrium(
     check_bounds(max_steps, max_evaluations)
     method = make_iteration(solver)
 
-    def algorithm(dtype):
-        check_tolerance("tol", tol, dtype)
-        number = lax.stop_gradient(jnp.asarray(tol, dtype))
+    def algorithm(z0):
+        number = make_tolerance("tol", tol, z0, 1e-5)
         if isinstance(method, OPTIMISTIX):
             return ByOptimistix(method, number, max_steps)
         return Iterated(method, number, max_steps, max_evaluations)

@@ -18,8 +18,6 @@ from jaxtyping import Array, Float, Int
 from homoode_jax.mathematics.iteration import Move
 from homoode_jax.mathematics.vectors import Equation, Vector, no_cost
 
-NO = jnp.asarray(False)
-
 
 class Picard(eqx.Module):
     """Damped fixed-point iteration; converges where |1 - beta + beta mu| < 1 for J's eigenvalues.
@@ -36,7 +34,7 @@ class Picard(eqx.Module):
     def move(self, equation: Equation, z: Vector, f: Vector, memory: None) -> Move:
         """One evaluation."""
         z = z + self.damping * (f - z)
-        return Move(z, equation.f(z), memory, no_cost().plus(nfe=1), NO, NO)
+        return Move(z, equation.f(z), memory, no_cost().plus(nfe=1))
 
 
 class History(NamedTuple):
@@ -73,7 +71,7 @@ class Anderson(eqx.Module):
         memory = History(
             memory.dz.at[row].set(new - z), memory.dr.at[row].set(f_new - new - r), memory.turn + 1
         )
-        return Move(new, f_new, memory, no_cost().plus(nfe=1), NO, NO)
+        return Move(new, f_new, memory, no_cost().plus(nfe=1))
 
 
 def _least_squares(dr: Float[Array, "memory n"], r: Vector) -> Float[Array, " memory"]:
@@ -118,7 +116,7 @@ class Broyden(eqx.Module):
         new = z + step
         f_new = equation.f(new)
         memory = _update(memory, step, new - f_new - r)
-        return Move(new, f_new, memory, no_cost().plus(nfe=1), NO, NO)
+        return Move(new, f_new, memory, no_cost().plus(nfe=1))
 
 
 def _apply(memory: LowRank, r: Vector) -> Vector:

@@ -43,8 +43,8 @@ class Move(NamedTuple):
     f: Vector
     memory: PyTree
     cost: Cost
-    rejected: Bool[Array, ""]
-    failed: Bool[Array, ""]
+    rejected: bool | Bool[Array, ""] = False
+    failed: bool | Bool[Array, ""] = False
 
 
 class Iteration(Protocol):

@@ -3,8 +3,10 @@
 Predictor: one step of a Diffrax solver along the Davidenko field, B dy = (0, 1), with lam(t) or
 arc length as time. Corrector: Newton-Krylov back to the path. A step is judged by how far the
 corrector had to go, relative to the step (Allgower & Georg 1990, chapters 2 and 6), and refused,
-however small, where B becomes singular on the way: B(y1)^-1 B(y0) p turns against p exactly
-there. So a path ends before a bifurcation, and before a fold where lam is its parameter.
+however small, where B is seen to become singular on the way: B(y1)^-1 B(y0) p turns against p.
+So a path ends before a bifurcation, and before a fold where lam is its parameter. A long step
+over a bifurcation in one of many directions, which p hardly has, is not seen: the path then goes
+on along its branch.
 """
 
 from typing import NamedTuple

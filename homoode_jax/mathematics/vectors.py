@@ -71,14 +71,16 @@ def flatten_cell(
 ) -> tuple[Equation, Callable[[Vector], PyTree[Array]]]:  # fmt: skip
     """Returns the equation on vectors, and the way back to z0's structure.
 
-    Rows that `mask` leaves out have the constant cell z0: their residual is zero from the start,
-    so that they count in no norm and never move.
+    Rows that `mask` leaves out are zero and have a cell that is zero: they count in no norm and
+    never move.
     """
+    zeros = jax.tree.map(jnp.zeros_like, z0)
+    z0 = z0 if mask is None else select_rows(mask, z0, zeros)
     start, restore = ravel_pytree(z0)
 
     def f(z: Vector) -> Vector:
         value = cell(params, restore(z), x)
-        value = value if mask is None else select_rows(mask, value, z0)
+        value = value if mask is None else select_rows(mask, value, zeros)
         return ravel_pytree(value)[0]
 
     def precondition(z: Vector, lam, v: Vector) -> Vector:
