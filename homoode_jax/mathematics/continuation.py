@@ -138,8 +138,8 @@ def continuation(
         solver: the predictor along the Davidenko field: "euler", or an explicit Diffrax
             Runge-Kutta method by name or object.
         rtol: the root, and the points saved on the way, are corrected until
-            |H| <= atol + rtol |z| (root mean squares); may be traced, has no gradient. None: 1e-5, or what z0's
-            dtype can reach.
+            |H| <= atol + rtol |z| (root mean squares); may be traced, has no gradient.
+            None: 1e-5, or what z0's dtype can reach.
         atol: see `rtol`.
         max_steps: the most predictor-corrector steps to try.
         max_evaluations: a bound on evaluations of the cell and products with its Jacobian taken
