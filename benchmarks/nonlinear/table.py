@@ -1,5 +1,7 @@
 """The record of `run.py` as tables for people."""
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from homoode_jax.experiments.report import console
@@ -18,29 +20,29 @@ def _solved(starts: dict) -> int:
 
 
 def write_table(record: dict, file: Path) -> None:
-    """Writes Markdown, and prints it."""
-    problems = record["problems"]
+    """Writes Markdown, and prints its first half."""
+    problems, budget = record["problems"], record["budget"]
     names = list(next(iter(problems.values()))["solvers"])
+    totals = [*_totals(problems, names), "", "How runs ended:", ""]
+    totals += [*_reasons(problems, names, budget), ""]
     lines = [
         "# Solver x problem x start",
         "",
         f"Record: nonlinear.json (commit {record['commit'][:12]}, `make nonlinear`); rules: "
         "benchmarks/nonlinear/README.md.",
         "",
-        *_totals(problems, names),
-        "",
+        *totals,
         "One line a problem; in each cell the starts x1, x10, x100: the cost (evaluations + JVPs + "
-        "VJPs) where solved, else the reason in brackets, `budget` for more than "
-        f"{record['budget']:,}.",
+        f"VJPs) where solved, else the reason in brackets, `budget` for more than {budget:,}.",
         "",
         "| problem / n | " + " | ".join(names) + " |",
         "|---|" + "---|" * len(names),
     ]
     for key, problem in problems.items():
-        cells = (_cell(problem["solvers"][name], record["budget"]) for name in names)
+        cells = (_cell(problem["solvers"][name], budget) for name in names)
         lines.append(f"| {key} | " + " | ".join(cells) + " |")
     file.write_text("\n".join(lines) + "\n")
-    console.print("\n".join(lines[:16]), markup=False)
+    console.print("\n".join(totals), markup=False)
 
 
 def _cell(starts: dict, budget: int) -> str:
@@ -63,14 +65,41 @@ def _totals(problems: dict, names: list[str]) -> list[str]:
         alone = sum(_alone(p, name, k) for p in problems.values() for k in KEYS)
         row = [name, *map(str, by_start), str(sum(by_start)), str(alone)]
         rows.append("| " + " | ".join(row) + " |")
+    paths = [name for name in names if name.startswith(("natural", "arclength"))]
+    for title, group in (("any of the four paths", paths), ("newton, anderson or picard", PLAIN)):
+        by_start = [sum(_any(p, group, k) for p in problems.values()) for k in KEYS]
+        alone = sum(
+            _any(p, group, k) and not _any(p, PLAIN, k) for p in problems.values() for k in KEYS
+        )
+        rows.append(f"| {title} | {' | '.join(map(str, [*by_start, sum(by_start), alone]))} |")
     total = len(problems)
     return [*rows, f"| of | {total} | {total} | {total} | {3 * total} | |"]
+
+
+def _any(problem: dict, group: Sequence[str], start: str) -> bool:
+    return any(problem["solvers"][name][start]["solved"] for name in group)
+
+
+def _reasons(problems: dict, names: list[str], budget: int) -> list[str]:
+    """How often each solver ended in each way."""
+    counts = {
+        name: Counter(
+            "solved" if run["solved"] else _entry(run, budget).strip("()")
+            for problem in problems.values()
+            for run in problem["solvers"][name].values()
+        )
+        for name in names
+    }
+    ways = sorted({way for count in counts.values() for way in count} - {"solved"})
+    rows = ["| solver | solved | " + " | ".join(ways) + " |", "|---|---|" + "---|" * len(ways)]
+    for name, count in counts.items():
+        cells = (str(count[way] or "") for way in ("solved", *ways))
+        rows.append("| " + " | ".join([name, *cells]) + " |")
+    return rows
 
 
 KEYS = ("1", "10", "100")
 
 
 def _alone(problem: dict, name: str, start: str) -> bool:
-    solvers = problem["solvers"]
-    others = any(solvers[plain][start]["solved"] for plain in PLAIN)
-    return solvers[name][start]["solved"] and not others
+    return problem["solvers"][name][start]["solved"] and not _any(problem, PLAIN, start)
