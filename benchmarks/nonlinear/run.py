@@ -6,8 +6,11 @@ that was stopped goes on where it was. Then prints the table and writes results/
 
 import functools
 import json
+import multiprocessing
+import os
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import jax
@@ -58,9 +61,7 @@ SOLVERS = {
 
 def measure(problem: Problem, solver, z0) -> dict:
     """Solves once from a start, and checks the answer anew."""
-    began = time.perf_counter()
-    solution = jax.block_until_ready(solver(jnp.asarray(z0)[None]))
-    seconds = time.perf_counter() - began
+    solution = solver(jnp.asarray(z0)[None])
     z, stats = solution.z[0], solution.stats
     r, f = problem.s * problem.g(z), problem.f(z)
     residual = jnp.linalg.norm(r) / jnp.maximum(jnp.linalg.norm(f), 1e-3 * np.sqrt(problem.n))
@@ -78,7 +79,6 @@ def measure(problem: Problem, solver, z0) -> dict:
         "folds": int(stats.num_folds),
         "cost": cost,
         "distance": distance,
-        "seconds": round(seconds, 3),
     }
 
 
@@ -96,22 +96,29 @@ def run_problem(problem: Problem) -> dict:
     return {"n": problem.n, "tol": problem.tol, "reference": problem.reference, "solvers": rows}
 
 
-def main() -> None:
-    """Runs what is not in the record yet."""
+def run_index(index: int) -> dict:
+    """What a worker process does: one problem of the list."""
     jax.config.update("jax_enable_x64", True)
+    return run_problem(every()[index])
+
+
+def main() -> None:
+    """Runs what is not in the record yet, a problem to a process."""
     anew = "--anew" in sys.argv
     done = {} if anew or not RESULT.exists() else json.loads(RESULT.read_text())["problems"]
-    record = {**environment(), "budget": BUDGET, "problems": done}
-    problems = [problem for problem in every() if f"{problem.name}/{problem.n}" not in done]
+    keys = [f"{problem.name}/{problem.n}" for problem in every()]
+    missing = [index for index, key in enumerate(keys) if key not in done]
     began = time.perf_counter()
-    for index, problem in enumerate(problems):
-        key = f"{problem.name}/{problem.n}"
-        done[key] = run_problem(problem)
-        write_json(RESULT, record)
-        spent = time.perf_counter() - began
-        left = spent / (index + 1) * (len(problems) - index - 1)
-        console.print(f"{key} · {summary(done[key])} · ETA {left / 60:.0f} min")
-    write_table(record, RESULTS / "nonlinear.md")
+    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
+        running = {pool.submit(run_index, index): keys[index] for index in missing}
+        for count, future in enumerate(as_completed(running), start=1):
+            done[running[future]] = future.result()
+            in_order = {key: done[key] for key in keys if key in done}
+            write_json(RESULT, {**environment(), "budget": BUDGET, "problems": in_order})
+            left = (time.perf_counter() - began) / count * (len(missing) - count)
+            told = summary(done[running[future]])
+            console.print(f"{running[future]} · {told} · ETA {left / 60:.0f} min")
+    write_table(json.loads(RESULT.read_text()), RESULTS / "nonlinear.md")
 
 
 if __name__ == "__main__":
