@@ -6,10 +6,10 @@ DATASET ?= mnist
 DATA_DIR ?= $(HOME)/tensorflow_datasets
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test lint accuracy gradients reversible nonlinear data lock clean
+.PHONY: help install train test test-all lint accuracy gradients reversible nonlinear data lock clean
 
 help:  ## Show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 install: $(ENV)/installed  ## Install the pinned versions into .venv
 
@@ -26,6 +26,9 @@ train: install  ## Train HomoODE on handwritten digits (a minute or two)
 	@$(BIN)/python train.py --config=configs/digits.py
 
 test: install  ## Run the tests (several minutes)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+test-all: install  ## Run the slow tests too (a quarter of an hour)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: install  ## Run the linters: ruff and pyright

@@ -122,7 +122,8 @@ def show(rows) -> None:
     """Prints the matrix."""
     table = Table(title="gradients on one cell, float32")
     for name in ("function", "route", "relative error", "memory / state", "ms", "f", "JVP", "VJP"):
-        table.add_column(name, justify="left" if name in ("function", "route") else "right")
+        words = name in ("function", "route")
+        table.add_column(name, justify="left" if words else "right", no_wrap=words)
     for row in rows:
         vjps = str(row["vjps"]) if row["vjps"] >= 0 else "?"
         table.add_row(

@@ -5,10 +5,15 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
+FILES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
+SLOW = "equinox_module", "flax_linen"
+EXAMPLES = [
+    pytest.param(file, marks=[pytest.mark.slow] * (file.stem in SLOW), id=file.stem)
+    for file in FILES
+]
 
 
-@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", EXAMPLES)
 def test_an_example_is_short_and_its_loss_falls(file):
     assert 20 <= len(file.read_text().splitlines()) <= 60
     spec = importlib.util.spec_from_file_location(file.stem, file)

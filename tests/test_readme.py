@@ -28,5 +28,5 @@ def test_files_that_are_named_exist():
     root = Path(__file__).parents[1]
     for name in re.findall(r"\]\((?!http)([^)]+)\)", README):
         assert (root / name).exists(), name
-    for target in re.findall(r"make ([a-z]+)", README):
+    for target in re.findall(r"make ([a-z-]+)", README):
         assert re.search(rf"^{target}:", (root / "Makefile").read_text(), re.MULTILINE), target

@@ -4,6 +4,7 @@ import json
 import sys
 
 import numpy as np
+import pytest
 
 from tests.experiments.runs import start
 
@@ -35,6 +36,7 @@ print(json.dumps([jax.device_count(), single, losses("float64", 50)]))
 """
 
 
+@pytest.mark.slow
 def test_eight_devices_train_as_one():
     processes = [start(code=CODE, devices=count) for count in (1, 8)]
     outputs = [process.communicate(timeout=500) for process in processes]

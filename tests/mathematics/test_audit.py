@@ -180,6 +180,7 @@ def test_sigma_min_of_large_matrices_is_within_its_error(x64):
     assert np.all(more.value[0] - np.array(want) < 1e-4)
 
 
+@pytest.mark.slow
 def test_paths_of_continuation_are_audited_as_they_come(x64):
     """sigma_min, path_length and plot take its `zs` and `ts`."""
     params, z0, x = problem()

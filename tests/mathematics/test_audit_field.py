@@ -71,6 +71,7 @@ def test_defect_is_that_of_a_dense_computation(x64):
     np.testing.assert_allclose(got, np.sqrt(difference.sum(0) / speed.sum(0)), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_davidenko_field_is_explained_and_its_cell_found(x64):
     """Fitted on some paths, measured on others too."""
     true = parameters(0)

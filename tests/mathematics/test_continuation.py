@@ -75,6 +75,7 @@ def test_the_path_from_zero_obeys_the_relation_of_the_paper(bend, path):
             assert relative_error(slope[i], np.linalg.solve(matrix, np.asarray(f(z[i])))) < 1e-7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"solver": "heun", "schedule": "cosine"},
                                      {"solver": "dopri5", "schedule": "quadratic"},
                                      {"solver": "dopri5", "path": "arclength"}])  # fmt: skip
@@ -85,6 +86,7 @@ def test_predictors_and_schedules_find_the_same_path(options):
     assert relative_error(got.zs, euler.zs) < 1e-9
 
 
+@pytest.mark.slow
 def test_every_point_stepped_on_is_kept():
     options = {"save_at": "steps", "max_steps": 40}
     solution = jax.jit(lambda: continuation(mixed, (A, 0.0), Z0, B, **options))()
@@ -97,6 +99,7 @@ def test_every_point_stepped_on_is_kept():
         assert error < 0.05 * np.abs(z).max()
 
 
+@pytest.mark.slow
 def test_each_example_has_its_own_path():
     """A row alone, the others masked away, takes the steps that it takes in the batch."""
     together, joint = follow(1, batching="per_example"), follow(1)

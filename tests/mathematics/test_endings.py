@@ -17,7 +17,16 @@ from tests.mathematics.cells import SCALAR, polynomial, posed
 PROBLEMS = list(SCALAR)
 KINDS = [(h, p) for h in ("fixed_point", "newton") for p in ("natural", "arclength")]
 CASES = [(*kind, "float64") for kind in KINDS]
-CASES += [("fixed_point", "natural", "float32")]
+CASES += [pytest.param("fixed_point", "natural", "float32", marks=pytest.mark.slow)]
+
+
+def _with(word):
+    return [case for case in CASES if word in getattr(case, "values", case)]
+
+
+NATURAL, ARCLENGTH, FIXED_POINT = map(_with, ("natural", "arclength", "fixed_point"))
+
+
 WANTED = {
     ("fixed_point", "natural"): {
         "cubic_fold": "fold",
@@ -96,7 +105,7 @@ def test_paths_end_as_theory_says(homotopy, path, dtype):
             assert name == "singular_start" or w[name] * ROOTS[name] > 0
 
 
-@pytest.mark.parametrize(("homotopy", "path", "dtype"), [c for c in CASES if c[1] == "natural"])
+@pytest.mark.parametrize(("homotopy", "path", "dtype"), NATURAL)
 @pytest.mark.parametrize("name", ["cubic_fold", "no_real_root"])
 def test_a_natural_path_ends_at_the_fold_itself(name, homotopy, path, dtype):
     _, solution, _ = solved(homotopy, path, dtype)
@@ -104,14 +113,14 @@ def test_a_natural_path_ends_at_the_fold_itself(name, homotopy, path, dtype):
     assert -1e-6 < below < (1e-6 if dtype == "float64" else 3e-5)
 
 
-@pytest.mark.parametrize(("homotopy", "path", "dtype"), [c for c in CASES if c[1] == "arclength"])
+@pytest.mark.parametrize(("homotopy", "path", "dtype"), ARCLENGTH)
 def test_arc_length_counts_the_folds_it_passes(homotopy, path, dtype):
     _, solution, _ = solved(homotopy, path, dtype)
     folds = dict(zip(PROBLEMS, solution.stats.num_folds, strict=True))
     assert folds["cubic_fold"] == 2 and folds["no_real_root"] == 1 and folds["contraction"] == 0
 
 
-@pytest.mark.parametrize(("homotopy", "path", "dtype"), [c for c in CASES if c[0] != "newton"])
+@pytest.mark.parametrize(("homotopy", "path", "dtype"), FIXED_POINT)
 def test_a_pitchfork_in_every_direction_is_a_bifurcation(homotopy, path, dtype):
     """f = 3z - z^3 from 0: I - lam J = 1 - 3 lam."""
     codes, solution, _ = solved(homotopy, path, dtype)
@@ -131,6 +140,7 @@ def test_an_ok_is_a_root_whatever_was_passed_on_the_way(homotopy, path, dtype):
         assert codes["pitchfork"] == "bifurcation"
 
 
+@pytest.mark.slow
 def test_a_fold_is_found_in_a_random_smooth_cell():
     """f = tanh(W z) + b in 20 dimensions and a cubic that folds, coupled; beside dense NumPy.
 

@@ -146,6 +146,7 @@ def test_unrolled_gradients_are_those_of_the_truncated_iteration(solver):
     assert np.abs(got[1]).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_unrolled_gradients_of_a_path_are_those_of_finite_differences():
     def loss(inputs):
         solution = continuation(

@@ -49,6 +49,7 @@ def test_a_solve_out_of_steps_returns_where_it_got_to():
     assert np.all(np.isnan(solution.zs[:, 0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("adjoint", "batching"), ALL)
 def test_a_solve_out_of_steps_has_exactly_zero_gradients(adjoint, batching):
     got, vjps, solution = gradients(adjoint, batching, smooth_problem()[2], tol=1e-15)

@@ -59,6 +59,7 @@ def mixed_field(params, t, z, x):
     }
 
 
+@pytest.mark.slow
 def test_gradients_of_mixed_pytrees_backwards_in_time_are_those_of_direct_backpropagation(x64):
     z0 = {"c": jnp.array([[1 + 1j], [0.5j], [2.0]]), "r": jnp.array([[0.1], [0.2], [0.3]])}
     x = {"index": jnp.array([0, 1, 0]), "scale": jnp.array([[1.0], [0.5], [2.0]])}
@@ -111,6 +112,7 @@ def test_saved_states_converge_too(x64, solver, order):
     assert np.all(orders > order - 0.3)
 
 
+@pytest.mark.slow
 def test_answers_agree_with_the_method_itself_to_the_tolerance(x64):
     _, _, ours = smooth_gradient("reversible", "joint", tol=1e-8)
     _, _, plain = smooth_gradient("checkpointed", "joint", tol=1e-8)
