@@ -2,6 +2,9 @@
 PYTHON ?= python3
 ENV := .venv
 BIN := $(ENV)/bin
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+# The mathematics compiles much and runs little; training is the other way round.
+QUICK := XLA_FLAGS=--xla_backend_optimization_level=0
 DATASET ?= mnist
 DATA_DIR ?= $(HOME)/tensorflow_datasets
 
@@ -26,10 +29,12 @@ train: install  ## Train HomoODE on handwritten digits (a minute or two)
 	@$(BIN)/python train.py --config=configs/digits.py
 
 test: install  ## Run the tests (several minutes)
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	@$(QUICK) $(PYTEST) -m "not slow" tests/mathematics
+	@$(PYTEST) -m "not slow" --ignore=tests/mathematics
 
 test-all: install  ## Run the slow tests too (a quarter of an hour)
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(QUICK) $(PYTEST) tests/mathematics
+	@$(PYTEST) --ignore=tests/mathematics
 
 lint: install  ## Run the linters: ruff and pyright
 	@$(BIN)/ruff format --check .

@@ -1,14 +1,12 @@
 """Shared by all tests: a compilation cache that outlives the run, and float64 for one test.
 
 Diffrax's own checks (of dt0's sign, of saved times) call back to the host when they fail, and XLA
-does not cache programs with callbacks. EQX_ON_ERROR=nan makes them give NaN instead. Most of the
-time goes into compiling programs that run once: XLA optimises them less here.
+does not cache programs with callbacks. EQX_ON_ERROR=nan makes them give NaN instead.
 """
 
 import os
 
 os.environ.setdefault("EQX_ON_ERROR", "nan")
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax
 import pytest
