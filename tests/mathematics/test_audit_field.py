@@ -10,6 +10,8 @@ import pytest
 
 from homoode_jax import audit, integrate
 
+pytestmark = pytest.mark.slow  # many programs to compile
+
 BATCH, TS = 8, np.linspace(0, 1, 6)
 
 

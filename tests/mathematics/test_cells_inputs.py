@@ -9,6 +9,8 @@ import pytest
 
 from homoode_jax import Relaxation, continuation, equilibrium
 
+pytestmark = pytest.mark.slow  # many programs to compile
+
 ONE = np.ones((1, 2), np.float32)
 SOLVES = [equilibrium, continuation]
 
