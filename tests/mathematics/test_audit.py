@@ -10,6 +10,8 @@ import pytest
 from homoode_jax import Result, audit, continuation, equilibrium
 from homoode_jax.mathematics import audit_cell, audit_field, regularisers
 
+pytestmark = pytest.mark.slow  # many programs to compile
+
 BATCH = 3
 
 

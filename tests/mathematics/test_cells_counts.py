@@ -13,7 +13,8 @@ import pytest
 from homoode_jax import Implicit, Phantom, continuation, equilibrium
 from tests.mathematics.cells import counted
 
-pytestmark = pytest.mark.usefixtures("x64")
+# Slow: many programs to compile.
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("x64")]
 RNG = np.random.default_rng(0)
 PARAMS, X = RNG.normal(size=(3, 3)), RNG.normal(size=(4, 3))
 SOLVERS = ["anderson", "broyden", "newton", "picard", "ode"]
