@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from homoode_jax.experiments.errors import UserError, nearest
 from homoode_jax.experiments.sources import INFO
-from homoode_jax.mathematics.integrate import BATCHINGS
+from homoode_jax.mathematics.problem import BATCHINGS
 from homoode_jax.mathematics.routes import ADJOINTS
 from homoode_jax.mathematics.solvers import SOLVERS
 from homoode_jax.mathematics.stepping import CONTROLLERS

@@ -20,7 +20,13 @@ from homoode_jax.mathematics.equilibrium import Solver, make_iteration
 from homoode_jax.mathematics.guard import map_examples
 from homoode_jax.mathematics.homotopy import HOMOTOPIES
 from homoode_jax.mathematics.iteration import iterate
-from homoode_jax.mathematics.problem import as_arrays, batch_size, check_function, check_option
+from homoode_jax.mathematics.problem import (
+    as_arrays,
+    batch_size,
+    check_bounds,
+    check_function,
+    check_option,
+)
 from homoode_jax.mathematics.rows import mean_squares, minus, row_rms
 from homoode_jax.mathematics.spectra import Estimate, largest_eigenvalue, smallest_singular_value
 from homoode_jax.mathematics.vectors import FLOOR, Equation, flatten_cell
@@ -204,7 +210,7 @@ def convergence(
     x: PyTree,
     *,
     solver: Solver = "anderson",
-    tol: float | Float[Array, ""] = 1e-5,
+    tol: float | Float[Array, ""] | None = None,
     max_steps: int = 200,
 ) -> Float[Array, "batch points"]:
     """Relative residuals of all iterates of `equilibrium(..., batching="per_example")`.
@@ -231,8 +237,7 @@ def convergence(
         >>> print(homoode_jax.audit.convergence(half, 0.5, z0, None, **options).round(3))
         [[0.333 0.143 0.067 0.032]]
     """
-    if not isinstance(max_steps, int) or max_steps < 1:
-        raise ValueError(f"max_steps must be a positive integer, got {max_steps!r}.")
+    check_bounds(max_steps=max_steps)
     method = make_iteration(solver)
     if isinstance(method, optx.AbstractRootFinder | optx.AbstractFixedPointSolver):
         raise ValueError(f"solver={solver!r} keeps no trace; name one of homoode_jax's own.")

@@ -27,7 +27,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 from homoode_jax.mathematics.cells import Cell
 from homoode_jax.mathematics.homotopy import Schedule, make_schedule
 from homoode_jax.mathematics.integrate import Field
-from homoode_jax.mathematics.problem import as_arrays, batch_size, check_function
+from homoode_jax.mathematics.problem import as_arrays, batch_size, check_bounds, check_function
 from homoode_jax.mathematics.rows import mean_squares, minus, row_rms
 from homoode_jax.mathematics.vectors import FLOOR
 
@@ -205,8 +205,7 @@ def explain(
         >>> print(f"{homoode_jax.audit.explain(field, None, cell, 0.1, points).params:.3f}")
         0.500
     """
-    if not isinstance(max_steps, int) or max_steps < 1:
-        raise ValueError(f"max_steps must be a positive integer, got {max_steps!r}.")
+    check_bounds(max_steps=max_steps)
     points, lam, cell_params = _checked(points), make_schedule(schedule), as_arrays(cell_params)
     slopes = _path_slopes(field, params, points)
     free, fixed = eqx.partition(cell_params, eqx.is_inexact_array)

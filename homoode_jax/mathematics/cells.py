@@ -1,8 +1,8 @@
 """A cell's equilibrium for a batch: how it is found, how it is differentiated, what comes out.
 
 What `equilibrium` and `continuation` share. An algorithm is a pytree with
-`solve(equation) -> Outcome`; this module maps it over examples or gives it the batch
-as one vector, and hands it to the guard with its gradient route.
+`solve(equation) -> Outcome`; this module maps it over examples or gives it the batch as one
+vector, and hands it to the guard with its gradient route.
 """
 
 from collections.abc import Callable
@@ -23,29 +23,29 @@ from homoode_jax.mathematics.guard import (
     Pullback,
     drop_axis,
     map_examples,
-    mend,
     pull_back_by_problem,
-    solve,
+    saved_first,
+    solve_unpadded,
 )
 from homoode_jax.mathematics.implicit import Route, Unrolled, make_route
 from homoode_jax.mathematics.problem import (
     as_arrays,
     batch_size,
+    check_batching,
     check_function,
     check_mask,
-    check_option,
     check_probe,
+    problem_like,
 )
-from homoode_jax.mathematics.solution import Result, Solution, Stats
-from homoode_jax.mathematics.stepping import select_rows
+from homoode_jax.mathematics.solution import Solution, Stats
 from homoode_jax.mathematics.vectors import Cost, Equation, flatten_cell
 
 Cell = Callable[[PyTree, PyTree[Array], PyTree], PyTree[Array]]
-BATCHINGS = ("joint", "per_example")
+COUNTS = "residual", "num_folds", "num_steps", "num_rejected", "cost"
 
 
 class Outcome(NamedTuple):
-    """Outcome of one problem on vectors; `Raw` after batches and structure are restored.
+    """Outcome of one problem on vectors; of a batch after structure is restored.
 
     Attributes:
         z: the final state.
@@ -109,7 +109,7 @@ class CellPlan(eqx.Module):
         if not self.per_example:
             return one(inputs.z0, inputs.x, self.mask)
         out = map_examples(one, inputs.z0, inputs.x)
-        zs = jax.tree.map(lambda leaf: jnp.moveaxis(leaf[:, :, 0], 1, 0), out.zs)
+        zs = saved_first(drop_axis(out.zs, 2))
         ts = None if out.ts is None else jnp.moveaxis(out.ts, 1, 0)
         return out._replace(z=drop_axis(out.z), zs=zs, ts=ts)
 
@@ -145,22 +145,19 @@ def solve_cells(
     """
     params, z0, x = as_arrays((params, z0, x))
     batch = batch_size(z0, x)
-    check_option("batching", batching, BATCHINGS)
-    per_example = batching == "per_example"
-    wide = cast(z0, common_dtype(z0))
+    per_example = check_batching(batching)
     dtype = common_dtype(z0)
     if jnp.issubdtype(dtype, jnp.complexfloating):
         raise ValueError("z0 must be real: split complex states into real and imaginary parts.")
-    _check_cell(cell, params, z0, x, per_example)
+    like = problem_like(z0, x, per_example)
+    check_function("cell", cell, (params, *like), like[0])
     mask = check_mask(mask, batch)
     plan = CellPlan(
         _in_precision_of(z0, cell), algorithm(z0), make_route(adjoint),
         mask, preconditioner and _in_precision_of_vector(z0, preconditioner), per_example,
     )  # fmt: skip
     probe = check_probe(backward_probe, per_example, batch, dtype)
-    inputs = Inputs(params, wide, x, probe)
-    raw = solve(inputs, plan) if mask is None else _solve_unpadded(inputs, plan)
-    return _solution(raw, z0)
+    return _solution(solve_unpadded(Inputs(params, cast(z0, dtype), x, probe), plan, COUNTS), z0)
 
 
 def _solution(raw: Outcome, z0: PyTree[Array]) -> Solution:
@@ -171,30 +168,6 @@ def _solution(raw: Outcome, z0: PyTree[Array]) -> Solution:
     )  # fmt: skip
     ts = None if raw.ts is None else lax.stop_gradient(raw.ts)
     return Solution(z, ts, zs, raw.result, stats)
-
-
-def _solve_unpadded(inputs: Inputs, plan: CellPlan) -> Outcome:
-    """Solves with copies of a row that counts in place of padding, and gives padding back as is."""
-    mask, z0 = plan.mask, lax.stop_gradient(inputs.z0)
-    assert mask is not None
-    raw = solve(inputs._replace(**mend(mask, z0=inputs.z0, x=inputs.x)), plan)
-    zs = None if raw.zs is None else jax.vmap(lambda z: select_rows(mask, z, z0))(raw.zs)
-    counts = mask if plan.per_example else jnp.any(mask)
-    result = jnp.where(counts, raw.result, Result.ok.value)
-    raw = raw._replace(z=select_rows(mask, raw.z, z0), zs=zs, result=result)
-    if not plan.per_example:
-        return raw
-    zero = lambda leaf: jnp.where(mask, leaf, 0)  # noqa: E731
-    numbers = "residual", "num_folds", "num_steps", "num_rejected"
-    cost = jax.tree.map(zero, raw.cost)
-    return raw._replace(cost=cost, **{name: zero(getattr(raw, name)) for name in numbers})
-
-
-def _check_cell(cell: Cell, params: PyTree, z0: PyTree, x: PyTree, per_example: bool) -> None:
-    """Traces the cell once on the batch that it will see."""
-    rows = 1 if per_example else None
-    like = jax.eval_shape(lambda tree: jax.tree.map(lambda a: a[:rows], tree), (z0, x))
-    check_function("cell", cell, (params, *like), like[0])
 
 
 def _in_precision_of(z0: PyTree[Array], cell: Cell) -> Cell:
@@ -213,13 +186,6 @@ def _in_precision_of_vector(z0: PyTree[Array], preconditioner: Callable) -> Call
         return cast(w, common_dtype(z0))
 
     return evaluate
-
-
-def check_bounds(max_steps: Any, max_evaluations: Any) -> None:
-    """Raises on bounds that are not positive integers."""
-    for name, bound in (("max_steps", max_steps), ("max_evaluations", max_evaluations or 1)):
-        if not isinstance(bound, int) or bound < 1:
-            raise ValueError(f"{name} must be a positive integer, got {bound!r}.")
 
 
 def make_tolerance(

@@ -19,7 +19,6 @@ from jaxtyping import Array, Bool, Float, PyTree
 from homoode_jax.mathematics.cells import (
     Cell,
     Outcome,
-    check_bounds,
     make_tolerance,
     solve_cells,
 )
@@ -31,11 +30,11 @@ from homoode_jax.mathematics.homotopy import (
     make_schedule,
 )
 from homoode_jax.mathematics.implicit import Route
-from homoode_jax.mathematics.krylov import counts_products, make_linear_solver
+from homoode_jax.mathematics.krylov import as_counted, make_linear_solver
 from homoode_jax.mathematics.newton import correct
 from homoode_jax.mathematics.path import Walk, follow
 from homoode_jax.mathematics.predictor_corrector import Method
-from homoode_jax.mathematics.problem import check_option
+from homoode_jax.mathematics.problem import check_bounds, check_option
 from homoode_jax.mathematics.solution import Result, Solution
 from homoode_jax.mathematics.solvers import make_solver
 from homoode_jax.mathematics.vectors import Equation, no_cost, relative_residual, rms
@@ -53,23 +52,20 @@ class Continuation(eqx.Module):
 
     def solve(self, equation: Equation) -> Outcome:
         """Follows the path, corrects what was asked for on it, and measures the end."""
-        homotopy = Homotopy(equation, equation.f(equation.z0), self.kind)
+        method, homotopy = self.method, Homotopy(equation, equation.f(equation.z0), self.kind)
         lams = jnp.zeros(0, equation.z0.dtype) if self.lams is None else self.lams
-        walk = follow(homotopy, self.method, lams, self.keep_steps)
+        walk = follow(homotopy, method, lams, self.keep_steps)
         y, cost = walk.place.y, walk.cost.plus(nfe=2)
         z, lam = homotopy.split(y)
         z = jnp.where(walk.num_steps > walk.num_rejected, z, equation.z0)  # unscaled, bit for bit
         f = equation.f(z)
-        small = rms(z - f) <= self.method.atol + self.method.rtol * rms(f)
+        small = rms(z - f) <= method.atol + method.rtol * rms(f)
         result = jnp.where((walk.result == Result.ok) & ~small, Result.stagnated, walk.result)
         zs, ts, on_path, saving = self._saved(homotopy, walk)
         result = jnp.where((result == Result.ok) & ~on_path, Result.stagnated, result)
-        cost = cost.add(saving)
-        counted = counts_products(self.method.linear_solver)
         return Outcome(
             z, zs, ts, result.astype(jnp.int32), relative_residual(z, f), lam, walk.num_folds,
-            walk.num_steps, walk.num_rejected,
-            cost if counted else cost._replace(num_jvp=jnp.full_like(cost.num_jvp, -1)),
+            walk.num_steps, walk.num_rejected, as_counted(cost.add(saving), method.linear_solver),
         )  # fmt: skip
 
     def _saved(self, homotopy: Homotopy, walk: Walk):
@@ -177,7 +173,8 @@ def continuation(
     """
     check_option("homotopy", homotopy, HOMOTOPIES)
     check_option("path", path, PATHS)
-    check_bounds(max_steps, max_evaluations)
+    check_bounds(max_steps=max_steps)
+    check_bounds(max_evaluations=1 if max_evaluations is None else max_evaluations)
     if path == "arclength" and schedule != "linear":
         raise ValueError("schedule belongs to path='natural'; arc length has a speed of its own.")
     predictor = make_solver(solver)

@@ -11,9 +11,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from homoode_jax.mathematics.homotopy import Homotopy, Point
 from homoode_jax.mathematics.predictor_corrector import Method, Place, Step
-from homoode_jax.mathematics.solution import Result
+from homoode_jax.mathematics.solution import RUNNING, Result
 
-RUNNING = -1  # a result that is not one yet
 HUGE = 1e4  # times the scale of the start: a path that is steep, or ends, beyond it is unbounded
 STEEP = 1e3
 

@@ -8,23 +8,21 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-import lineax as lx
 import optimistix as optx
 from jaxtyping import Array, Bool, Float, PyTree
 
 from homoode_jax.mathematics.cells import (
     Cell,
     Outcome,
-    check_bounds,
     make_tolerance,
     solve_cells,
 )
 from homoode_jax.mathematics.fixed_point import Anderson, Broyden, Picard
 from homoode_jax.mathematics.implicit import Route
 from homoode_jax.mathematics.iteration import Iteration, iterate
-from homoode_jax.mathematics.krylov import counts_products
+from homoode_jax.mathematics.krylov import as_counted
 from homoode_jax.mathematics.newton_krylov import NewtonKrylov
-from homoode_jax.mathematics.problem import check_option
+from homoode_jax.mathematics.problem import check_bounds, check_option
 from homoode_jax.mathematics.relaxation import Relaxation
 from homoode_jax.mathematics.solution import Result, Solution
 from homoode_jax.mathematics.vectors import Equation, finite, no_cost, relative_residual
@@ -52,10 +50,8 @@ class Iterated(eqx.Module):
         """Iterates from z0."""
         bounds = self.max_steps, self.max_evaluations
         out = iterate(self.method, equation, self.tol, *bounds)[0]
-        solver = getattr(self.method, "linear_solver", None)
-        if not isinstance(solver, lx.AbstractLinearSolver) or counts_products(solver):
-            return out
-        return out._replace(cost=out.cost._replace(num_jvp=jnp.full_like(out.cost.num_jvp, -1)))
+        solver = getattr(self.method, "linear_solver", "gmres")
+        return out._replace(cost=as_counted(out.cost, solver))
 
 
 class ByOptimistix(eqx.Module):
@@ -152,7 +148,8 @@ def equilibrium(
         >>> print(f"{solution.z[0, 0]:.4f} {bool(solution.success)}")
         1.7115 True
     """
-    check_bounds(max_steps, max_evaluations)
+    check_bounds(max_steps=max_steps)
+    check_bounds(max_evaluations=1 if max_evaluations is None else max_evaluations)
     method = make_iteration(solver)
 
     def algorithm(z0):

@@ -9,7 +9,7 @@ outcome alone, such as an implicit gradient or a continuous adjoint), or by back
 through `run` itself.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
 import equinox as eqx
@@ -91,6 +91,26 @@ class Plan(Protocol):
 def solve(inputs: Inputs, plan: Plan) -> Any:
     """Solves the batch; its gradient follows the plan and ignores failed examples."""
     return plan.run(inputs)
+
+
+def solve_unpadded(
+    inputs: Inputs, plan: Plan, counts: Iterable[str], solver: Callable = solve
+) -> Any:
+    """Solves with copies of a row that counts in place of padding, and gives padding back as is.
+
+    `counts` are the fields of an outcome that are zero for padding.
+    """
+    mask, z0 = plan.mask, lax.stop_gradient(inputs.z0)
+    if mask is None:
+        return solver(inputs, plan)
+    raw = solver(inputs._replace(**mend(mask, z0=inputs.z0, x=inputs.x)), plan)
+    zs = None if raw.zs is None else jax.vmap(lambda z: select_rows(mask, z, z0))(raw.zs)
+    result = jnp.where(mask if plan.per_example else jnp.any(mask), raw.result, Result.ok.value)
+    raw = raw._replace(z=select_rows(mask, raw.z, z0), zs=zs, result=result)
+    if not plan.per_example:
+        return raw
+    numbers = {name: getattr(raw, name) for name in counts}
+    return raw._replace(**jax.tree.map(lambda leaf: jnp.where(mask, leaf, 0), numbers))
 
 
 @solve.def_fwd
@@ -190,9 +210,14 @@ def map_examples(function: Callable, *batched: PyTree) -> PyTree:
     return jax.vmap(lambda *rows: function(*jax.tree.map(lambda a: a[None], rows)))(*batched)
 
 
-def drop_axis(tree: PyTree) -> PyTree:
+def drop_axis(tree: PyTree, axis: int = 1) -> PyTree:
     """Drops the size-1 batch axis that each mapped example had."""
-    return jax.tree.map(lambda leaf: leaf[:, 0], tree)
+    return jax.tree.map(lambda leaf: jnp.squeeze(leaf, axis), tree)
+
+
+def saved_first(tree: PyTree) -> PyTree:
+    """Saved states `[batch, times, ...]` with their times first."""
+    return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), tree)
 
 
 def mend(ok: Bool[Array, " batch"], **trees: PyTree) -> dict[str, PyTree]:

@@ -21,13 +21,12 @@ from jaxtyping import Array, Bool, PyTree
 from homoode_jax.mathematics.guard import Pullback
 from homoode_jax.mathematics.krylov import (
     Linear,
-    Vector,
     counts_products,
     make_linear_solver,
     solve_linear,
 )
 from homoode_jax.mathematics.problem import check_option
-from homoode_jax.mathematics.vectors import flatten_cell
+from homoode_jax.mathematics.vectors import Vector, flatten_cell
 
 
 class Implicit(eqx.Module):
@@ -94,13 +93,9 @@ def pull_back(
     solved = _solve(route, lambda u: pull(u)[1], v, precondition)
     g_params, _, g_x = pull(solved.value)
     vjps = jnp.where(solved.ok, solved.products + 1, -solved.products - 1)
-    vjps = vjps if _is_counted(route) else jnp.full_like(vjps, -1)
+    counted = isinstance(route, Phantom) or counts_products(route.linear_solver)
+    vjps = vjps if counted else jnp.full_like(vjps, -1)
     return Pullback(g_params, restore(jnp.zeros_like(v)), g_x, vjps.astype(jnp.int32))
-
-
-def _is_counted(route: Implicit | Phantom) -> bool:
-    solver = None if isinstance(route, Phantom) else route.linear_solver
-    return not isinstance(solver, lx.AbstractLinearSolver) or counts_products(solver)
 
 
 def _solve(route: Implicit | Phantom, jt: Callable, v: Vector, precondition) -> Linear:

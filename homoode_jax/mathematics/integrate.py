@@ -15,23 +15,26 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, PyTree
 
 from homoode_jax.mathematics.dtypes import cast, cast_like, common_dtype, real_dtype
-from homoode_jax.mathematics.guard import Inputs, mend, solve
+from homoode_jax.mathematics.guard import Inputs, solve, solve_unpadded
 from homoode_jax.mathematics.ode import Raw, Stepping
 from homoode_jax.mathematics.problem import (
     as_arrays,
     batch_size,
+    check_batching,
+    check_bounds,
     check_function,
     check_mask,
     check_option,
     check_probe,
+    problem_like,
 )
 from homoode_jax.mathematics.routes import ADJOINTS, FieldPlan
-from homoode_jax.mathematics.solution import Result, Solution, Stats
+from homoode_jax.mathematics.solution import Solution, Stats
 from homoode_jax.mathematics.solvers import make_reversible, make_solver
-from homoode_jax.mathematics.stepping import make_controller, select_rows
+from homoode_jax.mathematics.stepping import make_controller
 
 Field = Callable[[PyTree, Float[Array, ""], PyTree[Array], PyTree], PyTree[Array]]
-BATCHINGS = ("joint", "per_example")
+COUNTS = "nfe", "num_steps", "num_rejected"
 
 
 def integrate(
@@ -109,8 +112,10 @@ def integrate(
     """
     params, z0, x = as_arrays((params, z0, x))
     batch = batch_size(z0, x)
-    per_example = _check_batching(batching)
-    _check_field(field, params, z0, x, per_example)
+    per_example = check_batching(batching)
+    like = problem_like(z0, x, per_example)
+    t = jax.ShapeDtypeStruct((), real_dtype(z0))
+    check_function("field", field, (params, t, *like), like[0])
     wide = cast(z0, common_dtype(z0))
     dtype = real_dtype(wide)
     solver = make_solver(solver)
@@ -123,7 +128,7 @@ def integrate(
     inputs = Inputs(params, wide, x, check_probe(backward_probe, per_example, batch, dtype))
     # Forward-mode differentiation cannot pass through the guard, a custom vjp.
     solver_of = _unguarded if isinstance(adjoint, diffrax.ForwardMode) else solve
-    raw = solver_of(inputs, plan) if mask is None else _solve_unpadded(solver_of, inputs, plan)
+    raw = solve_unpadded(inputs, plan, COUNTS, solver_of)
     z, zs = cast_like(raw.z, z0), None if raw.zs is None else cast_like(raw.zs, z0)
     return Solution(z, plan.ts, zs, raw.result, Stats(raw.nfe, raw.num_steps, raw.num_rejected))
 
@@ -132,23 +137,8 @@ def _unguarded(inputs: Inputs, plan: FieldPlan) -> Raw:
     return plan.run(inputs)
 
 
-def _solve_unpadded(solver_of: Callable, inputs: Inputs, plan: FieldPlan) -> Raw:
-    """Solves with copies of a row that counts in place of padding, and gives padding back as is."""
-    mask, z0 = plan.mask, lax.stop_gradient(inputs.z0)
-    assert mask is not None
-    raw = solver_of(inputs._replace(**mend(mask, z0=inputs.z0, x=inputs.x)), plan)
-    zs = None if raw.zs is None else jax.vmap(lambda z: select_rows(mask, z, z0))(raw.zs)
-    result = jnp.where(mask if plan.per_example else jnp.any(mask), raw.result, Result.ok.value)
-    raw = raw._replace(z=select_rows(mask, raw.z, z0), zs=zs, result=result)
-    if not plan.per_example:
-        return raw
-    counts = (jnp.where(mask, count, 0) for count in (raw.nfe, raw.num_steps, raw.num_rejected))
-    return raw._replace(**dict(zip(("nfe", "num_steps", "num_rejected"), counts, strict=True)))
-
-
 def _stepping(dtype, t0, t1, dt0, rtol, atol, solver, controller, max_steps) -> Stepping:
-    if not isinstance(max_steps, int) or max_steps < 1:
-        raise ValueError(f"max_steps must be a positive integer, got {max_steps!r}.")
+    check_bounds(max_steps=max_steps)
     for name, tol in (("rtol", rtol), ("atol", atol)):
         if _is_concrete(tol) and not float(tol) >= 0:
             raise ValueError(f"{name} must be a non-negative number, got {tol!r}.")
@@ -160,11 +150,6 @@ def _stepping(dtype, t0, t1, dt0, rtol, atol, solver, controller, max_steps) -> 
         for number in (t0, t1, dt0, rtol, atol)
     )
     return Stepping(*numbers, solver, controller, max_steps)  # pyright: ignore
-
-
-def _check_batching(batching: str) -> bool:
-    check_option("batching", batching, BATCHINGS)
-    return batching == "per_example"
 
 
 def _check_adjoint(adjoint: Any) -> str | diffrax.AbstractAdjoint:
@@ -183,14 +168,6 @@ def _check_adjoint(adjoint: Any) -> str | diffrax.AbstractAdjoint:
         return adjoint
     check_option("adjoint", adjoint, ADJOINTS)
     return adjoint
-
-
-def _check_field(field: Field, params: PyTree, z0: PyTree, x: PyTree, per_example: bool) -> None:
-    """Traces the field once on the batch that it will see."""
-    rows = 1 if per_example else None
-    like = jax.eval_shape(lambda tree: jax.tree.map(lambda a: a[:rows], tree), (z0, x))
-    t = jax.ShapeDtypeStruct((), real_dtype(z0))
-    check_function("field", field, (params, t, *like), like[0])
 
 
 def _check_save_at(save_at, t0, t1, dtype) -> Float[Array, " times"] | None:

@@ -12,7 +12,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from homoode_jax.mathematics.cells import Outcome
-from homoode_jax.mathematics.solution import Result
+from homoode_jax.mathematics.solution import RUNNING, Result
 from homoode_jax.mathematics.vectors import (
     Cost,
     Equation,
@@ -23,7 +23,6 @@ from homoode_jax.mathematics.vectors import (
     repeat,
 )
 
-RUNNING = -1  # a result that is not one yet
 PATIENCE = 100  # iterations without a better iterate, all about as good: no progress
 
 

@@ -17,7 +17,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
-Vector = Float[Array, " n"]
+from homoode_jax.mathematics.vectors import Cost, Vector
 
 
 class Linear(NamedTuple):
@@ -27,7 +27,7 @@ class Linear(NamedTuple):
         value: the last finite iterate.
         ok: True if it converged to tolerance.
         close: True if its residual is at most a hundredth of the right-hand side's.
-        products: with the operator; -1 if unknown.
+        products: with the operator; meaningless where `counts_products` is False.
     """
 
     value: Vector
@@ -157,24 +157,36 @@ class GMRES(lx.AbstractLinearSolver):
 
 
 def _expand(cycle: _Cycle, product: Callable) -> _Cycle:
-    """One product, orthogonalised twice (classical Gram-Schmidt)."""
+    """One product more."""
     basis, k = cycle.basis, cycle.k
-    image = product(basis[k])
-    first = basis @ image
-    w = image - first @ basis
-    second = basis @ w
-    w = w - second @ basis
-    size = jnp.linalg.norm(w)
-    vanishes = ~(size > jnp.finfo(w.dtype).eps * jnp.linalg.norm(image))
-    column = (first + second).at[k + 1].set(jnp.where(vanishes, 0, size))
+    w, size, shares = orthogonalise(product(basis[k]), basis)
+    column = shares.at[k + 1].set(size)
     overlap = cycle.left @ column
     return _Cycle(
-        basis.at[k + 1].set(jnp.where(vanishes, 0, w / size)),
+        basis.at[k + 1].set(w),
         cycle.hessenberg.at[:, k].set(column),
         cycle.left.at[k + 1].set(-overlap / size),
         k + 1,
-        cycle.broken | vanishes,
+        cycle.broken | ~(size > 0),
     )
+
+
+def orthogonalise(
+    v: Vector, basis: Float[Array, "k n"]
+) -> tuple[Vector, Float[Array, ""], Float[Array, " k"]]:
+    """The unit vector of v's part across the basis, its size (0 and zeros if v lies within),
+    and v's shares in the basis.
+
+    Classical Gram-Schmidt, twice; unused rows of the basis are zero.
+    """
+    first = basis @ v
+    w = v - first @ basis
+    second = basis @ w
+    w = w - second @ basis
+    size = jnp.linalg.norm(w)
+    vanishes = size <= 10 * jnp.finfo(v.dtype).eps * jnp.linalg.norm(v)
+    unit = jnp.where(vanishes, 0, w / jnp.where(vanishes, 1, size))
+    return unit, jnp.where(vanishes, 0, size), first + second
 
 
 def _least_squares(cycle: _Cycle, size: Float[Array, ""]) -> Float[Array, " m"]:
@@ -222,10 +234,16 @@ def tighten(
     return GMRES(rtol, solver.atol, solver.restart, solver.max_products)
 
 
-def counts_products(solver: lx.AbstractLinearSolver) -> bool:
+def counts_products(solver: str | lx.AbstractLinearSolver) -> bool:
     """True where the number of products with the operator is known."""
     direct = lx.LU, lx.QR, lx.SVD, lx.AutoLinearSolver
-    return isinstance(solver, (GMRES, lx.BiCGStab, *direct))
+    return solver == "gmres" or isinstance(solver, (GMRES, lx.BiCGStab, *direct))
+
+
+def as_counted(cost: Cost, solver: str | lx.AbstractLinearSolver) -> Cost:
+    """The cost, with -1 for products that the solver does not tell."""
+    unknown = jnp.full_like(cost.num_jvp, -1)
+    return cost if counts_products(solver) else cost._replace(num_jvp=unknown)
 
 
 def _products(solver, n: int, solution: lx.Solution) -> Int[Array, ""]:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from homoode_jax.mathematics.endings import RUNNING, Slopes, ending, first_slopes, next_slopes
+from homoode_jax.mathematics.endings import Slopes, ending, first_slopes, next_slopes
 from homoode_jax.mathematics.homotopy import Homotopy, lam_row
 from homoode_jax.mathematics.krylov import tighten
 from homoode_jax.mathematics.newton import correct
@@ -18,7 +18,7 @@ from homoode_jax.mathematics.predictor_corrector import (
     first_direction,
     try_step,
 )
-from homoode_jax.mathematics.solution import Result
+from homoode_jax.mathematics.solution import RUNNING, Result
 from homoode_jax.mathematics.step_size import StepSize, adapt, first_size
 from homoode_jax.mathematics.vectors import Cost, finite, no_cost, repeat
 

@@ -16,6 +16,8 @@ from jax.core import Tracer
 from jax.tree_util import keystr, tree_leaves_with_path
 from jaxtyping import Array, Bool, Float, PyTree
 
+BATCHINGS = ("joint", "per_example")
+
 
 def as_arrays(tree: PyTree) -> PyTree:
     """Turns NumPy arrays and Python floats among the leaves into JAX arrays."""
@@ -34,6 +36,25 @@ def check_option(name: str, got: Any, options: Iterable[str]) -> None:
     near = difflib.get_close_matches(str(got), options, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise ValueError(f"{name}={got!r} is not one of {', '.join(map(repr, options))}.{hint}")
+
+
+def check_batching(batching: str) -> bool:
+    """Returns True for "per_example", or raises."""
+    check_option("batching", batching, BATCHINGS)
+    return batching == "per_example"
+
+
+def check_bounds(**bounds: Any) -> None:
+    """Raises on bounds that are not positive integers."""
+    for name, bound in bounds.items():
+        if not isinstance(bound, int) or bound < 1:
+            raise ValueError(f"{name} must be a positive integer, got {bound!r}.")
+
+
+def problem_like(z0: PyTree, x: PyTree, per_example: bool) -> tuple[PyTree, PyTree]:
+    """Shapes of z0 and x as a cell or field sees them: the batch, or a batch of one."""
+    rows = 1 if per_example else None
+    return jax.eval_shape(lambda tree: jax.tree.map(lambda a: a[:rows], tree), (z0, x))
 
 
 def batch_size(z0: PyTree, x: PyTree, state: str = "z0") -> int:

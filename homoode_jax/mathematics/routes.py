@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import diffrax
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
@@ -15,6 +14,7 @@ from homoode_jax.mathematics.guard import (
     drop_axis,
     map_examples,
     pull_back_by_problem,
+    saved_first,
 )
 from homoode_jax.mathematics.ode import Raw, Stepping, solve_ode
 from homoode_jax.mathematics.reversible import undo
@@ -58,7 +58,7 @@ class FieldPlan(eqx.Module):
         if not self.per_example:
             return one(inputs.z0, inputs.x, self.mask)
         raw = map_examples(one, inputs.z0, inputs.x)
-        zs = jax.tree.map(lambda leaf: jnp.moveaxis(leaf[:, :, 0], 1, 0), raw.zs)
+        zs = saved_first(drop_axis(raw.zs, 2))
         steps = raw.steps and raw.steps._replace(partner=drop_axis(raw.steps.partner))
         return raw._replace(z=drop_axis(raw.z), zs=zs, steps=steps)
 

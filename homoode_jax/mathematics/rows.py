@@ -20,9 +20,12 @@ def mean_squares(tree: PyTree[Array]) -> Float[Array, " batch"]:
 
 def row_rms(tree: PyTree[Array]) -> Float[Array, " batch"]:
     """Root mean square of each example's entries; its gradient at 0 is 0."""
-    squares = mean_squares(tree)
-    positive = squares > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1)), squares)
+    return root(mean_squares(tree))
+
+
+def root(square: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+    """Square root; its gradient at 0 is 0."""
+    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), square)
 
 
 def minus(a: PyTree[Array], b: PyTree[Array]) -> PyTree[Array]:

@@ -23,6 +23,9 @@ class Result(enum.IntEnum):
     stagnated = 7  # no further progress was possible
 
 
+RUNNING = -1  # the result of what has not ended yet
+
+
 class Stats(NamedTuple):
     """Cost of a solve.
 

@@ -20,6 +20,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from homoode_jax.mathematics.krylov import orthogonalise
 from homoode_jax.mathematics.vectors import Vector
 
 ROUNDS = 3  # of a bidiagonalisation, each from the best vector of the one before
@@ -48,8 +49,8 @@ def largest_eigenvalue(
 
     def step(basis: Float[Array, "m+1 n"], k):
         image = product(basis[k])
-        w, size = _orthogonalised(image, basis)
-        return basis.at[k + 1].set(w), (basis @ image).at[k + 1].set(size)
+        w, size, shares = orthogonalise(image, basis)
+        return basis.at[k + 1].set(w), shares.at[k + 1].set(size)
 
     basis = jnp.zeros((m + 1, start.size), start.dtype).at[0].set(start / jnp.linalg.norm(start))
     _, columns = lax.scan(step, basis, jnp.arange(m))
@@ -103,8 +104,8 @@ def _bidiagonalised(
 
     def step(state, k):
         left, right, alive = state
-        u, alpha = _orthogonalised(product(right[k]), left)
-        v, beta = _orthogonalised(transposed(u), right)
+        u, alpha, _ = orthogonalise(product(right[k]), left)
+        v, beta, _ = orthogonalise(transposed(u), right)
         # Past an invariant subspace vectors are zero, and their singular values none of M's.
         diagonal = jnp.where(alive, alpha, jnp.inf)
         return (left.at[k].set(u), right.at[k + 1].set(v), alive & (beta > 0)), (diagonal, beta)
@@ -119,15 +120,3 @@ def _bidiagonalised(
     us, values, vs = jnp.linalg.svd(jnp.diag(alphas) + jnp.diag(betas[:-1], 1))
     error = jnp.minimum(betas[-1] * jnp.abs(us[-1, -1]), values[-1])
     return vs[-1] @ right[:-1], Estimate(values[-1], error)
-
-
-def _orthogonalised(v: Vector, basis: Float[Array, "k n"]) -> tuple[Vector, Float[Array, ""]]:
-    """The unit vector of v's part across the basis, and its size; zeros if v lies within.
-
-    Classical Gram-Schmidt, twice; unused rows of the basis are zero.
-    """
-    w = v - (basis @ v) @ basis
-    w = w - (basis @ w) @ basis
-    size = jnp.linalg.norm(w)
-    vanishes = size <= 10 * jnp.finfo(v.dtype).eps * jnp.linalg.norm(v)
-    return jnp.where(vanishes, 0, w / jnp.where(vanishes, 1, size)), jnp.where(vanishes, 0, size)

@@ -1,8 +1,7 @@
 """A cell on a batch of pytrees, seen as a map of one flat vector: z = f(z).
 
 Solvers of equilibria and homotopies are written for vectors; this is where pytrees, batches
-and padding end. A joint solve has the whole batch in one vector, a per-example
-solve one example.
+and padding end. A joint solve has the whole batch in one vector, a per-example solve one example.
 """
 
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from homoode_jax.mathematics.rows import root
 from homoode_jax.mathematics.stepping import select_rows
 
 Vector = Float[Array, " n"]
@@ -95,8 +95,7 @@ def flatten_cell(
 
 def rms(v: Vector) -> Float[Array, ""]:
     """Root mean square; its gradient at 0 is 0."""
-    square = jnp.mean(jnp.square(v))
-    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), square)
+    return root(jnp.mean(jnp.square(v)))
 
 
 def relative_residual(z: Vector, f: Vector) -> Float[Array, ""]:

@@ -9,8 +9,6 @@ import pytest
 
 from homoode_jax import Relaxation, continuation, equilibrium
 
-pytestmark = pytest.mark.slow  # many programs to compile
-
 ONE = np.ones((1, 2), np.float32)
 SOLVES = [equilibrium, continuation]
 
@@ -19,6 +17,7 @@ def half(params, z, x):
     return jax.tree.map(lambda a: a * jnp.asarray(0.5, a.dtype) + 1, z)
 
 
+@pytest.mark.slow  # many programs to compile
 @pytest.mark.parametrize("solve", SOLVES)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "mixed"])
 def test_states_are_pytrees_of_any_real_dtype(solve, dtype):
@@ -63,6 +62,7 @@ WRONG = {
     "mask": (half, {"mask": np.ones(3)}, "mask must be bool"),
     "probe": (half, {"backward_probe": np.ones(4)}, "backward_probe must be a scalar"),
     "max_steps": (half, {"max_steps": 0}, "max_steps must be a positive integer"),
+    "max_evaluations": (half, {"max_evaluations": 0}, "max_evaluations must be a positive"),
 }
 WRONG_PATH = {
     "homotopy": ({"homotopy": "newtn"}, "homotopy='newtn'.*Did you mean 'newton'"),
@@ -125,6 +125,7 @@ def test_a_closure_over_a_traced_array_is_refused(solve):
         gradient(0.5)
 
 
+@pytest.mark.slow
 def test_gradients_through_a_saved_path_are_refused_not_wrong():
     @functools.partial(jax.grad)
     def gradient(a):

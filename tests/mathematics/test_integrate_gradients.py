@@ -51,7 +51,10 @@ def test_gradients_on_recorded_steps_match_finite_differences(adjoint):
 
 
 @pytest.mark.parametrize("tol", [1e-8, 1e-10])
-@pytest.mark.parametrize(("adjoint", "batching"), ALL)
+@pytest.mark.parametrize(
+    ("adjoint", "batching"),
+    [case if case[0] != "direct" else pytest.param(*case, marks=pytest.mark.slow) for case in ALL],
+)
 def test_gradients_of_the_adaptive_solve_match_finite_differences(adjoint, batching, tol):
     got, _, solution = smooth_gradient(adjoint, batching, tol=tol)
     assert np.all(solution.success)

@@ -38,7 +38,7 @@ def reversible_gradient(adjoint, tol, **options):
     [
         (None, 1000, THOUSAND),
         (1e-10, 15, {}),
-        (1e-10, 15, {"batching": "per_example"}),
+        pytest.param(1e-10, 15, {"batching": "per_example"}, marks=pytest.mark.slow),
     ],
 )
 def test_gradients_are_those_of_direct_backpropagation(x64, tol, steps, options):
@@ -236,7 +236,10 @@ def temporary_bytes(loss):
     return compiled.memory_analysis().temp_size_in_bytes
 
 
-@pytest.mark.parametrize(("batching", "rows"), [("joint", 1), ("per_example", 2 * 64)])
+@pytest.mark.parametrize(
+    ("batching", "rows"),
+    [("joint", 1), pytest.param("per_example", 2 * 64, marks=pytest.mark.slow)],
+)
 def test_memory_grows_by_the_times_of_the_steps_alone(batching, rows):
     """4 bytes a step, an example 8 (its buffer and a copy); a state here is 1 MiB."""
 
