@@ -74,8 +74,9 @@ def correct(
         linear = solve_linear(lambda v: here.bordered(row, v), b, solver, here.precondition)
         length = jnp.linalg.norm(lax.stop_gradient(linear.value))
         rounding = 4 * jnp.finfo(b.dtype).eps * jnp.linalg.norm(lax.stop_gradient(state.y))
-        settled = (length <= jnp.maximum(near, rounding)) & linear.close
-        ratio = jnp.where(small | settled, 0, length / state.last)
+        # A first correction, however short, does not say that the next would be shorter.
+        settled = ((length <= rounding) | ((length <= near) & (state.turn > 0))) & linear.close
+        ratio = jnp.where(small | (length <= rounding), 0, length / state.last)
         failed = ~small & ~(finite(here.h) & (linear.close | (length > 0)) & (ratio < 1))
         return _State(
             jnp.where(failed, state.y, state.y + linear.value), length, state.turn + 1,

@@ -26,10 +26,10 @@ from homoode_jax.mathematics.solution import Result
 from homoode_jax.mathematics.vectors import Cost, finite, no_cost
 
 BEND = 0.25  # the corrector may move a step by this fraction of its length
-CONTRACTION = 0.5  # and its corrections must shrink by this factor
+CONTRACTION = 0.25  # and its corrections must shrink by this factor
 SINGULAR = 0.01  # |B p| / |p| below which a path that cannot go on has met a singular B
 REACH = 2.0  # a step may be lengthened by this factor to land on lam = 1
-NEAR = 0.05  # corrections end at this fraction of the step, on the way
+NEAR = 0.01  # corrections end at this fraction of the step, on the way
 
 
 class Method(eqx.Module):
@@ -111,7 +111,7 @@ def try_step(homotopy: Homotopy, method: Method, place: Place) -> Step:
     overshoots = overshoots & (1 - place.y[-1] <= REACH * rise)
     error = jnp.linalg.norm(done.y - predicted) / (BEND * length)
     error = jnp.maximum(error, jnp.where(arrives, 0, done.contraction / CONTRACTION))
-    lands = done.ok & ~turned & (arrives | ~method.arclength | (done.y[-1] < 1))
+    lands = done.ok & ~turned & (arrives | ~method.arclength | _inside(homotopy, done.y))
     error = jnp.where(lands & finite(done.y), error, jnp.inf)
     trouble = _trouble(done, turned | singular, length / place.h)
     return Step(
@@ -183,6 +183,12 @@ def _watch(homotopy: Homotopy, method: Method, place: Place, y1: Point, row: Poi
     cost = no_cost().plus(nfe=2, num_jvp=2 + solved.products)
     singular = jnp.linalg.norm(image) < SINGULAR
     return jnp.vdot(p, w) <= 0, singular, w / jnp.linalg.norm(w), cost
+
+
+def _inside(homotopy: Homotopy, y: Point) -> Bool[Array, ""]:
+    """Whether a path may pass there on its way; at lam = 0 a fixed-point path has z0 alone."""
+    lam = y[-1]
+    return (lam < 1) & ((lam > 0) | (homotopy.kind != "fixed_point"))
 
 
 def _trouble(done: Correction, singular, speed) -> Int[Array, ""]:
