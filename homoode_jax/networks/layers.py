@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from homoode_jax.networks.operations import convolve, group_norm
+from homoode_jax.networks.convolution import convolve
+from homoode_jax.networks.normalisation import group_norm
 
 uniform_fan_in = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 

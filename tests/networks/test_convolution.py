@@ -1,13 +1,12 @@
-"""Convolution and group normalisation against the library's, in every way of differentiating."""
+"""Convolution against the library's, in every way of differentiating."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 from jax import lax
 
-from homoode_jax.networks.operations import LAYOUT, convolve, group_norm
+from homoode_jax.networks.convolution import LAYOUT, convolve
 
 Z = np.random.default_rng(0).normal(size=(3, 6, 5, 4))
 KERNEL = np.random.default_rng(1).normal(size=(3, 3, 4, 2))
@@ -64,26 +63,3 @@ def test_convolution_uses_its_own_gradients_in_loops_on_the_cpu():
     if jax.default_backend() != "cpu":
         pytest.skip("the library's convolution is used on accelerators")
     assert "homoode_convolution" in str(jax.make_jaxpr(gradients(convolve))(Z, KERNEL))
-
-
-@pytest.mark.parametrize("groups", [1, 2, 4])
-def test_group_norm_is_flaxs(groups):
-    scale, bias = jnp.array([1.0, 2.0, 3.0, 4.0]), jnp.arange(4.0)
-    flax = nnx.GroupNorm(4, num_groups=groups, epsilon=1e-5, rngs=nnx.Rngs(0))
-    flax.scale[...], flax.bias[...] = scale, bias
-    np.testing.assert_allclose(
-        group_norm(jnp.array(Z), scale, bias, groups), flax(jnp.array(Z)), rtol=1e-6, atol=1e-6
-    )
-
-
-def test_group_norm_gradient_is_finite_differences():
-    scale, bias, step = jnp.array([1.0, 2.0, 3.0, 4.0]), jnp.arange(4.0), 1e-6
-    direction = np.random.default_rng(2).normal(size=Z.shape)
-
-    def loss(z):
-        return jnp.sum(jnp.sin(group_norm(z, scale, bias, 2)))
-
-    numeric = (loss(Z + step * direction) - loss(Z - step * direction)) / (2 * step)
-    np.testing.assert_allclose(
-        jnp.vdot(jax.grad(loss)(jnp.array(Z)), direction), numeric, rtol=1e-7
-    )

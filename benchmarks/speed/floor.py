@@ -1,0 +1,125 @@
+"""Each route's gradient beside the cost of its field evaluations, in one process.
+
+    floor = NFE forward x (time of F) + NFE backward x (time of one vjp of F, F included)
+
+What is above it is the solver's own: stages, error norms, loops, checkpoints. All routes evaluate
+again on the way back; that is in their vjps. F and vjp are timed in loops of ten, as a solve has
+them, each on what the one before gave.
+"""
+
+import functools
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from rich.table import Table
+
+from benchmarks.speed.setting import Setting, draw_images
+from homoode_jax.experiments.report import console
+from homoode_jax.experiments.step import make_classifier
+from homoode_jax.mathematics.integrate import integrate
+from homoode_jax.networks.field import Condition
+
+REPEATS, LOOP = 7, 10
+ROUTES = ("direct", "checkpointed", "backsolve", "reversible")
+
+
+def problem():
+    """The field as a function, its parameters, z0 and condition, from the reference network."""
+    from flax import nnx
+
+    setting = Setting()
+    classifier = make_classifier(setting.config)
+    weights = classifier.init(jax.random.key(0))
+    network = nnx.merge(classifier._network, weights.network, weights.batch_stats)
+    network.eval()
+    x = network.encoder(jnp.asarray(draw_images(setting).normalised))
+    z0 = jnp.broadcast_to(classifier.initial_point(weights.initial_point), x.shape)
+    graph, params = nnx.split(network.field)
+
+    def field(params, t, z, x):
+        del t
+        return nnx.merge(graph, params)(z, Condition(x, None))
+
+    return field, nnx.to_pure_dict(params), z0, x
+
+
+def measure() -> dict:
+    """Milliseconds and evaluations by route, interleaved with those of F and its vjp."""
+    field, params, z0, x = problem()
+    runs = {"field": functools.partial(jax.jit(_fields, static_argnums=0), field, params, z0, x)}
+    runs["vjp"] = functools.partial(jax.jit(_vjps, static_argnums=0), field, params, z0, x)
+    for route in ROUTES:
+        gradient = jax.jit(
+            jax.grad(functools.partial(_loss, field, route), (0, 1, 2), has_aux=True)
+        )
+        runs[route] = functools.partial(gradient, params, x, 0.0, z0)
+    told = {name: jax.block_until_ready(run()) for name, run in runs.items()}
+    times = {name: [] for name in runs}
+    for _ in range(REPEATS):
+        for name, run in runs.items():
+            times[name].append(_milliseconds(run))
+    ms = {name: statistics.median(values) for name, values in times.items()}
+    ms["field"], ms["vjp"] = ms["field"] / LOOP, ms["vjp"] / LOOP
+    rows = {"field_ms": ms["field"], "vjp_ms": ms["vjp"]}
+    for route in ROUTES:
+        (_, _, backward), solution = told[route]
+        forward, backward = int(solution.stats.nfe), int(backward)
+        least = forward * ms["field"] + backward * ms["vjp"]
+        rows[route] = {
+            "ms": ms[route], "floor_ms": least, "overhead": ms[route] / least,
+            "nfe_forward": forward, "nfe_backward": backward,
+        }  # fmt: skip
+    return rows
+
+
+def _fields(field, params, z, x):
+    return lax.fori_loop(0, LOOP, lambda _, z: z + 0.1 * field(params, 0.0, z, x), z)
+
+
+def _vjps(field, params, z, x):
+    """Accumulates gradients as a backward pass does."""
+
+    def body(_, state):
+        z, a, *sums = state
+        _, pull = jax.vjp(lambda *args: field(args[0], 0.0, *args[1:]), params, z, x)
+        g_params, da, g_x = pull(a)
+        return z + 0.1 * da, a + 0.1 * da, *jax.tree.map(jnp.add, sums, [g_params, g_x])
+
+    zeros = jax.tree.map(jnp.zeros_like, (params, x))
+    return lax.fori_loop(0, LOOP, body, (z, z, *zeros))
+
+
+def _loss(field, route, params, x, probe, z0):
+    solution = integrate(
+        field, params, z0, x, adjoint=route, rtol=1e-3, atol=1e-3, max_steps=64,
+        backward_probe=probe,
+    )  # fmt: skip
+    return jnp.sum(jnp.square(solution.z)), solution
+
+
+def _milliseconds(run) -> float:
+    began = time.perf_counter()
+    jax.block_until_ready(run())
+    return 1e3 * (time.perf_counter() - began)
+
+
+def show(rows: dict) -> None:
+    """Prints the table of overheads."""
+    title = f"overhead of the solver; F {rows['field_ms']:.1f} ms, vjp {rows['vjp_ms']:.1f} ms"
+    table = Table(title=title)
+    for name in ("route", "ms", "floor ms", "ratio", "NFE forward", "backward"):
+        table.add_column(name, justify="left" if name == "route" else "right")
+    for route in ROUTES:
+        row = rows[route]
+        table.add_row(
+            route, f"{row['ms']:.0f}", f"{row['floor_ms']:.0f}", f"{row['overhead']:.2f}",
+            str(row["nfe_forward"]), str(row["nfe_backward"]),
+        )  # fmt: skip
+    console.print(table)
+
+
+if __name__ == "__main__":
+    show(measure())

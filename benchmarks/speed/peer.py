@@ -1,0 +1,136 @@
+"""The reference network in PyTorch with torchdiffeq, our own port: what a user would pick instead.
+
+PyTorch's own layouts and defaults. Module names are those of `homoode_jax.networks`, so weights
+go over by name.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torchdiffeq
+from jaxtyping import PyTree
+from torch import Tensor, nn
+
+ROUTES = {"direct": torchdiffeq.odeint, "adjoint": torchdiffeq.odeint_adjoint}
+
+
+class Encoder(nn.Module):
+    """conv3x3 - BatchNorm - ReLU - conv3x3 (stride 2) - BatchNorm - ReLU."""
+
+    def __init__(self, inputs: int, c: int):
+        super().__init__()
+        self.conv1, self.norm1 = nn.Conv2d(inputs, c, 3, 1, 1), nn.BatchNorm2d(c)
+        self.conv2, self.norm2 = nn.Conv2d(c, c, 3, 2, 1), nn.BatchNorm2d(c)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Returns the condition."""
+        x = torch.relu(self.norm1(self.conv1(images)))
+        return torch.relu(self.norm2(self.conv2(x)))
+
+
+class Field(nn.Module):
+    """F(z; x), its condition and dropout mask set before a solve; counts its evaluations."""
+
+    def __init__(self, c: int, groups: int):
+        super().__init__()
+        self.conv1, self.norm1 = nn.Conv2d(c, c, 3, 1, 1), nn.GroupNorm(groups, c)
+        self.conv2, self.norm2 = nn.Conv2d(c, c, 3, 1, 1), nn.GroupNorm(groups, c)
+        self.x = torch.zeros(())
+        self.dropout: Tensor | None = None
+        self.nfe = 0
+
+    def forward(self, t: Tensor, z: Tensor) -> Tensor:
+        """Returns dz/dt."""
+        del t
+        self.nfe += 1
+        hidden = self.conv2(torch.relu(self.norm1(self.conv1(z))) + self.x)
+        return self.norm2(hidden if self.dropout is None else self.dropout * hidden)
+
+
+class Head(nn.Module):
+    """GroupNorm - ReLU - conv1x1 - BatchNorm - ReLU - global average pool - linear."""
+
+    def __init__(self, c: int, width: int, classes: int, groups: int):
+        super().__init__()
+        self.norm1, self.conv = nn.GroupNorm(groups, c), nn.Conv2d(c, width, 1)
+        self.norm2, self.linear = nn.BatchNorm2d(width), nn.Linear(width, classes)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Returns the logits."""
+        hidden = torch.relu(self.norm2(self.conv(torch.relu(self.norm1(z)))))
+        return self.linear(hidden.mean((2, 3)))
+
+
+class Classifier(nn.Module):
+    """Encoder, solve from a fixed initial point, head."""
+
+    def __init__(self, inputs: int, c: int, width: int, classes: int, groups: int, dropout: float):
+        super().__init__()
+        self.encoder, self.field = Encoder(inputs, c), Field(c, groups)
+        self.head = Head(c, width, classes, groups)
+        self.rate, self.z0 = dropout, torch.zeros(c)
+
+    def forward(self, images: Tensor, route: str, rtol: float, atol: float) -> Tensor:
+        """Returns the logits; the adjoint has the gradient with respect to the condition too."""
+        field, x = self.field, self.encoder(images)
+        kept = torch.rand(len(x), x.shape[1], 1, 1) >= self.rate
+        field.x, field.dropout = x, kept / (1 - self.rate) if self.training else None
+        z0 = self.z0[None, :, None, None].expand_as(x).contiguous()
+        params = {"adjoint_params": (*field.parameters(), x)} if route == "adjoint" else {}
+        times, tols = torch.tensor([0.0, 1.0]), {"rtol": rtol, "atol": atol}
+        z1 = ROUTES[route](field, z0, times, method="dopri5", **tols, **params)[1]
+        return self.head(z1)
+
+
+def load(model: Classifier, network: PyTree, batch_stats: PyTree, z0: np.ndarray) -> None:
+    """Copies the weights of an `ImageClassifier`."""
+    state = {name: torch.tensor(value) for tree in (network, batch_stats) for name, value in
+             _named(tree)}  # fmt: skip
+    missing = model.load_state_dict(state, strict=False).missing_keys
+    assert all(name.endswith("num_batches_tracked") for name in missing), missing
+    model.z0 = torch.tensor(z0)
+
+
+def _named(tree: PyTree, prefix: str = ""):
+    """Names and values as PyTorch has them."""
+    names = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _named(value, f"{prefix}{key}.")
+        else:
+            value = np.asarray(value)
+            axes = {4: (3, 2, 0, 1), 2: (1, 0)}.get(value.ndim, range(value.ndim))
+            yield f"{prefix}{names.get(key, key)}", value.transpose(axes).copy()
+
+
+def make_step(
+    model: Classifier, route: str, images: np.ndarray, labels: np.ndarray, rtol: float, atol: float
+) -> Callable[[], float]:
+    """One step of training, Adam at 1e-3; returns the loss."""
+    optimiser = torch.optim.Adam(model.parameters(), 1e-3)
+    pixels, targets = torch.tensor(images.transpose(0, 3, 1, 2)).contiguous(), torch.tensor(labels)
+    model.train()
+
+    def step() -> float:
+        optimiser.zero_grad(set_to_none=True)
+        loss = nn.functional.cross_entropy(model(pixels, route, rtol, atol), targets)
+        loss.backward()
+        optimiser.step()
+        return float(loss)
+
+    return step
+
+
+def make_inference(
+    model: Classifier, images: np.ndarray, rtol: float, atol: float
+) -> Callable[[], np.ndarray]:
+    """Logits of a batch."""
+    pixels = torch.tensor(images.transpose(0, 3, 1, 2)).contiguous()
+    model.eval()
+
+    def infer() -> np.ndarray:
+        with torch.no_grad():
+            return model(pixels, "direct", rtol, atol).numpy()
+
+    return infer

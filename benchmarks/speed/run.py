@@ -1,0 +1,126 @@
+"""Ours beside PyTorch with torchdiffeq, case by case: `make bench`.
+
+Both sides of a case have processes of their own, the same initial weights, images and tolerances,
+and work in turn; a ratio is the median over pairs. Then each route beside the cost of its field
+evaluations (`floor`). Writes results/speed.json, case by case: `--only NAME` runs those whose name
+begins so and keeps the others.
+"""
+
+import json
+import statistics
+import sys
+import time
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+
+from benchmarks.speed import floor
+from benchmarks.speed.setting import Setting
+from benchmarks.speed.sides import our_weights, ours, peer
+from benchmarks.speed.worker import Worker
+from homoode_jax.experiments.record import environment
+from homoode_jax.experiments.report import console
+from homoode_jax.experiments.workdir import write_json
+
+PAIRS = 7
+RESULT = Path(__file__).parents[2] / "results" / "speed.json"
+CIFAR, MNIST = Setting(), Setting(dataset="mnist")
+ROUTES = {
+    "direct": "direct", "checkpointed": "direct", "backsolve": "adjoint", "reversible": "adjoint",
+}  # fmt: skip
+CASES = {
+    f"train {route}": (replace(CIFAR, adjoint=route), replace(CIFAR, adjoint=theirs))
+    for route, theirs in ROUTES.items()
+}
+CASES["train mnist"] = MNIST, replace(MNIST, adjoint="direct")
+for size in (1, 64, 400):
+    infer = replace(CIFAR, batch=size, train=False)
+    CASES[f"infer {size}"] = infer, replace(infer, adjoint="direct")
+
+
+def compare(setting: Setting, theirs: Setting) -> dict:
+    """Runs a case."""
+    weights = our_weights(setting)
+    a, b = Worker(ours, setting), Worker(peer, theirs, weights)
+    pairs = [(a.repeat(), b.repeat()) for _ in range(PAIRS)]
+    told, told_b = a.stop(), b.stop()
+    ratios = [x / y for x, y in pairs]
+    row = {
+        "ours_ms": 1e3 * statistics.median(x for x, _ in pairs),
+        "torch_ms": 1e3 * statistics.median(y for _, y in pairs),
+        "ratio": statistics.median(ratios),
+        "ratio_range": [min(ratios), max(ratios)],
+        "torch_route": theirs.adjoint,
+        "first_s": a.seconds_to_first,
+        "torch_first_s": b.seconds_to_first,
+        "memory_ratio": told["peak_mib"] / told_b["peak_mib"],
+    }
+    logits, logits_b = told.pop("logits", None), told_b.pop("logits", None)
+    if logits is not None:
+        row["logits_apart"] = float(np.max(np.abs(logits - logits_b)))
+    return {**row, **told, **{f"torch_{name}": value for name, value in told_b.items()}}
+
+
+def show(rows: dict) -> None:
+    """Prints the table of comparisons."""
+    table = Table(title="ours beside PyTorch, CIFAR-10 reference network")
+    columns = (
+        "case",
+        "ours ms",
+        "torch ms",
+        "ratio",
+        "NFE",
+        "torch NFE",
+        "MiB",
+        "torch MiB",
+        "1st s",
+    )
+    for name in columns:
+        table.add_column(name, justify="left" if name == "case" else "right", no_wrap=True)
+    for name, row in rows.items():
+        nfe = f"{row['nfe_forward']:.0f} {row.get('nfe_backward', 0):+.0f}"
+        table.add_row(
+            name, f"{row['ours_ms']:.0f}", f"{row['torch_ms']:.0f}", f"{row['ratio']:.2f}", nfe,
+            f"{row['torch_nfe_forward']:.0f}", f"{row['peak_mib']:.0f}",
+            f"{row['torch_peak_mib']:.0f}", f"{row['first_s']:.1f}",
+        )  # fmt: skip
+    console.print(table)
+
+
+def main() -> int:
+    """Runs the cases asked for; returns the exit code."""
+    try:
+        versions = {name: version(name) for name in ("torch", "torchdiffeq")}
+    except ModuleNotFoundError as error:
+        print(f"error: {error.name} is not installed: pip install -e '.[compare]'", file=sys.stderr)
+        return 2
+    only = sys.argv[2] if sys.argv[1:2] == ["--only"] else ""
+    record = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    rows, floors = record.get("cases", {}), record.get("floor", {})
+    wanted = [name for name in CASES if name.startswith(only)]
+    began = time.perf_counter()
+    for count, name in enumerate(wanted, start=1):
+        rows[name] = {"commit": environment()["commit"], **compare(*CASES[name])}
+        left = (time.perf_counter() - began) / count * (len(wanted) - count)
+        console.print(f"{name}: {rows[name]['ratio']:.2f} x PyTorch · ETA {left / 60:.0f} min")
+        _write({"cases": rows, "floor": floors}, versions)
+    if "floor".startswith(only):
+        _write({"cases": rows, "floor": floor.measure()}, versions)
+    final = json.loads(RESULT.read_text())
+    show(final["cases"])
+    if final["floor"]:
+        floor.show(final["floor"])
+    return 0
+
+
+def _write(parts: dict, versions: dict) -> None:
+    described = environment()
+    described["versions"] |= versions
+    write_json(RESULT, {**described, "pairs": PAIRS, **parts})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

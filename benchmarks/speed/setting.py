@@ -1,0 +1,62 @@
+"""What is measured: a data set's shape, a batch and a solve; the same for both sides."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from homoode_jax.experiments.config import Config, Data, Model, Solver
+from homoode_jax.experiments.sources import INFO
+
+MEANS = {3: (0.485, 0.456, 0.406), 1: (0.5,)}
+STDS = {3: (0.229, 0.224, 0.225), 1: (0.5,)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One case of the benchmark.
+
+    Attributes:
+        dataset: gives the images' shape and the number of classes.
+        batch: images in a batch.
+        adjoint: ours as `integrate` names them; PyTorch's "direct" or "adjoint".
+        train: a training step, else inference.
+        tol: rtol and atol of dopri5.
+        solver: other options of ours, as (name, value) pairs.
+    """
+
+    dataset: str = "cifar10"
+    batch: int = 64
+    adjoint: str = "checkpointed"
+    train: bool = True
+    tol: float = 1e-3
+    solver: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def config(self) -> Config:
+        """Ours; the pictures of this benchmark are neither flipped nor cropped."""
+        channels = INFO[self.dataset].shape[2]
+        solver = Solver(rtol=self.tol, atol=self.tol, adjoint=self.adjoint, **dict(self.solver))
+        data = Data(dataset=self.dataset, mean=MEANS[channels], std=STDS[channels])
+        return Config(Model(dropout=0.1), solver, data=data)
+
+
+class Images(NamedTuple):
+    """A batch as the files have it, and as PyTorch's network is given it."""
+
+    raw: UInt8[np.ndarray, "n h w c"]
+    normalised: Float[np.ndarray, "n h w c"]
+    labels: Int[np.ndarray, " n"]
+
+
+def draw_images(setting: Setting) -> Images:
+    """Draws smooth pictures and labels, the same in every process."""
+    rng, info = np.random.default_rng(0), INFO[setting.dataset]
+    h, w, c = info.shape
+    waves = rng.normal(size=(setting.batch, c, 4, 4))
+    basis = [np.cos(np.pi * np.outer(np.arange(n) + 0.5, np.arange(4)) / n) for n in (h, w)]
+    pictures = np.einsum("ncij,hi,wj->nhwc", waves, *basis)
+    raw = np.clip(128 + 30 * pictures, 0, 255).astype(np.uint8)
+    scaled = (raw / 255 - np.array(MEANS[c])) / np.array(STDS[c])
+    return Images(raw, scaled.astype(np.float32), rng.integers(0, info.classes, setting.batch))
