@@ -9,7 +9,7 @@ DATASET ?= mnist
 DATA_DIR ?= $(HOME)/tensorflow_datasets
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-all lint accuracy gradients reversible nonlinear data lock clean
+.PHONY: help install train test test-all lint accuracy gradients reversible nonlinear bench data lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,6 +52,11 @@ gradients: install  ## Measure every gradient route of every function (writes re
 
 nonlinear: install  ## Run the solvers on standard nonlinear systems (writes results/nonlinear.json)
 	@$(BIN)/python -m benchmarks.nonlinear.run
+
+bench: install  ## Measure speed and memory beside PyTorch, CPU build (writes results/speed.json)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --extra-index-url https://download.pytorch.org/whl/cpu -e '.[compare]'
+	@$(BIN)/python -m benchmarks.speed.run
 
 data: install  ## Download and prepare a TFDS data set: make data DATASET=mnist [DATA_DIR=...]
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[prepare]'

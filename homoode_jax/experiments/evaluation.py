@@ -9,7 +9,7 @@ from homoode_jax.experiments import checkpoint, report, workdir
 from homoode_jax.experiments.config import Config
 from homoode_jax.experiments.dataset import load
 from homoode_jax.experiments.errors import UserError
-from homoode_jax.experiments.run import Run, use_precision
+from homoode_jax.experiments.run import Run, keep_programs, use_precision
 
 
 def evaluate(path: str, command: Config, only: Sequence[str] | None = None) -> dict[str, Any]:
@@ -21,6 +21,7 @@ def evaluate(path: str, command: Config, only: Sequence[str] | None = None) -> d
     folder, config = Path(path), _config(path, command.data.data_dir)
     workdir.check_same(folder, command, config, only)
     use_precision(config.model.dtype)
+    keep_programs()
     run = Run(config, folder, load(config.data))
     state = run.initial_state()
     found = checkpoint.restore_best(run.checkpoints, state.weights)

@@ -1,5 +1,7 @@
 """A run: its configuration, folder, data, and the functions compiled for them."""
 
+import os
+import platform
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -33,6 +35,18 @@ from homoode_jax.networks.classifier import ImageClassifier, Weights
 def use_precision(dtype: str) -> None:
     """Turns JAX's double precision on or off, for the whole process."""
     jax.config.update("jax_enable_x64", dtype == "float64")
+
+
+def keep_programs() -> None:
+    """Keeps compiled programs in the user's cache folder, so that a resumed run starts at once.
+
+    The folder is this machine's own. JAX_COMPILATION_CACHE_DIR names another one, and
+    JAX_ENABLE_COMPILATION_CACHE=false keeps none.
+    """
+    if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = folder / "homoode_jax" / platform.node()
+        jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from homoode_jax.experiments.errors import UserError
 from homoode_jax.experiments.plots import draw_curves
 from homoode_jax.experiments.record import environment
 from homoode_jax.experiments.report import Advance
-from homoode_jax.experiments.run import Run, use_precision
+from homoode_jax.experiments.run import Run, keep_programs, use_precision
 from homoode_jax.experiments.state import Means, TrainState, means
 from homoode_jax.experiments.tensorboard import Log, open_log
 
@@ -34,6 +34,7 @@ class Facts(NamedTuple):
 def train(config: Config, path: str) -> dict[str, Any]:
     """Trains a run to its end, resuming it if it was begun; returns its summary."""
     use_precision(config.model.dtype)
+    keep_programs()
     run = Run(config, workdir.find_workdir(path, config), load(config.data))
     workdir.claim_workdir(run.workdir, config)
     if not (run.workdir / "summary.json").exists():

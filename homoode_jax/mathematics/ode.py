@@ -5,6 +5,7 @@ gradients beyond the Diffrax adjoint that it is handed.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import diffrax
@@ -91,8 +92,8 @@ def solve_ode(
         tols = inner.rtol, inner.atol, inner.norm  # pyright: ignore
         dt0 = first_step(lambda t, z: rhs(t, z, args), t0, t1, z0, f0, order, *tols)
     solution = diffrax.diffeqsolve(
-        term, solver, t0, t1, dt0, z0, args,
-        saveat=_save_at(ts, keep_steps), stepsize_controller=controller,
+        term, solver, t0, t1, None, z0, args,
+        saveat=_save_at(ts, keep_steps), stepsize_controller=replace(controller, dt0=dt0),
         max_steps=stepping.max_steps, adjoint=adjoint or diffrax.RecursiveCheckpointAdjoint(),
         throw=False, solver_state=_solver_state(solver, f0),
     )  # fmt: skip

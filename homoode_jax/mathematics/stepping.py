@@ -44,19 +44,24 @@ class FiniteController(diffrax.AbstractStepSizeController):
     """Stops a solve at its first non-finite step, or where a step can be no smaller.
 
     All else is left to the controller inside. The stop at a non-finite step travels as
-    Diffrax's `internal_error`, which nothing else uses here.
+    Diffrax's `internal_error`, which nothing else uses here. The first step, if one is given,
+    comes through here too: Diffrax checks its own at run time by a callback to the host, and XLA
+    keeps no program with one in its compilation cache.
     """
 
     inner: diffrax.AbstractStepSizeController
     check_error: bool = eqx.field(static=True)
+    dt0: Float[Array, ""] | None = None
 
     def wrap(self, direction):
         """Passes the direction of time on."""
-        return type(self)(self.inner.wrap(direction), self.check_error)
+        dt0 = None if self.dt0 is None else self.dt0 * direction
+        return type(self)(self.inner.wrap(direction), self.check_error, dt0)
 
-    def init(self, *args, **kwargs):
-        """Returns the first step of the controller inside."""
-        return self.inner.init(*args, **kwargs)
+    def init(self, terms, t0, t1, y0, dt0, args, func, error_order):  # pyright: ignore
+        """Starts the controller inside with the first step."""
+        del dt0
+        return self.inner.init(terms, t0, t1, y0, self.dt0, args, func, error_order)
 
     def adapt_step_size(self, t0, t1, y0, y1_candidate, args, y_error, error_order, state):  # pyright: ignore
         """Adapts as the controller inside does, unless the step is not finite."""
