@@ -22,7 +22,7 @@ from homoode_jax.experiments.step import make_classifier
 from homoode_jax.mathematics.integrate import integrate
 from homoode_jax.networks.field import Condition
 
-REPEATS, LOOP = 7, 10
+REPEATS, LOOP = 5, 10
 ROUTES = ("direct", "checkpointed", "backsolve", "reversible")
 
 

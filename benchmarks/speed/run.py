@@ -25,7 +25,7 @@ from homoode_jax.experiments.record import environment
 from homoode_jax.experiments.report import console
 from homoode_jax.experiments.workdir import write_json
 
-PAIRS = 7
+PAIRS = 5
 RESULT = Path(__file__).parents[2] / "results" / "speed.json"
 CIFAR, MNIST = Setting(), Setting(dataset="mnist")
 ROUTES = {

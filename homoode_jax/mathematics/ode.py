@@ -14,7 +14,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
+from homoode_jax.mathematics.explicit import Unrolled
 from homoode_jax.mathematics.solution import Result
+from homoode_jax.mathematics.solvers import SOLVERS
 from homoode_jax.mathematics.stepping import (
     count_nfe,
     first_step,
@@ -91,11 +93,13 @@ def solve_ode(
         inner, order = controller.inner, solver.error_order(term)
         tols = inner.rtol, inner.atol, inner.norm  # pyright: ignore
         dt0 = first_step(lambda t, z: rhs(t, z, args), t0, t1, z0, f0, order, *tols)
+    unroll = adjoint is not None and is_counted(controller) and type(solver) in SOLVERS.values()
+    method = Unrolled(solver) if unroll and isinstance(solver, diffrax.AbstractERK) else solver
     solution = diffrax.diffeqsolve(
-        term, solver, t0, t1, None, z0, args,
+        term, method, t0, t1, None, z0, args,
         saveat=_save_at(ts, keep_steps), stepsize_controller=replace(controller, dt0=dt0),
         max_steps=stepping.max_steps, adjoint=adjoint or diffrax.RecursiveCheckpointAdjoint(),
-        throw=False, solver_state=_solver_state(solver, f0),
+        throw=False, solver_state=_solver_state(method, f0),
     )  # fmt: skip
     raw = _raw(solution, ts, solver if is_counted(controller) else None, selected)
     if not keep_steps:
@@ -108,6 +112,8 @@ def _solver_state(solver, f0: PyTree | None):
 
     Without it Diffrax evaluates f(z0) again after every rejected first step.
     """
+    if isinstance(solver, Unrolled):
+        return f0 if solver.tableau.fsal else None
     return (jnp.array(False), f0) if reuses_last_stage(solver) else None
 
 

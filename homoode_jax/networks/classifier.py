@@ -14,6 +14,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
 from homoode_jax.mathematics.solution import Solution
+from homoode_jax.networks.convolution import PRIMITIVE
 from homoode_jax.networks.encoder import Encoder
 from homoode_jax.networks.field import Condition, Field, draw_dropout
 from homoode_jax.networks.head import Head
@@ -144,6 +145,8 @@ class ImageClassifier:
             del t
             return nnx.merge(graph, params)(z, x)
 
+        # Backpropagation keeps the outputs of convolutions, and computes the rest anew.
+        field = jax.checkpoint(field, policy=_is_convolution, prevent_cse=False)
         return self.solve(field, nnx.to_pure_dict(params), z0, x, **options)
 
     def _make_network(self, seed) -> Network:
@@ -152,6 +155,10 @@ class ImageClassifier:
     def _make_point(self, seed) -> InitialPoint:
         groups = min(self.sizes.groups, self.sizes.channels)
         return InitialPoint(self.sizes.channels, groups, nnx.Rngs(seed))
+
+
+def _is_convolution(primitive: Any, *_: Any, **__: Any) -> bool:
+    return primitive.name in (PRIMITIVE, "conv_general_dilated")
 
 
 def _rows_for_statistics(success: Bool[Array, "*batch"]) -> Bool[Array, "n 1 1 1"] | None:

@@ -26,6 +26,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
+PRIMITIVE = "homoode_convolution"
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 
@@ -117,7 +118,7 @@ def _batched(operands, axes):
     return out.reshape(*z.shape[:2], *out.shape[1:]), 0
 
 
-_convolution = Primitive("homoode_convolution")
+_convolution = Primitive(PRIMITIVE)
 _convolution.def_impl(jax.jit(_winograd))
 _convolution.def_abstract_eval(
     lambda z, kernel: ShapedArray((*z.shape[:3], kernel.shape[3]), z.dtype)
