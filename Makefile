@@ -51,7 +51,8 @@ gradients: install  ## Measure every gradient route of every function (writes re
 	@$(BIN)/python benchmarks/gradients.py
 
 nonlinear: install  ## Run the solvers on standard nonlinear systems (writes results/nonlinear.json)
-	@$(BIN)/python -m benchmarks.nonlinear.run
+	@XLA_FLAGS="--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true" \
+	  $(BIN)/python -m benchmarks.nonlinear.run
 
 bench: install  ## Measure speed and memory beside PyTorch, CPU build (writes results/speed.json)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from homoode_jax.experiments.report import console
 
+FINDINGS = Path(__file__).with_name("findings.md")  # of the record that is committed
 PLAIN = ("newton", "anderson", "picard")
 
 
@@ -41,7 +42,7 @@ def write_table(record: dict, file: Path) -> None:
     for key, problem in problems.items():
         cells = (_cell(problem["solvers"][name], budget) for name in names)
         lines.append(f"| {key} | " + " | ".join(cells) + " |")
-    file.write_text("\n".join(lines) + "\n")
+    file.write_text("\n".join(lines) + "\n\n" + FINDINGS.read_text())
     console.print("\n".join(totals), markup=False)
 
 
