@@ -1,0 +1,50 @@
+"""Steps with their stages written out against Diffrax's own; programs that can be cached."""
+
+import os
+import subprocess
+import sys
+
+import diffrax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from homoode_jax.mathematics.explicit import Unrolled
+from homoode_jax.mathematics.solvers import SOLVERS
+
+METHODS = [name for name, kind in SOLVERS.items() if issubclass(kind, diffrax.AbstractERK)]
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", METHODS)
+def test_a_step_is_diffraxs(name):
+    """One step of a pytree state, time and all: answer, error estimate, stages."""
+    term = diffrax.ODETerm(lambda t, y, args: {"a": jnp.sin(3 * t + y["b"]), "b": -(y["a"] ** 2)})
+    y0 = {"a": jnp.array([0.5, -1.0]), "b": jnp.array([2.0, 0.1])}
+    base = SOLVERS[name]()
+    results = []
+    for solver in (base, Unrolled(base)):
+        state = solver.init(term, 0.1, 0.4, y0, None)
+        results.append(solver.step(term, 0.1, 0.4, y0, None, state, False)[:3])
+    (y, error, dense), (y_, error_, dense_) = results
+    for key in y0:
+        np.testing.assert_allclose(y_[key], y[key], rtol=1e-14)
+        np.testing.assert_allclose(error_[key], error[key], rtol=1e-9, atol=1e-15)
+        np.testing.assert_allclose(dense_["k"][key], dense["k"][key], rtol=1e-13)
+
+
+CODE = """
+import jax, jax.numpy as jnp
+from homoode_jax import integrate
+def loss(z, adjoint):
+    return integrate(lambda p, t, z, x: -z, None, z, None, adjoint=adjoint).z.sum()
+for adjoint in ("checkpointed", "direct", "backsolve", "reversible"):
+    text = jax.jit(jax.grad(loss), static_argnums=1).lower(jnp.ones((1, 2)), adjoint).as_text()
+    assert "callback" not in text, adjoint
+"""
+
+
+def test_no_program_calls_back_to_the_host():
+    """XLA keeps no program with a callback; away from here, where errors are as users have them."""
+    environment = {k: v for k, v in os.environ.items() if k != "EQX_ON_ERROR"}
+    subprocess.run([sys.executable, "-c", CODE], check=True, env=environment)
