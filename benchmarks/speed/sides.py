@@ -89,8 +89,7 @@ def peer(setting: Setting, weights) -> Side:
 
     info, sizes, images = INFO[setting.dataset], setting.config.model, draw_images(setting)
     groups = min(sizes.groups, sizes.channels)
-    shape = info.shape[2], sizes.channels, sizes.width, info.classes, groups
-    model = Classifier(*shape, sizes.dropout)
+    model = Classifier(info.shape[2], sizes.channels, sizes.width, info.classes, groups)
     load(model, *weights)
     tols, counts, last = (setting.tol, setting.tol), [0], []
     if setting.train:
