@@ -4,13 +4,12 @@ PyTorch's own layouts and defaults. Module names are those of `homoode_jax.netwo
 go over by name.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 import torchdiffeq
-from jaxtyping import PyTree
 from torch import Tensor, nn
+
+from benchmarks.speed.worker import Side
 
 ROUTES = {"direct": torchdiffeq.odeint, "adjoint": torchdiffeq.odeint_adjoint}
 
@@ -81,7 +80,7 @@ class Classifier(nn.Module):
         return self.head(z1)
 
 
-def load(model: Classifier, network: PyTree, batch_stats: PyTree, z0: np.ndarray) -> None:
+def load(model: Classifier, network: dict, batch_stats: dict, z0: np.ndarray) -> None:
     """Copies the weights of an `ImageClassifier`."""
     state = {name: torch.tensor(value) for tree in (network, batch_stats) for name, value in
              _named(tree)}  # fmt: skip
@@ -90,7 +89,7 @@ def load(model: Classifier, network: PyTree, batch_stats: PyTree, z0: np.ndarray
     model.z0 = torch.tensor(z0)
 
 
-def _named(tree: PyTree, prefix: str = ""):
+def _named(tree: dict, prefix: str = ""):
     """Names and values as PyTorch has them."""
     names = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
     for key, value in tree.items():
@@ -102,33 +101,34 @@ def _named(tree: PyTree, prefix: str = ""):
             yield f"{prefix}{names.get(key, key)}", value.transpose(axes).copy()
 
 
-def make_step(
-    model: Classifier, route: str, images: np.ndarray, labels: np.ndarray, rtol: float, atol: float
-) -> Callable[[], float]:
-    """One step of training by Adam, with a learning rate of 0; returns the loss."""
-    optimiser = torch.optim.Adam(model.parameters(), 0.0)
+def make_side(
+    shape: tuple[int, ...], weights: tuple, images: np.ndarray, labels: np.ndarray,
+    route: str | None, tol: float,
+) -> Side:  # fmt: skip
+    """A step of training by Adam, with a learning rate of 0; inference where `route` is None."""
+    model, last = Classifier(*shape), []
+    load(model, *weights)
+    model.train(route is not None)
     pixels, targets = torch.tensor(images.transpose(0, 3, 1, 2)).contiguous(), torch.tensor(labels)
-    model.train()
+    optimiser = torch.optim.Adam(model.parameters(), 0.0)
 
-    def step() -> float:
+    def infer() -> Tensor:
+        with torch.no_grad():
+            return model(pixels, "direct", tol, tol)
+
+    def step() -> Tensor:
         optimiser.zero_grad(set_to_none=True)
-        loss = nn.functional.cross_entropy(model(pixels, route, rtol, atol), targets)
+        loss = nn.functional.cross_entropy(model(pixels, route or "", tol, tol), targets)
         loss.backward()
         optimiser.step()
-        return loss.item()
+        return loss.detach()
 
-    return step
+    def repeat():
+        model.field.nfe = 0
+        last[:] = [(infer() if route is None else step()).numpy()]
 
+    def tell():
+        logits = {"logits": last[0]} if route is None else {}
+        return {"nfe_forward": model.field.nfe, **logits}
 
-def make_inference(
-    model: Classifier, images: np.ndarray, rtol: float, atol: float
-) -> Callable[[], np.ndarray]:
-    """Logits of a batch."""
-    pixels = torch.tensor(images.transpose(0, 3, 1, 2)).contiguous()
-    model.eval()
-
-    def infer() -> np.ndarray:
-        with torch.no_grad():
-            return model(pixels, "direct", rtol, atol).numpy()
-
-    return infer
+    return Side(repeat, tell)

@@ -19,13 +19,14 @@ from rich.table import Table
 
 from benchmarks.speed import floor
 from benchmarks.speed.setting import Setting
-from benchmarks.speed.sides import our_weights, ours, peer
+from benchmarks.speed.sides import for_peer
 from benchmarks.speed.worker import Worker
 from homoode_jax.experiments.record import environment
 from homoode_jax.experiments.report import console
 from homoode_jax.experiments.workdir import write_json
 
 PAIRS = 5
+OURS, PEER = "benchmarks.speed.sides:ours", "benchmarks.speed.peer:make_side"
 RESULT = Path(__file__).parents[2] / "results" / "speed.json"
 CIFAR, MNIST = Setting(), Setting(dataset="mnist")
 ROUTES = {
@@ -43,8 +44,7 @@ for size in (1, 64, 400):
 
 def compare(setting: Setting, theirs: Setting) -> dict:
     """Runs a case."""
-    weights = our_weights(setting)
-    a, b = Worker(ours, setting), Worker(peer, theirs, weights)
+    a, b = Worker(OURS, setting=setting), Worker(PEER, **for_peer(theirs))
     pairs = [(a.repeat(), b.repeat()) for _ in range(PAIRS)]
     told, told_b = a.stop(), b.stop()
     ratios = [x / y for x, y in pairs]

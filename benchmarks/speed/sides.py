@@ -1,36 +1,22 @@
-"""Both sides of a comparison: something to repeat, and what to tell of it afterwards."""
+"""Our side of a comparison, and what PyTorch's is made of."""
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
+import jax
 import numpy as np
 
 from benchmarks.speed.setting import Setting, draw_images
+from benchmarks.speed.worker import Side
+from homoode_jax.experiments.batches import Batch
+from homoode_jax.experiments.optimiser import make_optimisers
 from homoode_jax.experiments.sources import INFO
-
-
-class Side(NamedTuple):
-    """One side.
-
-    Attributes:
-        repeat: the work, waited for.
-        tell: NFE and memory of the last repetition, and its logits where it is inference.
-    """
-
-    repeat: Callable[[], Any]
-    tell: Callable[[], dict[str, Any]]
+from homoode_jax.experiments.state import init_state
+from homoode_jax.experiments.step import make_classifier, train_step
 
 
 def ours(setting: Setting) -> Side:
     """The training or evaluation step of `train.py`, compiled."""
-    import jax
-
-    from homoode_jax.experiments.batches import Batch
-    from homoode_jax.experiments.optimiser import make_optimisers
-    from homoode_jax.experiments.state import init_state
-    from homoode_jax.experiments.step import make_classifier, train_step
-
     config, images = setting.config, draw_images(setting)
     classifier, optimisers = make_classifier(config), make_optimisers(config, 1000)
     state = jax.jit(functools.partial(init_state, classifier, optimisers, 0, "float32"))()
@@ -66,8 +52,6 @@ def _temporary_mib(program) -> float:
 
 
 def _our_inference(classifier, weights, images) -> Side:
-    import jax
-
     infer = jax.jit(lambda weights, images: classifier(weights, images)[:2])
     program = infer.lower(weights, images).compile()
     last = []
@@ -83,42 +67,17 @@ def _our_inference(classifier, weights, images) -> Side:
     return Side(repeat, tell)
 
 
-def peer(setting: Setting, weights) -> Side:
-    """The same in PyTorch, with our weights."""
-    from benchmarks.speed.peer import Classifier, load, make_inference, make_step
-
-    info, sizes, images = INFO[setting.dataset], setting.config.model, draw_images(setting)
-    groups = min(sizes.groups, sizes.channels)
-    model = Classifier(info.shape[2], sizes.channels, sizes.width, info.classes, groups)
-    load(model, *weights)
-    tols, counts, last = (setting.tol, setting.tol), [0], []
-    if setting.train:
-        work = make_step(model, setting.adjoint, images.normalised, images.labels, *tols)
-    else:
-        work = make_inference(model, images.normalised, *tols)
-
-    def repeat():
-        model.field.nfe = 0
-        last[:] = [work()]
-        counts[0] = model.field.nfe
-
-    def tell():
-        logits = {} if setting.train else {"logits": last[0]}
-        return {"nfe_forward": counts[0], **logits}
-
-    return Side(repeat, tell)
-
-
-def our_weights(setting: Setting):
-    """Initial weights of seed 0 as NumPy arrays: network, batch statistics, initial point."""
-    import jax
-
-    from homoode_jax.experiments.optimiser import make_optimisers
-    from homoode_jax.experiments.state import init_state
-    from homoode_jax.experiments.step import make_classifier
-
-    config = setting.config
+def for_peer(setting: Setting) -> dict[str, Any]:
+    """The arguments of `peer.make_side`: our initial weights of seed 0, sizes and images."""
+    config, info, images = setting.config, INFO[setting.dataset], draw_images(setting)
     classifier, optimisers = make_classifier(config), make_optimisers(config, 1000)
     weights = init_state(classifier, optimisers, 0, "float32").weights
     point = classifier.initial_point(weights.initial_point)
-    return jax.device_get((weights.network, weights.batch_stats, point))
+    sizes = config.model
+    groups = min(sizes.groups, sizes.channels)
+    return {
+        "shape": (info.shape[2], sizes.channels, sizes.width, info.classes, groups),
+        "weights": jax.device_get((weights.network, weights.batch_stats, point)),
+        "images": images.normalised, "labels": images.labels,
+        "route": setting.adjoint if setting.train else None, "tol": setting.tol,
+    }  # fmt: skip

@@ -1,51 +1,84 @@
-"""A side in a process of its own: it waits, works when told to, and says how long it took."""
+"""A side in a process of its own: it waits, works when told to, and says how long it took.
 
-import multiprocessing
+Imports no JAX: PyTorch's process is to hold nothing of ours.
+"""
+
+import importlib
+import os
+import pickle
 import resource
+import subprocess
+import sys
 import time
 from collections.abc import Callable
-from multiprocessing.connection import Connection
-from typing import Any
-
-from benchmarks.speed.sides import Side
+from pathlib import Path
+from typing import Any, NamedTuple
 
 
-def _serve(pipe: Connection, make: Callable[..., Side], args: tuple) -> None:
-    began = time.perf_counter()
-    side = make(*args)
-    side.repeat()
-    pipe.send(time.perf_counter() - began)
-    while pipe.recv() == "repeat":
-        began = time.perf_counter()
-        side.repeat()
-        pipe.send(time.perf_counter() - began)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    pipe.send({"peak_mib": peak, **side.tell()})
+class Side(NamedTuple):
+    """One side of a comparison.
+
+    Attributes:
+        repeat: the work, waited for.
+        tell: NFE and memory of the last repetition, and its logits where it is inference.
+    """
+
+    repeat: Callable[[], Any]
+    tell: Callable[[], dict[str, Any]]
 
 
 class Worker:
-    """One side, as its parent sees it.
+    """One side, as its parent sees it; `make` is "module:function", imported by its process.
 
     Attributes:
         seconds_to_first: from imports to the end of the first repetition, compilation included.
     """
 
-    def __init__(self, make: Callable[..., Side], *args: Any):
-        context = multiprocessing.get_context("spawn")
-        self._pipe, child = context.Pipe()
-        self._process = context.Process(target=_serve, args=(child, make, args), daemon=True)
-        self._process.start()
-        child.close()
-        self.seconds_to_first: float = self._pipe.recv()
+    def __init__(self, make: str, **arguments: Any):
+        command = [sys.executable, "-m", "benchmarks.speed.worker"]
+        root, pipe = Path(__file__).parents[2], subprocess.PIPE
+        self._process = subprocess.Popen(command, cwd=root, stdin=pipe, stdout=pipe)
+        self.seconds_to_first: float = self._ask((make, arguments))
 
     def repeat(self) -> float:
         """Seconds of one repetition."""
-        self._pipe.send("repeat")
-        return self._pipe.recv()
+        return self._ask("repeat")
 
     def stop(self) -> dict[str, Any]:
         """What the side has to tell; its process ends."""
-        self._pipe.send("stop")
-        told = self._pipe.recv()
-        self._process.join()
+        told = self._ask("stop")
+        self._process.wait()
         return told
+
+    def _ask(self, what: Any) -> Any:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        pickle.dump(what, self._process.stdin)
+        self._process.stdin.flush()
+        return pickle.load(self._process.stdout)
+
+
+def _serve() -> None:
+    """The process's own part: answers on what was its standard output, and prints to stderr."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+
+    def answer(what: Any) -> None:
+        pickle.dump(what, answers)
+        answers.flush()
+
+    make, arguments = pickle.load(sys.stdin.buffer)
+    began = time.perf_counter()
+    module, name = make.split(":")
+    side: Side = getattr(importlib.import_module(module), name)(**arguments)
+    side.repeat()
+    answer(time.perf_counter() - began)
+    while pickle.load(sys.stdin.buffer) == "repeat":
+        began = time.perf_counter()
+        side.repeat()
+        answer(time.perf_counter() - began)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    answer({"peak_mib": peak, **side.tell()})
+
+
+if __name__ == "__main__":
+    _serve()
