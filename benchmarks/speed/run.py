@@ -108,7 +108,10 @@ def main() -> int:
         console.print(f"{name}: {rows[name]['ratio']:.2f} x PyTorch · ETA {left / 60:.0f} min")
         _write({"cases": rows, "floor": floors}, versions)
     if "floor".startswith(only):
-        _write({"cases": rows, "floor": floor.measure()}, versions)
+        _write(
+            {"cases": rows, "floor": {"commit": environment()["commit"], **floor.measure()}},
+            versions,
+        )
     final = json.loads(RESULT.read_text())
     show(final["cases"])
     if final["floor"]:

@@ -24,8 +24,8 @@ from homoode_jax.mathematics.guard import (
     drop_axis,
     map_examples,
     pull_back_by_problem,
-    saved_first,
     solve_unpadded,
+    times_first,
 )
 from homoode_jax.mathematics.implicit import Route, Unrolled, make_route
 from homoode_jax.mathematics.problem import (
@@ -109,7 +109,7 @@ class CellPlan(eqx.Module):
         if not self.per_example:
             return one(inputs.z0, inputs.x, self.mask)
         out = map_examples(one, inputs.z0, inputs.x)
-        zs = saved_first(drop_axis(out.zs, 2))
+        zs = times_first(out.zs)
         ts = None if out.ts is None else jnp.moveaxis(out.ts, 1, 0)
         return out._replace(z=drop_axis(out.z), zs=zs, ts=ts)
 

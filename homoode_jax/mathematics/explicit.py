@@ -1,7 +1,7 @@
-"""A step of an explicit Runge-Kutta method with its stages written out, to be backpropagated.
+"""Solvers made of an explicit Runge-Kutta method: its steps with their stages written out.
 
-Diffrax's own step runs its stages in a loop that, backpropagated, evaluates each of them twice
-more; written out it is once more. The program is longer.
+Diffrax's own step runs its stages in a loop, whose backpropagation evaluates each stage once more
+than that of stages written out. The program is longer.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,12 +14,11 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 
-class Unrolled(diffrax.AbstractAdaptiveSolver):
-    """A method of Diffrax, step for step; for controllers without jumps.
+class OfMethod(diffrax.AbstractAdaptiveSolver):
+    """What a solver has of the method that it is made of: all but its step.
 
     Attributes:
-        base: the explicit Runge-Kutta method. Where it reuses its last stage, the state of the
-            solver is the slope at the start of the step.
+        base: the explicit Runge-Kutta method.
     """
 
     base: diffrax.AbstractERK
@@ -46,6 +45,14 @@ class Unrolled(diffrax.AbstractAdaptiveSolver):
     def func(self, terms, t0, y0, args):
         """The slope at a point."""
         return terms.vf(t0, y0, args)
+
+
+class Unrolled(OfMethod):
+    """The method itself, step for step; for controllers without jumps.
+
+    Where the method reuses its last stage, the state of the solver is the slope at the start of
+    the step.
+    """
 
     def init(self, terms, t0, t1, y0, args):
         """The slope at the start, if it is to be handed on."""

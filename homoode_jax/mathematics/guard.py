@@ -210,14 +210,14 @@ def map_examples(function: Callable, *batched: PyTree) -> PyTree:
     return jax.vmap(lambda *rows: function(*jax.tree.map(lambda a: a[None], rows)))(*batched)
 
 
-def drop_axis(tree: PyTree, axis: int = 1) -> PyTree:
+def drop_axis(tree: PyTree) -> PyTree:
     """Drops the size-1 batch axis that each mapped example had."""
-    return jax.tree.map(lambda leaf: jnp.squeeze(leaf, axis), tree)
+    return jax.tree.map(lambda leaf: leaf[:, 0], tree)
 
 
-def saved_first(tree: PyTree) -> PyTree:
-    """Saved states `[batch, times, ...]` with their times first."""
-    return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), tree)
+def times_first(tree: PyTree) -> PyTree:
+    """Saved states `[batch, times, 1, ...]` of mapped examples as `[times, batch, ...]`."""
+    return jax.tree.map(lambda leaf: jnp.moveaxis(leaf[:, :, 0], 1, 0), tree)
 
 
 def mend(ok: Bool[Array, " batch"], **trees: PyTree) -> dict[str, PyTree]:

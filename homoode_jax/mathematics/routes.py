@@ -14,7 +14,7 @@ from homoode_jax.mathematics.guard import (
     drop_axis,
     map_examples,
     pull_back_by_problem,
-    saved_first,
+    times_first,
 )
 from homoode_jax.mathematics.ode import Raw, Stepping, solve_ode
 from homoode_jax.mathematics.reversible import undo
@@ -58,7 +58,7 @@ class FieldPlan(eqx.Module):
         if not self.per_example:
             return one(inputs.z0, inputs.x, self.mask)
         raw = map_examples(one, inputs.z0, inputs.x)
-        zs = saved_first(drop_axis(raw.zs, 2))
+        zs = times_first(raw.zs)
         steps = raw.steps and raw.steps._replace(partner=drop_axis(raw.steps.partner))
         return raw._replace(z=drop_axis(raw.z), zs=zs, steps=steps)
 

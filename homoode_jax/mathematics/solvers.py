@@ -22,9 +22,6 @@ about 14 + 1.4 r T steps, float64 ones up to 40. kappa 0.9 for a hundred steps, 
 thousand; they contract slowly, and adaptive solves with r T > 1 then take many more steps.
 """
 
-from collections.abc import Callable
-from typing import ClassVar
-
 import diffrax
 import equinox as eqx
 import jax
@@ -33,6 +30,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, PyTree
 
+from homoode_jax.mathematics.explicit import OfMethod
 from homoode_jax.mathematics.problem import check_option
 
 SOLVERS = {
@@ -55,7 +53,7 @@ def make_solver(solver: str | diffrax.AbstractSolver) -> diffrax.AbstractSolver:
     return SOLVERS[solver]()  # pyright: ignore[reportCallIssue]
 
 
-class Reversible(diffrax.AbstractAdaptiveSolver):
+class Reversible(OfMethod):
     """An explicit Runge-Kutta method in algebraically reversible form.
 
     Its error estimate is that of the method's own step from z, and |y - z| after the step. With
@@ -66,9 +64,7 @@ class Reversible(diffrax.AbstractAdaptiveSolver):
         coupling: kappa, how much of y - z a step keeps.
     """
 
-    base: diffrax.AbstractERK
     coupling: float = eqx.field(static=True)
-    term_structure: ClassVar = diffrax.AbstractTerm
 
     def __init__(self, solver: str | diffrax.AbstractSolver = "dopri5", coupling: float = 0.5):
         """Makes an explicit Runge-Kutta method, or its name, reversible.
@@ -94,26 +90,9 @@ class Reversible(diffrax.AbstractAdaptiveSolver):
         self.base, self.coupling = base, float(coupling)
 
     @property
-    def interpolation_cls(self) -> Callable[..., diffrax.AbstractLocalInterpolation]:  # pyright: ignore
-        """That of the method."""
-        return self.base.interpolation_cls
-
-    @property
     def stages(self) -> int:
         """Stages of an increment: those that an error estimate alone needs do not count."""
-        return int(np.flatnonzero(self.base.tableau.b_sol)[-1]) + 1  # pyright: ignore
-
-    def order(self, terms):
-        """That of the method."""
-        return self.base.order(terms)
-
-    def error_order(self, terms):
-        """That of the method."""
-        return self.base.error_order(terms)
-
-    def func(self, terms, t0, y0, args):
-        """The slope at a point."""
-        return terms.vf(t0, y0, args)
+        return int(np.flatnonzero(self.tableau.b_sol)[-1]) + 1
 
     def init(self, terms, t0, t1, y0, args):
         """The partner starts where y does."""
@@ -123,8 +102,8 @@ class Reversible(diffrax.AbstractAdaptiveSolver):
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
         """Steps the pair; y - z is an error, and shows a partner that is not finite."""
         del made_jump
-        tableau: diffrax.ButcherTableau = self.base.tableau  # pyright: ignore
-        z0, count = solver_state, tableau.num_stages
+        tableau, z0 = self.tableau, solver_state
+        count = tableau.num_stages
         slopes = _slopes(tableau, count, terms, t0, t1, z0, args)
         own = _weighted(tableau.b_sol, slopes)
         y1 = jax.tree.map(lambda y, z, p: z + self.coupling * (y - z) + p, y0, z0, own)
@@ -139,7 +118,7 @@ class Reversible(diffrax.AbstractAdaptiveSolver):
 
     def increment(self, terms, t0, t1, z: PyTree[Array], args: PyTree) -> PyTree[Array]:
         """Psi_{t1 - t0}(t0, z), the change of z in a step of the method."""
-        tableau: diffrax.ButcherTableau = self.base.tableau  # pyright: ignore
+        tableau = self.tableau
         slopes = _slopes(tableau, self.stages, terms, t0, t1, z, args)
         return _weighted(tableau.b_sol[: self.stages], slopes)
 

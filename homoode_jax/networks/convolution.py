@@ -1,9 +1,9 @@
 """The 3x3 convolution for use inside a solver's loop.
 
-Inside a loop, XLA:CPU takes tens of times longer than need be for the library's weight gradient of
-a convolution, and twice as long as need be for the convolution itself. On the CPU the convolution
-here is therefore a bilinear primitive of its own. Its value is Winograd's F(2x2, 3x3) (Lavin & Gray
-2016, arXiv 1509.09308): for tiles d of 4x4 and outputs y of 2x2,
+Inside a loop, XLA:CPU takes far longer than need be for the library's weight gradient of a
+convolution, and longer than need be for the convolution itself. On the CPU the convolution here is
+therefore a bilinear primitive of its own. Its value is Winograd's F(2x2, 3x3) (Lavin & Gray 2016,
+arXiv 1509.09308): for tiles d of 4x4 and outputs y of 2x2,
 
     y = A^T [(G K G^T) * (B^T d B)] A,    16 products of channels in place of 36;
 
@@ -51,7 +51,7 @@ def _input_gradient(g: Array, z: Array, kernel: Array) -> Array:
 def _kernel_gradient(g: Array, z: Array, kernel: ad.UndefinedPrimal) -> Array:
     """Three products, one for each row of the kernel, its columns side by side in one matrix.
 
-    A sum of padded copies puts them there: a concatenation takes ten times as long.
+    A sum of padded copies puts them there: on the CPU a concatenation takes longer.
     """
     del kernel
     (h, w, c), d = z.shape[1:], g.shape[-1]

@@ -1,6 +1,6 @@
 """Group normalisation for use inside a solver's loop.
 
-By channel sums first, groups after: a fifth of the time of one over reshaped groups.
+By channel sums first, groups after: faster on the CPU than one over reshaped groups.
 """
 
 import jax.numpy as jnp
