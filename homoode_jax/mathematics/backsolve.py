@@ -7,20 +7,26 @@ steps (Pontryagin 1962; Chen et al. 2018, arXiv 1806.07366). The equations are l
 solved for at the norm `SCALE` and scaled back, so that the tolerance means the same for every loss.
 At that scale a's own error adds little to the gradient's from that of z (results/speed.json has
 both). The error norm is over (z, a) alone (the seminorm of Kidger et al. 2021, arXiv 2009.09457).
+
+Examples that have steps of their own are solved for (z, a) first, and taken together through the
+same steps for the integrals after: solved with them, that over theta would be held once for each.
 """
 
 from collections.abc import Callable
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PyTree
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from homoode_jax.mathematics.dtypes import cast, cast_like, common_dtype
-from homoode_jax.mathematics.guard import Pullback
-from homoode_jax.mathematics.ode import Stepping, reverse, solve_ode
+from homoode_jax.mathematics.explicit import as_written_out
+from homoode_jax.mathematics.guard import Pullback, drop_axis, map_examples
+from homoode_jax.mathematics.ode import Raw, Stepping, reverse, solve_ode
 from homoode_jax.mathematics.solution import Result
-from homoode_jax.mathematics.stepping import Norm
+from homoode_jax.mathematics.stepping import Norm, count_stages, scale_rows
 
 SCALE = 0.1
 
@@ -31,7 +37,7 @@ class AdjointNorm(eqx.Module):
     norm: Norm
 
     def __call__(self, state: PyTree[Array]) -> Float[Array, ""]:
-        """Returns the error norm of (z, a, g_params, g_x)."""
+        """Returns the error norm of (z, a, ...)."""
         z, a, *_ = state
         return jnp.maximum(self.norm(z), self.norm(a))
 
@@ -40,35 +46,126 @@ def backsolve(
     field: Callable, stepping: Stepping, params: PyTree, z1: PyTree[Array], x: PyTree,
     cotangent: PyTree[Array], mask: Bool[Array, " batch"] | None,
 ) -> Pullback:  # fmt: skip
-    """Pulls the cotangent of z(t1) back to params, z0 and x.
+    """Pulls the cotangent of z(t1) of a joint batch back to params, z0 and x.
 
     `field(params, t, z, x)` as `integrate` has it; gradients of non-float leaves are None. All
     are zero, and the count is negative, where the backward solve failed.
     """
-    params, fixed_params = eqx.partition(params, eqx.is_inexact_array)
-    x, fixed_x = eqx.partition(x, eqx.is_inexact_array)
-    norm = Norm(mask)
-    like = z1, z1, params, x
-    dtype = common_dtype(like)
+    inputs, fixed = eqx.partition((params, x), eqx.is_inexact_array)
+    dtype = common_dtype((z1, inputs))
 
     def rhs(t, state, args):
-        z, a, *_ = cast_like(state, like)
-        params, fixed_params, x, fixed_x = args
+        (inputs, fixed), (z, a, _) = args, state
+        dz, g_z, g_inputs = _products(field, z1, inputs, fixed, t, z, a)
+        return cast((dz, *_negative((g_z, g_inputs))), dtype)
 
-        def evaluate(params, z, x):
-            return field(eqx.combine(params, fixed_params), t, z, eqx.combine(x, fixed_x))
-
-        dz, pull = jax.vjp(evaluate, params, z, x)
-        g_params, g_z, g_x = pull(a)
-        return cast((dz, *jax.tree.map(jnp.negative, (g_z, g_params, g_x))), dtype)
-
-    scale = norm(cotangent) / SCALE
-    scale = jnp.where(scale > 0, scale, 1)
-    a1 = jax.tree.map(lambda a: a / scale.astype(a.dtype), cotangent)
-    zeros = jax.tree.map(jnp.zeros_like, (params, x))
-    state, args = cast((z1, a1, *zeros), dtype), (params, fixed_params, x, fixed_x)
-    raw = solve_ode(rhs, reverse(stepping), state, args, AdjointNorm(norm))
+    norm = Norm(mask)
+    a1, scale = _scaled(cotangent, norm)
+    state = cast((z1, a1, jax.tree.map(jnp.zeros_like, inputs)), dtype)
+    raw = solve_ode(rhs, reverse(stepping), state, (inputs, fixed), AdjointNorm(norm))
     ok = raw.result == Result.ok
     scaled = jax.tree.map(lambda g: jnp.where(ok, g * scale.astype(g.dtype), 0), raw.z)
-    _, a0, g_params, g_x = cast_like(scaled, like)
+    _, a0, (g_params, g_x) = cast_like(scaled, (z1, z1, inputs))
     return Pullback(g_params, a0, g_x, jnp.where(ok, raw.nfe, -jnp.abs(raw.nfe)))
+
+
+def backsolve_examples(
+    field: Callable, stepping: Stepping, params: PyTree, z1: PyTree[Array], x: PyTree,
+    cotangent: PyTree[Array],
+) -> Pullback:  # fmt: skip
+    """The same for examples that are solved by themselves; counts are by example."""
+    inputs, fixed = eqx.partition((params, x), eqx.is_inexact_array)
+    dtype = common_dtype((z1, inputs))
+    back = reverse(stepping)
+
+    def alone(z1, x, fixed_x, cotangent) -> tuple[Raw, Array]:
+        own = (inputs[0], x), (fixed[0], fixed_x)
+
+        def rhs(t, state, args):
+            (inputs, fixed), (z, a) = args, state
+            dz, g_z, _ = _products(field, z1, inputs, fixed, t, z, a)
+            return cast((dz, *_negative((g_z,))), dtype)
+
+        a1, scale = _scaled(cotangent, Norm())
+        state = cast((z1, a1), dtype)
+        return solve_ode(rhs, back, state, own, AdjointNorm(Norm()), keep_steps=True), scale
+
+    raw, scale = map_examples(alone, z1, inputs[1], fixed[1], cotangent)
+    ok = raw.result == Result.ok
+    scale = jnp.where(ok, scale, 0)
+    a0 = scale_rows(scale, cast_like(drop_axis(raw.z[1]), z1))
+    assert raw.steps is not None
+    steps = jnp.where(ok, raw.num_steps - raw.num_rejected, 0)
+    a1 = scale_rows(jnp.where(ok, 1.0, 0.0), cotangent)
+    g_params, g_x = _integrals(field, back, inputs, fixed, z1, a1, raw.steps.ends, steps)
+    nfe = raw.nfe + count_stages(stepping.solver) * steps
+    return Pullback(g_params, a0, g_x, jnp.where(ok, nfe, -jnp.abs(nfe)))
+
+
+def _integrals(
+    field: Callable, back: Stepping, inputs: PyTree, fixed: PyTree, z1: PyTree[Array],
+    a1: PyTree[Array], ends: Float[Array, "batch max_steps"], steps: Int[Array, " batch"],
+) -> PyTree[Array]:  # fmt: skip
+    """Integrates a^T dF/d(params, x) over the steps that each example took.
+
+    Step n of all examples is one step of size 1: each has its time run at its own rate, its step
+    size, and this at zero where it has no step n.
+    """
+    method, dtype = as_written_out(back.solver), common_dtype((z1, inputs))
+
+    def together(params, t, z, x):
+        def one(t, z, x):
+            alone = jax.tree.map(lambda leaf: leaf[None], (z, x))
+            return jax.tree.map(lambda leaf: leaf[0], field(params, t, *alone))
+
+        return jax.vmap(one)(t, z, x)
+
+    def rhs(s, state, args):
+        (start, size), (z, a, _) = args, state
+        dz, g_z, g_inputs = _products(
+            together, z1, inputs, fixed, start + s * size, z, scale_rows(size, a)
+        )
+        return cast((scale_rows(size, dz), *_negative((g_z, g_inputs))), dtype)
+
+    def step(n, state):
+        span = _span(ends, steps, back.t0, n)
+        term = diffrax.ODETerm(rhs)  # pyright: ignore
+        times = jnp.zeros_like(back.t0), jnp.ones_like(back.t0)
+        begun = method.init(term, *times, state, span)
+        return method.step(term, *times, state, span, begun, jnp.array(False))[0]
+
+    state = cast((z1, a1, jax.tree.map(jnp.zeros_like, inputs)), dtype)
+    _, _, integrals = lax.fori_loop(0, jnp.max(steps), step, state)
+    return cast_like(integrals, inputs)
+
+
+def _span(ends, steps, start, n) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
+    """When step n of each example started, and its size: zero after its last."""
+    before = jnp.where(n > 0, ends[:, jnp.maximum(n - 1, 0)], start)
+    within = n < steps
+    before = jnp.where(within, before, start)
+    return before, jnp.where(within, ends[:, n] - before, 0)
+
+
+def _products(field, like, inputs, fixed, t, z, a) -> tuple[PyTree, PyTree, PyTree]:
+    """F, a^T dF/dz and a^T dF/d(params, x)."""
+    z, a = cast_like((z, a), (like, like))
+
+    def evaluate(inputs, z):
+        params, x = eqx.combine(inputs, fixed)
+        return field(params, t, z, x)
+
+    dz, pull = jax.vjp(evaluate, inputs, z)
+    g_inputs, g_z = pull(a)
+    return dz, g_z, g_inputs
+
+
+def _scaled(cotangent: PyTree[Array], norm: Norm) -> tuple[PyTree[Array], Float[Array, ""]]:
+    """The cotangent at norm `SCALE`, and what brings it back."""
+    scale = norm(cotangent) / SCALE
+    scale = jnp.where(scale > 0, scale, 1)
+    return jax.tree.map(lambda a: a / scale.astype(a.dtype), cotangent), scale
+
+
+def _negative(tree: PyTree[Array]) -> PyTree[Array]:
+    return jax.tree.map(jnp.negative, tree)

@@ -78,6 +78,12 @@ class Unrolled(OfMethod):
         return y1, error, dense_info, state, diffrax.RESULTS.successful
 
 
+def as_written_out(solver: diffrax.AbstractSolver) -> diffrax.AbstractSolver:
+    """The explicit method itself, or that which a solver is made of; others as they are."""
+    base = solver.base if isinstance(solver, OfMethod) else solver
+    return Unrolled(base) if isinstance(base, diffrax.AbstractERK) else base
+
+
 def _moved(y: PyTree[Array], weights: np.ndarray, stages: Sequence[PyTree[Array]]) -> PyTree[Array]:
     """y and the weighted sum of the stages."""
 

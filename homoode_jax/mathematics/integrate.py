@@ -82,7 +82,8 @@ def integrate(
         save_at: times between `t0` and `t1`, in the order of integration, at which to keep z.
         adjoint: "checkpointed" (recursive checkpoints; the default), "direct" (backpropagation
             through all `max_steps`), "backsolve" (continuous adjoint: constant memory, accurate
-            to the tolerance only, no gradient through `zs`), "reversible" (exact gradient of
+            to the tolerance only, no gradient through `zs`; per example at twice the evaluations
+            and for explicit solvers), "reversible" (exact gradient of
             the discrete solve at constant memory, by the reversible form of `solver`, at twice
             the evaluations, more where the field contracts: for solves of ten or twenty steps in
             float32, forty in float64, else choose the coupling of a `Reversible`; no gradient
@@ -120,6 +121,15 @@ def integrate(
     dtype = real_dtype(wide)
     solver = make_solver(solver)
     solver = make_reversible(solver) if adjoint == "reversible" else solver
+    if (
+        adjoint == "backsolve"
+        and per_example
+        and isinstance(solver, diffrax.AbstractImplicitSolver)
+    ):
+        raise ValueError(
+            f"adjoint='backsolve' with batching='per_example' takes explicit solvers, got "
+            f"{type(solver).__name__}; use batching='joint', or adjoint='checkpointed'."
+        )
     stepping = _stepping(dtype, t0, t1, dt0, rtol, atol, solver, controller, max_steps)
     plan = FieldPlan(
         _in_precision_of(z0, field), stepping, _check_save_at(save_at, t0, t1, dtype),

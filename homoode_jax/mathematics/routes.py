@@ -7,13 +7,12 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from homoode_jax.mathematics.backsolve import backsolve
+from homoode_jax.mathematics.backsolve import backsolve, backsolve_examples
 from homoode_jax.mathematics.guard import (
     Inputs,
     Pullback,
     drop_axis,
     map_examples,
-    pull_back_by_problem,
     times_first,
 )
 from homoode_jax.mathematics.ode import Raw, Stepping, solve_ode
@@ -71,11 +70,8 @@ class FieldPlan(eqx.Module):
         if self.adjoint == "reversible":
             solved = inputs.params, inputs.z0, inputs.x, memory
             return undo(self.field, self.stepping, *solved, cotangent, self.per_example)
-
-        def one(z1, x, cotangent, mask=None) -> Pullback:
-            return backsolve(self.field, self.stepping, inputs.params, z1, x, cotangent, mask)
-
-        return pull_back_by_problem(one, self, memory, inputs.x, cotangent)
+        problem = self.field, self.stepping, inputs.params, memory, inputs.x, cotangent
+        return backsolve_examples(*problem) if self.per_example else backsolve(*problem, self.mask)
 
     def count_vjps(self, raw: Raw) -> Int[Array, "*batch"]:
         """One for each evaluation of a step; unknown for Diffrax's own adjoint objects."""

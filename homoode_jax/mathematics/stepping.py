@@ -195,6 +195,12 @@ def reuses_last_stage(solver: diffrax.AbstractSolver) -> bool:
     return isinstance(solver, diffrax.AbstractERK) and bool(solver.tableau.fsal)  # pyright: ignore
 
 
+def count_stages(solver) -> int:
+    """Evaluations of one step by itself."""
+    base = solver.base if isinstance(solver, Reversible) else solver
+    return base.tableau.num_stages if isinstance(base, diffrax.AbstractERK) else 1  # pyright: ignore
+
+
 def all_finite(tree: PyTree) -> Bool[Array, ""]:
     """True if every entry of every leaf is finite."""
     flags = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]
@@ -213,6 +219,15 @@ def select_rows(mask: Bool[Array, " batch"], where_true: PyTree, where_false: Py
         return jnp.where(mask.reshape(mask.shape + (1,) * (a.ndim - 1)), a, b)
 
     return jax.tree.map(select, where_true, where_false)
+
+
+def scale_rows(factors: Float[Array, " batch"], tree: PyTree[Array]) -> PyTree[Array]:
+    """Multiplies each row of every leaf by its factor."""
+
+    def scale(leaf: Array) -> Array:
+        return leaf * factors.reshape((-1,) + (1,) * (leaf.ndim - 1)).astype(leaf.dtype)
+
+    return jax.tree.map(scale, tree)
 
 
 def _divide(tree: PyTree, scale: PyTree) -> PyTree:

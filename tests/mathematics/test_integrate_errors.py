@@ -181,3 +181,8 @@ def test_gradients_of_backsolve_through_saved_states_are_refused_and_only_they()
 def test_implicit_solvers_with_constant_steps_are_refused():
     refused("tolerances for the implicit solver", solver=diffrax.Kvaerno3(),
             controller="constant", dt0=0.1)  # fmt: skip
+
+
+def test_implicit_solvers_are_refused_by_backsolve_per_example():
+    refused("takes explicit solvers, got Kvaerno3; use", solver=diffrax.Kvaerno3(),
+            adjoint="backsolve", batching="per_example")  # fmt: skip
