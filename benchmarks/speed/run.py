@@ -2,8 +2,8 @@
 
 Both sides of a case have processes of their own, the same initial weights, images and tolerances,
 and work in turn; a ratio is the median over pairs. Then each route beside the cost of its field
-evaluations (`floor`). Writes results/speed.json, case by case: `--only NAME` runs those whose name
-begins so and keeps the others.
+evaluations (`floor`), and joint solves beside per-example ones (`batching`). Writes
+results/speed.json, case by case: `--only NAME` runs those whose name begins so, keeps the others.
 """
 
 import json
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from benchmarks.speed import floor
+from benchmarks.speed import batching, floor
 from benchmarks.speed.setting import Setting
 from benchmarks.speed.sides import for_peer
 from benchmarks.speed.worker import Worker
@@ -40,6 +40,7 @@ CASES["train mnist"] = MNIST, replace(MNIST, adjoint="direct")
 for size in (1, 64, 400):
     infer = replace(CIFAR, batch=size, train=False)
     CASES[f"infer {size}"] = infer, replace(infer, adjoint="direct")
+PARTS = {"floor": floor, "batching": batching}
 
 
 def compare(setting: Setting, theirs: Setting) -> dict:
@@ -99,30 +100,29 @@ def main() -> int:
         return 2
     only = sys.argv[2] if sys.argv[1:2] == ["--only"] else ""
     record = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    rows, floors = record.get("cases", {}), record.get("floor", {})
+    rows = record.setdefault("cases", {})
     wanted = [name for name in CASES if name.startswith(only)]
     began = time.perf_counter()
     for count, name in enumerate(wanted, start=1):
         rows[name] = {"commit": environment()["commit"], **compare(*CASES[name])}
         left = (time.perf_counter() - began) / count * (len(wanted) - count)
         console.print(f"{name}: {rows[name]['ratio']:.2f} x PyTorch · ETA {left / 60:.0f} min")
-        _write({"cases": rows, "floor": floors}, versions)
-    if "floor".startswith(only):
-        _write(
-            {"cases": rows, "floor": {"commit": environment()["commit"], **floor.measure()}},
-            versions,
-        )
-    final = json.loads(RESULT.read_text())
-    show(final["cases"])
-    if final["floor"]:
-        floor.show(final["floor"])
+        _write(record, versions)
+    for name, part in PARTS.items():
+        if name.startswith(only):
+            record[name] = {"commit": environment()["commit"], "rows": part.measure()}
+            _write(record, versions)
+    show(record["cases"])
+    for name, part in PARTS.items():
+        if name in record:
+            part.show(record[name]["rows"])
     return 0
 
 
-def _write(parts: dict, versions: dict) -> None:
+def _write(record: dict, versions: dict) -> None:
     described = environment()
     described["versions"] |= versions
-    write_json(RESULT, {**described, "pairs": PAIRS, **parts})
+    write_json(RESULT, {**record, **described, "pairs": PAIRS})
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int, UInt8
-from sklearn.model_selection import train_test_split
 
 from homoode_jax.experiments.config import Data
 from homoode_jax.experiments.errors import UserError
@@ -51,6 +50,8 @@ def _hold_out(labels: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.
             f"config.data.validation={size} must be 0, or from {classes} to "
             f"{len(labels) - classes}: at least one image of each class on either side."
         )
+    from sklearn.model_selection import train_test_split  # here: it takes a second to import
+
     kept, held = train_test_split(everything, test_size=size, random_state=seed, stratify=labels)
     return np.sort(kept), np.sort(held)
 

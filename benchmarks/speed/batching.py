@@ -1,0 +1,76 @@
+"""One step size for a batch beside one for each example: time, memory and evaluations.
+
+The reference network's field on a batch of 64. Examples are solved in lockstep, so the batch is
+evaluated as often as the example that needs it most: `executed`, beside `logical`, what each
+example needs by itself.
+"""
+
+import functools
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.table import Table
+
+from benchmarks.speed.floor import problem
+from homoode_jax.experiments.report import console
+from homoode_jax.mathematics.integrate import integrate
+
+REPEATS = 3
+CASES = ("infer", "checkpointed", "backsolve", "reversible")
+
+
+def measure() -> dict[str, dict[str, Any]]:
+    """Rows by case and batching; the two batchings take turns."""
+    field, params, z0, x = problem()
+    rows = {}
+    for case in CASES:
+        programs = {}
+        for batching in ("joint", "per_example"):
+            run = functools.partial(_solve, field, case, batching)
+            run = run if case == "infer" else jax.grad(run, (0, 1), has_aux=True)
+            programs[batching] = jax.jit(run).lower(params, x, z0).compile()
+        seconds = {batching: [] for batching in programs}
+        for _ in range(1 + REPEATS):
+            for batching, program in programs.items():
+                began = time.perf_counter()
+                _, stats = jax.block_until_ready(program(params, x, z0))
+                seconds[batching].append(time.perf_counter() - began)
+                rows[f"{case} {batching}"] = _described(stats, program)
+        for batching, values in seconds.items():
+            rows[f"{case} {batching}"]["ms"] = 1e3 * float(np.median(values[1:]))
+    return rows
+
+
+def _solve(field, case, batching, params, x, z0):
+    route = {} if case == "infer" else {"adjoint": case}
+    solution = integrate(
+        field, params, z0, x, rtol=1e-3, atol=1e-3, max_steps=64, batching=batching, **route
+    )
+    return jnp.sum(jnp.square(solution.z)), solution.stats
+
+
+def _described(stats, program) -> dict[str, Any]:
+    nfe = np.atleast_1d(stats.nfe)
+    least, median, most = (float(np.quantile(nfe, q)) for q in (0, 0.5, 1))
+    memory = program.memory_analysis().temp_size_in_bytes / 2**20
+    return {
+        "nfe_least": least, "nfe_median": median, "nfe_most": most, "program_mib": memory,
+    }  # fmt: skip
+
+
+def show(rows: dict[str, dict[str, Any]]) -> None:
+    """Prints the table."""
+    table = Table(title="one step size for the batch, or one for each example")
+    for name in ("case", "ms", "MiB", "NFE least", "median", "most (executed)"):
+        table.add_column(name, justify="left" if name == "case" else "right")
+    for name, row in rows.items():
+        nfe = (f"{row[f'nfe_{of}']:.0f}" for of in ("least", "median", "most"))
+        table.add_row(name, f"{row['ms']:.0f}", f"{row['program_mib']:.0f}", *nfe)
+    console.print(table)
+
+
+if __name__ == "__main__":
+    show(measure())
