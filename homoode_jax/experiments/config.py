@@ -34,6 +34,7 @@ class Model:
         stride: stride of the encoder's first convolution.
         dropout: rate of the field's channel dropout.
         dtype: precision of weights and states.
+        field_dtype: precision that the field is evaluated in: the same, or bfloat16.
     """
 
     layer: str = _setting("homoode", of=("homoode",))
@@ -43,6 +44,7 @@ class Model:
     stride: int = _setting(1, 1, 4)
     dropout: float = _setting(0.1, 0, 0.99)
     dtype: str = _setting("float32", of=("float32", "float64"))
+    field_dtype: str = _setting("same", of=("same", "bfloat16"))
 
 
 @dataclass(frozen=True)

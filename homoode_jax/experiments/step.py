@@ -38,6 +38,7 @@ def make_classifier(config: Config) -> ImageClassifier:
     sizes = Architecture(
         info.shape[2], info.classes, model.channels, model.width, model.groups, model.stride,
         model.dropout, config.initial_point.learned,
+        None if model.field_dtype == "same" else model.field_dtype,
     )  # fmt: skip
     adaptive = solver.controller == "pid"
     solve = partial(

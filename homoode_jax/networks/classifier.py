@@ -34,6 +34,8 @@ class Architecture:
         stride: stride of the encoder's first convolution.
         dropout: rate of the field's channel dropout.
         learned_initial_point: else channels alternate -1, +1.
+        field_dtype: precision that the field is evaluated in, "bfloat16" say; None: that of the
+            weights. States, error norms and gradients keep theirs.
     """
 
     image_channels: int
@@ -44,6 +46,7 @@ class Architecture:
     stride: int = 1
     dropout: float = 0.1
     learned_initial_point: bool = True
+    field_dtype: str | None = None
 
 
 class Weights(NamedTuple):
@@ -140,10 +143,12 @@ class ImageClassifier:
 
     def _solve(self, module: Field, z0, x: Condition, **options) -> Solution:
         graph, params = nnx.split(module)
+        dtype = self.sizes.field_dtype or z0.dtype
 
         def field(params, t, z, x):
             del t
-            return nnx.merge(graph, params)(z, x)
+            inputs = jax.tree.map(lambda leaf: leaf.astype(dtype), (params, z, x))
+            return nnx.merge(graph, inputs[0])(*inputs[1:]).astype(z.dtype)
 
         # Backpropagation keeps the outputs of convolutions, and computes the rest anew.
         field = jax.checkpoint(field, policy=_is_convolution, prevent_cse=False)

@@ -11,8 +11,9 @@ its input gradient the same with the flipped, transposed kernel; its weight grad
 
     dL/dK[i, j] = sum_{n, h, w} z[n, h + i, w, :]^T g[n, h, w - j, :],
 
-three matrix products. On GPU and TPU the library's own convolution is the right one. Everything
-differentiates to any order, in both modes, and under `vmap`.
+three matrix products. Images of lower precision are taken in float32, and rounded at the end. On
+GPU and TPU the library's own convolution is the right one. Everything differentiates to any order,
+in both modes, and under `vmap`.
 """
 
 from collections.abc import Callable, Sequence
@@ -53,7 +54,8 @@ def _kernel_gradient(g: Array, z: Array, kernel: ad.UndefinedPrimal) -> Array:
 
     A sum of padded copies puts them there: on the CPU a concatenation takes longer.
     """
-    del kernel
+    dtype = kernel.aval.dtype
+    g, z = _widened(g), _widened(z)
     (h, w, c), d = z.shape[1:], g.shape[-1]
     wider = jnp.pad(g, ((0, 0), (0, 0), (1, 1), (0, 0)))
     shifted = [wider[:, :, 2 - j : 2 - j + w] for j in range(3)]
@@ -61,16 +63,21 @@ def _kernel_gradient(g: Array, z: Array, kernel: ad.UndefinedPrimal) -> Array:
     columns = sum(beside[1:], beside[0]).reshape(-1, 3 * d)
     rows = jnp.pad(z, ((0, 0), (1, 1), (0, 0), (0, 0)))
     products = [rows[:, i : i + h].reshape(-1, c).T @ columns for i in range(3)]
-    return jnp.stack(products).reshape(3, c, 3, d).swapaxes(1, 2)
+    return jnp.stack(products).reshape(3, c, 3, d).swapaxes(1, 2).astype(dtype)
+
+
+def _widened(a: Array) -> Array:
+    return a.astype(jnp.promote_types(a.dtype, jnp.float32))
 
 
 def _winograd(z: Float[Array, "n h w c"], kernel: Float[Array, "3 3 c d"]) -> Array:
     """Odd sizes are padded, and cropped after."""
-    h, w = z.shape[1:3]
+    (h, w), dtype = z.shape[1:3], z.dtype
+    z, kernel = _widened(z), _widened(kernel)
     images = _both_ways(_from_input, _tiles(z))
     kernels = jnp.einsum("ai,bj,ijcd->abcd", G, G, kernel).astype(z.dtype)
     products = [[images[a][b] @ kernels[a, b] for b in range(4)] for a in range(4)]
-    return _interleave(_both_ways(_to_output, products))[:, :h, :w]
+    return _interleave(_both_ways(_to_output, products))[:, :h, :w].astype(dtype)
 
 
 def _tiles(z: Float[Array, "n h w c"]) -> list[list[Array]]:

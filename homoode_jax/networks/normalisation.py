@@ -15,11 +15,12 @@ def group_norm(
     groups: int,
     epsilon: float = 1e-5,
 ) -> Float[Array, "n h w c"]:
-    """Group normalisation (Wu & He 2018, arXiv 1803.08494)."""
-    mean = _group_mean(jnp.mean(z, axis=(1, 2)), groups)
-    centred = z - mean
+    """Group normalisation (Wu & He 2018, arXiv 1803.08494), in float32 or better."""
+    wide = z.astype(jnp.promote_types(z.dtype, jnp.float32))
+    mean = _group_mean(jnp.mean(wide, axis=(1, 2)), groups)
+    centred = wide - mean
     variance = _group_mean(jnp.mean(jnp.square(centred), axis=(1, 2)), groups)
-    return centred * (lax.rsqrt(variance + epsilon) * scale) + bias
+    return (centred * (lax.rsqrt(variance + epsilon) * scale) + bias).astype(z.dtype)
 
 
 def _group_mean(channels: Float[Array, "n c"], groups: int) -> Float[Array, "n 1 1 c"]:

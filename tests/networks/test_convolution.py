@@ -63,3 +63,18 @@ def test_convolution_uses_its_own_gradients_in_loops_on_the_cpu():
     if jax.default_backend() != "cpu":
         pytest.skip("the library's convolution is used on accelerators")
     assert "homoode_convolution" in str(jax.make_jaxpr(gradients(convolve))(Z, KERNEL))
+
+
+def test_images_of_low_precision_are_rounded_at_the_end_alone():
+    """bfloat16 in and out: right to its last digit, where Winograd's sums in it would not be."""
+    z, kernel = jnp.asarray(Z, jnp.bfloat16), jnp.asarray(KERNEL, jnp.bfloat16)
+    g = jnp.asarray(np.random.default_rng(2).normal(size=(3, 6, 5, 2)), jnp.bfloat16)
+    wide = [a.astype(jnp.float64) for a in (z, kernel, g)]
+
+    def both(convolution, z, kernel, g):
+        value, pull = jax.vjp(convolution, z, kernel)
+        return value, *pull(g)
+
+    for got, want in zip(both(convolve, z, kernel, g), both(library, *wide), strict=True):
+        assert got.dtype == jnp.bfloat16
+        np.testing.assert_allclose(got.astype(float), want, rtol=2**-8, atol=1e-5)
