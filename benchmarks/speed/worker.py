@@ -28,16 +28,19 @@ class Side(NamedTuple):
 
 
 class Worker:
-    """One side, as its parent sees it; `make` is "module:function", imported by its process.
+    """One side, as its parent sees it; `make` is "module:function", imported by its process,
+    which has `environment` added to ours.
 
     Attributes:
         seconds_to_first: from imports to the end of the first repetition, compilation included.
     """
 
-    def __init__(self, make: str, **arguments: Any):
+    def __init__(self, make: str, environment: dict[str, str] | None = None, **arguments: Any):
         command = [sys.executable, "-m", "benchmarks.speed.worker"]
         root, pipe = Path(__file__).parents[2], subprocess.PIPE
-        self._process = subprocess.Popen(command, cwd=root, stdin=pipe, stdout=pipe)
+        self._process = subprocess.Popen(
+            command, cwd=root, stdin=pipe, stdout=pipe, env={**os.environ, **(environment or {})}
+        )
         self.seconds_to_first: float = self._ask((make, arguments))
 
     def repeat(self) -> float:

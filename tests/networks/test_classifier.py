@@ -134,7 +134,9 @@ def test_a_field_in_bfloat16_differs_by_its_rounding_and_leaves_all_else_in_floa
         jax.jit(jax.grad(partial(loss, classifier=c), has_aux=True))(weights.network)
         for c in (whole, half)
     )
-    assert {leaf.dtype for leaf in jax.tree.leaves((got, rounded.solution.z))} == {jnp.dtype("float32")}
+    assert {leaf.dtype for leaf in jax.tree.leaves((got, rounded.solution.z))} == {
+        jnp.dtype("float32")
+    }
     assert rounded.solution.success
     apart = jnp.linalg.norm(rounded.solution.z - exact.solution.z)
     assert 1e-4 < apart / jnp.linalg.norm(exact.solution.z) < 0.02
