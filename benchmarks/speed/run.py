@@ -101,29 +101,27 @@ def main() -> int:
         return 2
     only = sys.argv[2] if sys.argv[1:2] == ["--only"] else ""
     record = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    described = environment()  # before the record changes, which is a file of the commit
+    described["versions"] |= versions
+    record |= {**described, "pairs": PAIRS}
+    commit = {"commit": described["commit"]}
     rows = record.setdefault("cases", {})
     wanted = [name for name in CASES if name.startswith(only)]
     began = time.perf_counter()
     for count, name in enumerate(wanted, start=1):
-        rows[name] = {"commit": environment()["commit"], **compare(*CASES[name])}
+        rows[name] = {**commit, **compare(*CASES[name])}
         left = (time.perf_counter() - began) / count * (len(wanted) - count)
         console.print(f"{name}: {rows[name]['ratio']:.2f} x PyTorch · ETA {left / 60:.0f} min")
-        _write(record, versions)
+        write_json(RESULT, record)
     for name, part in PARTS.items():
         if name.startswith(only):
-            record[name] = {"commit": environment()["commit"], "rows": part.measure()}
-            _write(record, versions)
+            record[name] = {**commit, "rows": part.measure()}
+            write_json(RESULT, record)
     show(record["cases"])
     for name, part in PARTS.items():
         if name in record:
             part.show(record[name]["rows"])
     return 0
-
-
-def _write(record: dict, versions: dict) -> None:
-    described = environment()
-    described["versions"] |= versions
-    write_json(RESULT, {**record, **described, "pairs": PAIRS})
 
 
 if __name__ == "__main__":
