@@ -48,7 +48,6 @@ def summarise(runs: list[dict]) -> dict:
         "test_accuracy": statistics.mean(accuracies),
         "sd": statistics.stdev(accuracies) if len(runs) > 1 else None,
         "nfe_forward": statistics.mean(run["nfe_forward"] for run in runs),
-        "seconds": statistics.mean(run["seconds"] for run in runs),
     }
 
 

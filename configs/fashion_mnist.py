@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
     config.model.width = 128
     config.model.groups = 8
     config.model.stride = 2
-    config.solver.method = "bosh3"  # fewer evaluations than dopri5 (results/evaluations.json)
+    config.solver.method = "bosh3"
     config.solver.dt0 = 0.25
     config.data.dataset = "fashion_mnist"
     config.data.validation = 5000

@@ -2,7 +2,7 @@
 
 python train.py --config=configs/mnist.py --config.data.data_dir=DIR
 
-Test accuracy 0.9909 after 4 epochs (results/mnist.json).
+Test accuracy 0.9918 after 4 epochs (results/mnist.json).
 """
 
 from ml_collections import ConfigDict
@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     config.model.width = 128
     config.model.groups = 8
     config.model.stride = 2
-    config.solver.method = "bosh3"  # fewer evaluations than dopri5 (results/evaluations.json)
+    config.solver.method = "bosh3"
     config.solver.dt0 = 0.25
     config.data.dataset = "mnist"
     config.data.validation = 5000
