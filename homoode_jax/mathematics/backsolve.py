@@ -23,10 +23,10 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from homoode_jax.mathematics.dtypes import cast, cast_like, common_dtype
 from homoode_jax.mathematics.explicit import as_written_out
-from homoode_jax.mathematics.guard import Pullback, drop_axis, map_examples
+from homoode_jax.mathematics.guard import Pullback, drop_axis, map_examples, mend
 from homoode_jax.mathematics.ode import Raw, Stepping, reverse, solve_ode
 from homoode_jax.mathematics.solution import Result
-from homoode_jax.mathematics.stepping import Norm, count_stages, scale_rows
+from homoode_jax.mathematics.stepping import Norm, count_stages, scale_rows, select_rows
 
 SCALE = 0.1
 
@@ -73,7 +73,7 @@ def backsolve_examples(
     field: Callable, stepping: Stepping, params: PyTree, z1: PyTree[Array], x: PyTree,
     cotangent: PyTree[Array],
 ) -> Pullback:  # fmt: skip
-    """The same for examples that are solved by themselves; counts are by example."""
+    """The same for examples that are solved by themselves: counts and failures are by example."""
     inputs, fixed = eqx.partition((params, x), eqx.is_inexact_array)
     dtype = common_dtype((z1, inputs))
     back = reverse(stepping)
@@ -92,12 +92,13 @@ def backsolve_examples(
 
     raw, scale = map_examples(alone, z1, inputs[1], fixed[1], cotangent)
     ok = raw.result == Result.ok
-    scale = jnp.where(ok, scale, 0)
     a0 = scale_rows(scale, cast_like(drop_axis(raw.z[1]), z1))
+    a0, a1 = (select_rows(ok, a, jax.tree.map(jnp.zeros_like, a)) for a in (a0, cotangent))
     assert raw.steps is not None
     steps = jnp.where(ok, raw.num_steps - raw.num_rejected, 0)
-    a1 = scale_rows(jnp.where(ok, 1.0, 0.0), cotangent)
-    g_params, g_x = _integrals(field, back, inputs, fixed, z1, a1, raw.steps.ends, steps)
+    good = mend(ok, z1=z1, x=inputs[1])
+    inputs = inputs[0], good["x"]
+    g_params, g_x = _integrals(field, back, inputs, fixed, good["z1"], a1, raw.steps.ends, steps)
     nfe = raw.nfe + count_stages(stepping.solver) * steps
     return Pullback(g_params, a0, g_x, jnp.where(ok, nfe, -jnp.abs(nfe)))
 

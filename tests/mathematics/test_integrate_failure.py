@@ -1,5 +1,7 @@
 """Failure is data: codes, last finite states, and gradients that are exactly zero."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from tests.mathematics.problems import (
     MAX_STEPS,
     all_zero,
     relative_error,
+    smooth_field,
     smooth_finite_differences,
     smooth_gradient,
     smooth_problem,
@@ -155,3 +158,19 @@ def test_a_failed_backward_solve_is_zero_and_says_so():
     assert solution.success and solution.stats.num_steps == 7
     assert slope == 0
     assert vjps == -(2 + 6 * 8)
+
+
+def test_a_cotangent_that_is_not_finite_spoils_the_gradient_of_no_other_example():
+    """By itself its solve fails on the way back, and contributes zero."""
+    problem, ones = smooth_problem(), np.ones_like(smooth_problem()[1])
+
+    @jax.jit
+    def pull_back(cotangent):
+        def solve(params, z0, x):
+            options = {"adjoint": "backsolve", "batching": "per_example"}
+            return integrate(smooth_field, params, z0, x, rtol=1e-4, atol=1e-4, **options).z
+
+        return jax.vjp(solve, *problem)[1](cotangent)
+
+    got, want = pull_back(with_row(ones, 2, np.nan)), pull_back(with_row(ones, 2, 0.0))
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-12), got, want)

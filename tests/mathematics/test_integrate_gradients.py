@@ -39,7 +39,9 @@ def replayed():
     return loss, len(steps) - 1, finite_differences(lambda inputs: loss(inputs)[0], inputs)
 
 
-@pytest.mark.parametrize("adjoint", ["direct", "checkpointed"])
+@pytest.mark.parametrize(
+    "adjoint", [pytest.param("direct", marks=pytest.mark.slow), "checkpointed"]
+)
 def test_gradients_on_recorded_steps_match_finite_differences(adjoint):
     """Of the final and of the saved states."""
     loss, num_steps, want = replayed()
@@ -50,7 +52,7 @@ def test_gradients_on_recorded_steps_match_finite_differences(adjoint):
     assert relative_error(got, want) < 1e-9
 
 
-@pytest.mark.parametrize("tol", [1e-8, 1e-10])
+@pytest.mark.parametrize("tol", [pytest.param(1e-8, marks=pytest.mark.slow), 1e-10])
 @pytest.mark.parametrize(
     ("adjoint", "batching"),
     [case if case[0] != "direct" else pytest.param(*case, marks=pytest.mark.slow) for case in ALL],
@@ -63,7 +65,7 @@ def test_gradients_of_the_adaptive_solve_match_finite_differences(adjoint, batch
     assert error < 1e-6
 
 
-@pytest.mark.parametrize("batching", ["joint", "per_example"])
+@pytest.mark.parametrize("batching", ["joint", pytest.param("per_example", marks=pytest.mark.slow)])
 def test_the_two_discrete_routes_are_the_same_to_rounding(batching):
     direct, checkpointed = (
         smooth_gradient(adjoint, batching, tol=1e-3)[0] for adjoint in ("direct", "checkpointed")

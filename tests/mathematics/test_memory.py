@@ -55,6 +55,7 @@ def test_memory_does_not_grow_with_the_steps(adjoint, batching):
     assert many <= 1.01 * few + 1000 * number
 
 
+@pytest.mark.slow
 def test_memory_of_checkpointed_grows_as_its_checkpoints_do():
     """Diffrax keeps c of n steps, the least c with (c + 1) (c + 2) / 2 > n: 4, 13 and 44."""
     few, more, many = (gradient_in(n, "checkpointed", "joint") for n in STEPS)

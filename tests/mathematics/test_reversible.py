@@ -37,7 +37,7 @@ def reversible_gradient(adjoint, tol, **options):
     ("tol", "steps", "options"),
     [
         (None, 1000, THOUSAND),
-        (1e-10, 15, {}),
+        pytest.param(1e-10, 15, {}, marks=pytest.mark.slow),
         pytest.param(1e-10, 15, {"batching": "per_example"}, marks=pytest.mark.slow),
     ],
 )
@@ -238,8 +238,9 @@ def temporary_bytes(loss):
 
 @pytest.mark.parametrize(
     ("batching", "rows"),
-    [("joint", 1), pytest.param("per_example", 2 * 64, marks=pytest.mark.slow)],
+    [("joint", 1), ("per_example", 2 * 64)],
 )
+@pytest.mark.slow
 def test_memory_grows_by_the_times_of_the_steps_alone(batching, rows):
     """4 bytes a step, an example 8 (its buffer and a copy); a state here is 1 MiB."""
 
