@@ -107,8 +107,8 @@ def _loss(field, route, params, x, probe, z0, tol=1e-3):
 
 def _apart(gradient, exact) -> float:
     """Norm of the difference over that of the second."""
-    difference = optax.global_norm(jax.tree.map(jnp.subtract, gradient, exact))
-    return float(difference / optax.global_norm(exact))
+    difference = optax.tree.norm(jax.tree.map(jnp.subtract, gradient, exact))
+    return float(difference / optax.tree.norm(exact))
 
 
 def _milliseconds(run) -> float:
