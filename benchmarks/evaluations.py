@@ -1,8 +1,9 @@
 """What initial point and solver cost and give: `python -m benchmarks.evaluations DATASET DATA_DIR`.
 
 Trains configs/DATASET.py (digits if none is given) with dopri5 from the alternating point, with
-dopri5 from the learned one, and as configured, for each of SEEDS (default "0 1 2"), in folders
-under runs/: what is there is not trained again. Adds the data set to results/evaluations.json.
+dopri5 from the learned one, as configured, and so with its field in bfloat16, for each of SEEDS
+(default "0 1 2"), in folders under runs/: what is there is not trained again. Adds the data set
+to results/evaluations.json.
 """
 
 import json
@@ -25,6 +26,7 @@ CASES = {
     "dopri5, alternating": (*DOPRI5, "--config.initial_point.learned=False"),
     "dopri5, learned": DOPRI5,
     "as configured": (),
+    "as configured, bfloat16": ("--config.model.field_dtype=bfloat16",),
 }
 
 
