@@ -11,7 +11,7 @@ from benchmarks.speed.worker import Side
 from homoode_jax.experiments.batches import Batch
 from homoode_jax.experiments.optimiser import make_optimisers
 from homoode_jax.experiments.sources import INFO
-from homoode_jax.experiments.state import init_state
+from homoode_jax.experiments.state import draw_state
 from homoode_jax.experiments.step import make_classifier, train_step
 
 
@@ -19,7 +19,7 @@ def ours(setting: Setting) -> Side:
     """The training or evaluation step of `train.py`, compiled."""
     config, images = setting.config, draw_images(setting)
     classifier, optimisers = make_classifier(config), make_optimisers(config, 1000)
-    state = jax.jit(functools.partial(init_state, classifier, optimisers, 0, "float32"))()
+    state = draw_state(classifier, optimisers, 0, "float32")
     batch = Batch(*map(jax.numpy.asarray, (images.raw, images.labels, images.labels >= 0)))
     if not setting.train:
         return _our_inference(classifier, state.weights, images.normalised)
@@ -71,7 +71,7 @@ def for_peer(setting: Setting) -> dict[str, Any]:
     """The arguments of `peer.make_side`: our initial weights of seed 0, sizes and images."""
     config, info, images = setting.config, INFO[setting.dataset], draw_images(setting)
     classifier, optimisers = make_classifier(config), make_optimisers(config, 1000)
-    weights = init_state(classifier, optimisers, 0, "float32").weights
+    weights = draw_state(classifier, optimisers, 0, "float32").weights
     point = classifier.initial_point(weights.initial_point)
     sizes = config.model
     groups = min(sizes.groups, sizes.channels)

@@ -3,7 +3,7 @@
 import os
 import platform
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import jax
@@ -24,8 +24,8 @@ from homoode_jax.experiments.state import (
     Means,
     Totals,
     TrainState,
+    draw_state,
     empty_totals,
-    init_state,
     means,
 )
 from homoode_jax.experiments.step import Steps, make_classifier, make_steps
@@ -105,8 +105,7 @@ class Run:
     def initial_state(self) -> TrainState:
         """Draws the state of step 0, on every device."""
         seed, dtype = self.config.train.seed, self.config.model.dtype
-        draw = partial(init_state, self.classifier, self.optimisers, seed, dtype)
-        return jax.jit(draw, out_shardings=replicated(self.mesh))()
+        return draw_state(self.classifier, self.optimisers, seed, dtype, replicated(self.mesh))
 
     def no_totals(self) -> Totals:
         """Returns sums of nothing, on every device."""

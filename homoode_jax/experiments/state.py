@@ -1,9 +1,11 @@
 """The state of a training run: one pytree, everything that a resume needs."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Sharding
 from jaxtyping import Array, Float, Int, Key
 
 from homoode_jax.experiments.optimiser import Optimisers
@@ -77,3 +79,14 @@ def init_state(
         jnp.zeros((), jnp.int32), weights, optimisers.network.init(weights.network),
         optimisers.initial_point.init(weights.initial_point), empty_totals(dtype),
     )  # fmt: skip
+
+
+def draw_state(
+    classifier: ImageClassifier, optimisers: Optimisers, seed: int, dtype: str,
+    sharding: Sharding | None = None,
+) -> TrainState:  # fmt: skip
+    """Compiles and runs `init_state`, its outputs laid out as `sharding` says."""
+    draw = partial(init_state, classifier, optimisers, seed, dtype)
+    # It runs once: on a CPU, compiling it with optimisation would take seconds longer.
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    return jax.jit(draw, out_shardings=sharding, compiler_options=options)()
