@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "results" / "evaluations.json"
 DOPRI5 = "--config.solver.method=dopri5", "--config.solver.dt0=0"
 CASES = {
-    "dopri5, alternating": (*DOPRI5, "--config.initial_point.learned=False"),
+    "dopri5, alternating": (*DOPRI5, "--config.initial_point.kind=alternating"),
     "dopri5, learned": DOPRI5,
     "as configured": (),
     "as configured, bfloat16": ("--config.model.field_dtype=bfloat16",),

@@ -11,132 +11,39 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from homoode_jax.experiments.errors import UserError, nearest
+from homoode_jax.experiments.settings import (
+    Continuation,
+    Data,
+    Equilibrium,
+    InitialPoint,
+    Model,
+    Regularise,
+    Schedule,
+    Solver,
+    Train,
+)
 from homoode_jax.experiments.sources import INFO
-from homoode_jax.mathematics.problem import BATCHINGS
-from homoode_jax.mathematics.routes import ADJOINTS
-from homoode_jax.mathematics.solvers import SOLVERS
-from homoode_jax.mathematics.stepping import CONTROLLERS
-
-
-def _setting(default: Any, low: float | None = None, high: float | None = None, of=None) -> Any:
-    return field(default=default, metadata={"low": low, "high": high, "of": of})
-
-
-@dataclass(frozen=True)
-class Model:
-    """The network.
-
-    Attributes:
-        layer: the implicit layer.
-        channels: channels C of condition and state.
-        width: width D of the head.
-        groups: the most groups of a GroupNorm: min(groups, channels) are used.
-        stride: stride of the encoder's first convolution.
-        dropout: rate of the field's channel dropout.
-        dtype: precision of weights and states.
-        field_dtype: precision that the field is evaluated in: the same, or bfloat16.
-    """
-
-    layer: str = _setting("homoode", of=("homoode",))
-    channels: int = _setting(64, 1, 2**14)
-    width: int = _setting(256, 1, 2**14)
-    groups: int = _setting(32, 1, 2**14)
-    stride: int = _setting(1, 1, 4)
-    dropout: float = _setting(0.1, 0, 0.99)
-    dtype: str = _setting("float32", of=("float32", "float64"))
-    field_dtype: str = _setting("same", of=("same", "bfloat16"))
-
-
-@dataclass(frozen=True)
-class Solver:
-    """The solve, as `homoode_jax.integrate` has it; `dt0` 0 selects the first step."""
-
-    method: str = _setting("dopri5", of=tuple(SOLVERS))
-    controller: str = _setting("pid", of=CONTROLLERS)
-    rtol: float = _setting(1e-3, 0, 1)
-    atol: float = _setting(1e-3, 0, 1)
-    dt0: float = _setting(0.0, 0, 1)
-    max_steps: int = _setting(64, 1, 100_000)
-    adjoint: str = _setting("checkpointed", of=tuple(ADJOINTS))
-    batching: str = _setting("joint", of=BATCHINGS)
-
-
-@dataclass(frozen=True)
-class InitialPoint:
-    """The initial point: learned by SGD every few steps, or alternating -1, +1."""
-
-    learned: bool = _setting(True)
-    learning_rate: float = _setting(0.02, 0)
-    every: int = _setting(20, 1, 10**6)
-
-
-@dataclass(frozen=True)
-class Data:
-    """Images and their augmentation.
-
-    Attributes:
-        dataset: the data set.
-        data_dir: where it is; "" is the data set's usual place.
-        validation: number of training images held out to select the best weights.
-        split_seed: seed of that choice.
-        flip: probability of a horizontal flip.
-        crop_padding: zero padding before a random crop; 0: no crop.
-        mean: mean of each image channel in [0, 1], or one for all.
-        std: standard deviation likewise.
-    """
-
-    dataset: str = _setting("digits", of=tuple(INFO))
-    data_dir: str = _setting("")
-    validation: int = _setting(0, 0, 10**8)
-    split_seed: int = _setting(0, 0, 2**32 - 1)
-    flip: float = _setting(0.0, 0, 1)
-    crop_padding: int = _setting(0, 0, 64)
-    mean: tuple[float, ...] = _setting((0.5,), 0, 1)
-    std: tuple[float, ...] = _setting((0.5,), 1e-6, 10)
-
-
-@dataclass(frozen=True)
-class Train:
-    """The recipe; learning rates decay along a cosine over all epochs.
-
-    Attributes:
-        epochs: passes over the training images.
-        batch_size: images a step, over all devices; the last, smaller batch is dropped.
-        eval_batch_size: images a batch in evaluation.
-        learning_rate: Adam's, at the start.
-        final_learning_rate: at the end; the initial point's rate too ends there.
-        weight_decay: decoupled weight decay.
-        gradient_clip: largest global norm of a gradient; 0: no clipping.
-        seed: of weights, order, augmentation and dropout.
-        checkpoint_every: steps between checkpoints; 0: at the end of each epoch only.
-        tensorboard: write TensorBoard event files too.
-    """
-
-    epochs: int = _setting(30, 1, 10**5)
-    batch_size: int = _setting(64, 1, 2**16)
-    eval_batch_size: int = _setting(256, 1, 2**16)
-    learning_rate: float = _setting(1e-3, 0)
-    final_learning_rate: float = _setting(1e-6, 0)
-    weight_decay: float = _setting(0.0, 0)
-    gradient_clip: float = _setting(0.0, 0)
-    seed: int = _setting(0, 0, 2**31 - 1)
-    checkpoint_every: int = _setting(0, 0, 10**9)
-    tensorboard: bool = _setting(False)
+from homoode_jax.networks.family import LAYERS
 
 
 @dataclass(frozen=True)
 class Config:
     """A whole run."""
 
-    model: Model = Model()
-    solver: Solver = Solver()
-    initial_point: InitialPoint = InitialPoint()
-    data: Data = Data()
-    train: Train = Train()
+    model: Model = field(default_factory=Model)
+    solver: Solver = field(default_factory=Solver)
+    equilibrium: Equilibrium = field(default_factory=Equilibrium)
+    continuation: Continuation = field(default_factory=Continuation)
+    initial_point: InitialPoint = field(default_factory=InitialPoint)
+    regularise: Regularise = field(default_factory=Regularise)
+    schedule: Schedule = field(default_factory=Schedule)
+    data: Data = field(default_factory=Data)
+    train: Train = field(default_factory=Train)
 
     def __post_init__(self):
         _check_solver(self.solver)
         _check_images(self.data)
+        _check_for_layer(self)
         groups = min(self.model.groups, self.model.channels)
         if self.model.channels % groups:
             raise UserError(
@@ -160,6 +67,23 @@ def _check_solver(solver: Solver) -> None:
         raise UserError("config.solver.rtol and config.solver.atol must not both be 0.")
 
 
+def _check_for_layer(config: Config) -> None:
+    """Refuses options that the layer does not have, or that would do nothing."""
+    layer, solve = config.model.layer, LAYERS[config.model.layer].solve
+    ode, cell = solve == "integrate", solve in ("equilibrium", "continuation")
+    for name, given, has, kind in (
+        ("regularise.kinetic", config.regularise.kinetic, ode, "integrate"),
+        ("regularise.jacobian", config.regularise.jacobian, cell, "solve for an equilibrium"),
+        ("schedule.adjoint", config.schedule.adjoint != "same", cell, "solve for an equilibrium"),
+        ("schedule.loosen", config.schedule.loosen != 1, ode or cell, "solve"),
+        ("regularise.scale", config.regularise.scale, ode or cell, "solve"),
+    ):
+        if given and not has:
+            raise UserError(f"config.{name} is for layers that {kind}; {layer} does not.")
+    if config.schedule != Schedule() and not config.schedule.epochs:
+        raise UserError("config.schedule needs config.schedule.epochs of at least 1, got 0.")
+
+
 def _check_images(data: Data) -> None:
     height, width, channels = INFO[data.dataset].shape
     for name in ("mean", "std"):
@@ -179,7 +103,11 @@ def _check_images(data: Data) -> None:
 SECTIONS = {
     "model": Model,
     "solver": Solver,
+    "equilibrium": Equilibrium,
+    "continuation": Continuation,
     "initial_point": InitialPoint,
+    "regularise": Regularise,
+    "schedule": Schedule,
     "data": Data,
     "train": Train,
 }

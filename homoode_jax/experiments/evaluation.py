@@ -35,7 +35,7 @@ def evaluate(path: str, command: Config, only: Sequence[str] | None = None) -> d
     result = {
         "dataset": config.data.dataset, "layer": config.model.layer, **facts,
         "test_accuracy": test.accuracy, "test_loss": test.loss, "nfe_forward": test.nfe_forward,
-        "failed_solves": test.failed,
+        "failed_solves": test.failed, "residual": test.residual,
     }  # fmt: skip
     workdir.write_json(folder / "evaluation.json", result)
     report.show_summary(result, folder)

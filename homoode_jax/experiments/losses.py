@@ -15,9 +15,12 @@ def cross_entropy(
 
 
 def initial_point_loss(
-    point: Float[Array, " c"], z1: Float[Array, "n h w c"], counts: Bool[Array, " n"]
+    point: Float[Array, "*point c"], z1: Float[Array, "n h w c"], counts: Bool[Array, " n"]
 ) -> Float[Array, ""]:
-    """Smooth-L1 distance (beta 1) of the initial point to the final states, held fixed."""
+    """Smooth-L1 distance (beta 1) of an initial point, of any shape that broadcasts, to z(1).
+
+    The final states are held fixed.
+    """
     losses = optax.huber_loss(jnp.broadcast_to(point, z1.shape), lax.stop_gradient(z1), delta=1.0)
     means = jnp.mean(losses, axis=(1, 2, 3))
     return jnp.sum(jnp.where(counts, means, 0)) / jnp.maximum(jnp.sum(counts), 1)

@@ -85,7 +85,8 @@ class Run:
     @cached_property
     def steps(self) -> Steps:
         """The compiled steps."""
-        return make_steps(self.config, self.classifier, self.optimisers)
+        early = self.epoch_steps * self.config.schedule.epochs
+        return make_steps(self.config, self.classifier, self.optimisers, early)
 
     @cached_property
     def checkpoints(self) -> Checkpoints:
@@ -109,7 +110,8 @@ class Run:
 
     def no_totals(self) -> Totals:
         """Returns sums of nothing, on every device."""
-        return jax.device_put(empty_totals(self.config.model.dtype), replicated(self.mesh))
+        totals = empty_totals(self.config.model.dtype, self.classifier.layer)
+        return jax.device_put(totals, replicated(self.mesh))
 
     def evaluate(self, weights: Weights, split: Split) -> Means:
         """Evaluates weights on a split, in a fixed order."""

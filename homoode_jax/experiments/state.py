@@ -10,10 +10,14 @@ from jaxtyping import Array, Float, Int, Key
 
 from homoode_jax.experiments.optimiser import Optimisers
 from homoode_jax.networks.classifier import ImageClassifier, Weights
+from homoode_jax.networks.family import Layer
 
 
 class Totals(NamedTuple):
-    """Sums over the images so far; `Means` of them are what people see."""
+    """Sums over the images so far; `Means` of them are what people see.
+
+    `nfe_forward` counts products with the Jacobian too: each costs about an evaluation.
+    """
 
     images: Int[Array, ""]
     correct: Int[Array, ""]
@@ -21,6 +25,7 @@ class Totals(NamedTuple):
     loss: Float[Array, ""]
     nfe_forward: Float[Array, ""]
     nfe_backward: Float[Array, ""]
+    residual: Float[Array, ""] | None  # None for layers that solve no equation
 
 
 class Means(NamedTuple):
@@ -34,6 +39,7 @@ class Means(NamedTuple):
     nfe_forward: float
     nfe_backward: float
     failed: int
+    residual: float | None
 
 
 class TrainState(NamedTuple):
@@ -46,10 +52,14 @@ class TrainState(NamedTuple):
     totals: Totals
 
 
-def empty_totals(dtype: str) -> Totals:
+def empty_totals(dtype: str, layer: Layer) -> Totals:
     """Returns sums of nothing."""
-    counts = (jnp.zeros((), jnp.int32) for _ in range(3))
-    return Totals(*counts, *(jnp.zeros((), dtype) for _ in range(3)))  # pyright: ignore
+    images, correct, failed = (jnp.zeros((), jnp.int32) for _ in range(3))
+    loss, forward, backward, residual = (jnp.zeros((), dtype) for _ in range(4))
+    solves_equation = layer.solve in ("equilibrium", "continuation")
+    return Totals(
+        images, correct, failed, loss, forward, backward, residual if solves_equation else None
+    )
 
 
 def means(totals: Totals) -> Means:
@@ -60,8 +70,9 @@ def means(totals: Totals) -> Means:
         float(total) / max(images, 1) for total in (t.correct, t.nfe_forward, t.nfe_backward)
     )
     return Means(
-        float(t.loss) / solved if solved else None, accuracy, forward, backward, int(t.failed)
-    )
+        float(t.loss) / solved if solved else None, accuracy, forward, backward, int(t.failed),
+        None if t.residual is None else float(t.residual) / max(images, 1),
+    )  # fmt: skip
 
 
 def split_seed(seed: int) -> Key[Array, "2"]:
@@ -77,7 +88,7 @@ def init_state(
     weights = jax.tree.map(lambda a: a.astype(dtype), classifier.init(key))
     return TrainState(
         jnp.zeros((), jnp.int32), weights, optimisers.network.init(weights.network),
-        optimisers.initial_point.init(weights.initial_point), empty_totals(dtype),
+        optimisers.initial_point.init(weights.initial_point), empty_totals(dtype, classifier.layer),
     )  # fmt: skip
 
 

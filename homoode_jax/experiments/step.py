@@ -19,64 +19,71 @@ from homoode_jax.experiments.batches import Batch
 from homoode_jax.experiments.config import Config
 from homoode_jax.experiments.losses import cross_entropy, initial_point_loss
 from homoode_jax.experiments.optimiser import Optimisers
+from homoode_jax.experiments.solves import early_options, is_per_example, make_solve
 from homoode_jax.experiments.sources import INFO
 from homoode_jax.experiments.state import Totals, TrainState, split_seed
-from homoode_jax.mathematics.integrate import integrate
 from homoode_jax.networks.classifier import Architecture, ImageClassifier, Output, Weights
+from homoode_jax.networks.initial_point import move_centre
 
 
 class Steps(NamedTuple):
-    """The compiled functions of a run."""
+    """The compiled functions of a run; `early` is the training step of its first epochs."""
 
     train: Callable[[TrainState, Batch], TrainState]
+    early: Callable[[TrainState, Batch], TrainState]
     evaluate: Callable[[Weights, Batch, Totals], Totals]
 
 
 def make_classifier(config: Config) -> ImageClassifier:
     """Builds the classifier that a configuration describes."""
-    info, model, solver = INFO[config.data.dataset], config.model, config.solver
+    info, model = INFO[config.data.dataset], config.model
     sizes = Architecture(
         info.shape[2], info.classes, model.channels, model.width, model.groups, model.stride,
-        model.dropout, config.initial_point.learned,
+        model.dropout, model.layer, config.initial_point.kind,
         None if model.field_dtype == "same" else model.field_dtype,
     )  # fmt: skip
-    adaptive = solver.controller == "pid"
-    solve = partial(
-        integrate, solver=solver.method, controller=solver.controller,
-        rtol=solver.rtol if adaptive else None, atol=solver.atol if adaptive else None,
-        dt0=solver.dt0 or None, max_steps=solver.max_steps, adjoint=solver.adjoint,
-        batching=solver.batching,
-    )  # fmt: skip
-    return ImageClassifier(sizes, solve)
+    terms = {"kinetic": config.regularise.kinetic, "jacobian": config.regularise.jacobian}
+    regulariser = next((name for name, weight in terms.items() if weight), None)
+    return ImageClassifier(sizes, make_solve(config), regulariser)
 
 
-def make_steps(config: Config, classifier: ImageClassifier, optimisers: Optimisers) -> Steps:
+def make_steps(
+    config: Config, classifier: ImageClassifier, optimisers: Optimisers, early_steps: int
+) -> Steps:
     """Compiles the steps of a run; the training state's buffers are donated."""
-    train = partial(train_step, config, classifier, optimisers)
+    train = jax.jit(partial(train_step, config, classifier, optimisers), donate_argnums=0)
+    early = partial(train_step, config, classifier, optimisers, early_steps=early_steps)
+    early = jax.jit(early, donate_argnums=0) if early_steps else train
     evaluate = partial(evaluation_step, config, classifier)
-    return Steps(jax.jit(train, donate_argnums=0), jax.jit(evaluate, donate_argnums=2))
+    return Steps(train, early, jax.jit(evaluate, donate_argnums=2))
 
 
 def train_step(
     config: Config, classifier: ImageClassifier, optimisers: Optimisers, state: TrainState,
-    batch: Batch,
+    batch: Batch, early_steps: int = 0,
 ) -> TrainState:  # fmt: skip
-    """Updates the network by the task's loss, and the initial point by its own."""
+    """Updates the network by the task's loss, and the initial point by its own.
+
+    `early_steps`, if not 0, are the steps of the schedule's first epochs, which this is one of.
+    """
     key = jax.random.fold_in(split_seed(config.train.seed)[1], state.step)
     augment_key, dropout_key = jax.random.split(key)
     images = augment(augment_key, batch.images, config.data.flip, config.data.crop_padding)
     images = normalise(images, config.data.mean, config.data.std, config.model.dtype)
 
+    options = early_options(config, state.step / early_steps) if early_steps else None
+    weight = max(config.regularise.kinetic, config.regularise.jacobian)  # one at most is there
+
     def loss(network, probe):
         weights = state.weights._replace(network=network)
-        output = classifier(weights, images, key=dropout_key, backward_probe=probe)
+        output = classifier(weights, images, key=dropout_key, backward_probe=probe, options=options)
         counts = jnp.broadcast_to(output.solution.success, batch.labels.shape)
-        return cross_entropy(output.logits, batch.labels, counts), (output, counts)
+        task = cross_entropy(output.logits, batch.labels, counts)
+        return task + weight * output.penalty, (task, output, counts)
 
     gradient = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
-    per_example = config.solver.batching == "per_example"
-    probe = jnp.zeros(batch.labels.shape if per_example else (), images.dtype)
-    (value, (output, counts)), (grads, vjps) = gradient(state.weights.network, probe)
+    probe = jnp.zeros(batch.labels.shape if is_per_example(config) else (), images.dtype)
+    (_, (value, output, counts)), (grads, vjps) = gradient(state.weights.network, probe)
     new = _update_network(optimisers, state, grads, output, jnp.any(counts))
     network, batch_stats, optimiser = new
     point, point_optimiser = _update_initial_point(
@@ -109,18 +116,24 @@ def _update_network(optimisers: Optimisers, state: TrainState, grads, output: Ou
 
 
 def _update_initial_point(config, classifier, optimisers, state, output: Output, counts):
-    """Regresses the initial point on z(1), every few steps."""
+    """Moves the initial point towards z(1), every few steps."""
     point, optimiser = state.weights.initial_point, state.initial_point_optimiser
-    if not config.initial_point.learned:
+    if not point:
         return point, optimiser
+    z1 = output.solution.z
 
-    def update():
+    def regress():
         def loss(params):
-            return initial_point_loss(classifier.initial_point(params), output.solution.z, counts)
+            z0 = classifier.initial_point(params, lax.stop_gradient(output.features))
+            return initial_point_loss(z0, z1, counts)
 
         updates, new = optimisers.initial_point.update(jax.grad(loss)(point), optimiser, point)
         return optax.apply_updates(point, updates), new
 
+    def follow():
+        return jax.tree.map(lambda centre: move_centre(centre, z1, counts), point), optimiser
+
+    update = follow if config.initial_point.kind == "huber" else regress
     due = state.step % config.initial_point.every == 0
     return lax.cond(due, update, lambda: (point, optimiser))
 
@@ -131,8 +144,11 @@ def _add(totals: Totals, batch: Batch, output: Output, loss, solved, vjps) -> To
     images = jnp.sum(batch.mask)
     # By image: the NFE of its batch, or its own where each example is solved by itself.
     forward, backward = (
-        jnp.sum(jnp.where(batch.mask, nfe, 0)) for nfe in (output.solution.stats.nfe, vjps)
+        jnp.sum(jnp.where(batch.mask, count, 0))
+        for count in (output.solution.stats.evaluations, vjps)
     )
-    failed = images - jnp.sum(solved)
-    added = Totals(images, jnp.sum(right), failed, loss, forward, backward)
+    failed, residual = images - jnp.sum(solved), output.solution.stats.residual
+    if residual is not None:
+        residual = jnp.sum(jnp.where(batch.mask, residual, 0))
+    added = Totals(images, jnp.sum(right), failed, loss, forward, backward, residual)
     return jax.tree.map(lambda a, b: a + b.astype(a.dtype), totals, added)

@@ -99,11 +99,12 @@ def _steps(run: Run, state: TrainState, facts: Facts, advance: Advance) -> Train
     """Takes the steps that the epoch under way still has."""
     train, step = run.config.train, int(state.step)
     epoch, done = divmod(step, run.epoch_steps)
+    take = run.steps.early if epoch < run.config.schedule.epochs else run.steps.train
     began = shown = time.monotonic()
     for batch in training_batches(
         run.data.train, train.batch_size, train.seed, epoch, done, run.mesh
     ):
-        state = run.steps.train(state, batch)
+        state = take(state, batch)
         step += 1
         if time.monotonic() - shown > REFRESH_SECONDS:
             advance(step, report.moving(epoch + 1, means(state.totals)))
@@ -126,6 +127,7 @@ def _row(run: Run, step: int, trained: Means, held: Means | None, seconds: float
         "nfe_forward": trained.nfe_forward,
         "nfe_backward": trained.nfe_backward,
         "failed": trained.failed,
+        "residual": trained.residual,
         "learning_rate": float(np.asarray(run.optimisers.learning_rate(step - 1))),
         "seconds": seconds,
     }
@@ -151,6 +153,7 @@ def _summary(run: Run, state: TrainState, facts: Facts) -> dict[str, Any]:
         "epochs": run.config.train.epochs,
         "nfe_forward": test.nfe_forward,
         "failed_solves": test.failed,
+        "residual": test.residual,
         "seconds": facts.seconds,
     }
     workdir.write_json(file, summary)

@@ -7,6 +7,7 @@ inside `jit`. Joint solves carry scalars, per-example solves arrays of shape `[b
 import enum
 from typing import NamedTuple
 
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 
@@ -50,6 +51,14 @@ class Stats(NamedTuple):
     num_jvp: Int[Array, "*batch"] | None = None
     num_vjp: Int[Array, "*batch"] | None = None
     num_folds: Int[Array, "*batch"] | None = None
+
+    @property
+    def evaluations(self) -> Int[Array, "*batch"]:
+        """`nfe` and the products with the Jacobian taken together; -1 where unknown."""
+        if self.num_jvp is None or self.num_vjp is None:
+            return self.nfe
+        known = (self.nfe >= 0) & (self.num_jvp >= 0) & (self.num_vjp >= 0)
+        return jnp.where(known, self.nfe + self.num_jvp + self.num_vjp, -1)
 
 
 class Solution(NamedTuple):

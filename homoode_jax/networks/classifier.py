@@ -1,10 +1,11 @@
-"""The image classifier: encoder, initial point, solve, head.
+"""The image classifier: encoder, start, layer of the family, head.
 
 NNX ends here: above and below, parameters and batch statistics are plain dicts of arrays.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,12 +14,14 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
+from homoode_jax.mathematics.regularisers import jacobian_norm, with_kinetic_energy
 from homoode_jax.mathematics.solution import Solution
 from homoode_jax.networks.convolution import PRIMITIVE
 from homoode_jax.networks.encoder import Encoder
-from homoode_jax.networks.field import Condition, Field, draw_dropout
+from homoode_jax.networks.family import LAYERS, make_module, state_channels
+from homoode_jax.networks.field import Condition, draw_dropout
 from homoode_jax.networks.head import Head
-from homoode_jax.networks.initial_point import InitialPoint, alternating
+from homoode_jax.networks.initial_point import MODULES, alternating
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,8 @@ class Architecture:
         groups: the most groups of a GroupNorm; C channels have min(groups, C).
         stride: stride of the encoder's first convolution.
         dropout: rate of the field's channel dropout.
-        learned_initial_point: else channels alternate -1, +1.
+        layer: a key of `family.LAYERS`.
+        initial_point: one of `initial_point.KINDS`, for layers that start at a point.
         field_dtype: precision that the field is evaluated in, "bfloat16" say; None: that of the
             weights. States, error norms and gradients keep theirs.
     """
@@ -45,7 +49,8 @@ class Architecture:
     groups: int = 32
     stride: int = 1
     dropout: float = 0.1
-    learned_initial_point: bool = True
+    layer: str = "homoode"
+    initial_point: str = "learned"
     field_dtype: str | None = None
 
 
@@ -64,21 +69,25 @@ class Output(NamedTuple):
         logits: scores of the classes.
         solution: outcome of the solve; its `z` is what the head read.
         batch_stats: running statistics after this batch (unchanged in evaluation).
+        features: what the encoder made of the images.
+        penalty: the regulariser's term of the loss, before its weight.
     """
 
     logits: Float[Array, "n classes"]
     solution: Solution
     batch_stats: PyTree[Array]
+    features: Float[Array, "n h w c"]
+    penalty: Float[Array, ""]
 
 
 class Network(nnx.Module):
-    """Encoder, field and head: all that the task's loss trains."""
+    """Encoder, field (or cell, or residual blocks) and head: all that the task's loss trains."""
 
     def __init__(self, sizes: Architecture, rngs: nnx.Rngs):
-        c, groups = sizes.channels, min(sizes.groups, sizes.channels)
+        c, groups, layer = sizes.channels, min(sizes.groups, sizes.channels), LAYERS[sizes.layer]
         self.encoder = Encoder(sizes.image_channels, c, sizes.stride, rngs)
-        self.field = Field(c, groups, rngs)
-        self.head = Head(c, sizes.width, sizes.classes, groups, rngs)
+        self.field = make_module(layer, c, sizes.width, groups, rngs)
+        self.head = Head(state_channels(layer, c), sizes.width, sizes.classes, groups, rngs)
 
 
 class ImageClassifier:
@@ -86,29 +95,42 @@ class ImageClassifier:
 
     Args:
         sizes: the architecture.
-        solve: `integrate` with its options bound, as `functools.partial` does.
+        solve: the function that `family.LAYERS` names, with its options bound, as
+            `functools.partial` does.
+        regulariser: "kinetic" (for ODEs: mean energy of the paths), "jacobian" (for equilibria:
+            mean square size of the cell's Jacobian there) or None.
     """
 
-    def __init__(self, sizes: Architecture, solve: Callable[..., Solution]):
-        self.sizes = sizes
+    def __init__(
+        self,
+        sizes: Architecture,
+        solve: Callable[..., Solution],
+        regulariser: str | None = None,
+    ):
+        self.sizes, self.layer = sizes, LAYERS[sizes.layer]
         self.solve = solve
+        self.regulariser = regulariser
         network = nnx.eval_shape(lambda: self._make_network(0))
         self._network, *_ = nnx.split(network, nnx.Param, nnx.BatchStat)
-        self._point, _ = nnx.split(nnx.eval_shape(lambda: self._make_point(0)))
+        module = MODULES.get(sizes.initial_point) if self.layer.has_point else None
+        self._make_point = module and self._drawn(module)
+        if self._make_point:
+            self._point, _ = nnx.split(nnx.eval_shape(partial(self._make_point, 0)))
 
     def init(self, key: Key[Array, ""]) -> Weights:
         """Draws initial weights."""
         keys = jax.random.split(key)
         _, network, stats = nnx.split(self._make_network(keys[0]), nnx.Param, nnx.BatchStat)
-        _, point = nnx.split(self._make_point(keys[1]))
-        network, stats, point = map(nnx.to_pure_dict, (network, stats, point))
-        return Weights(network, point if self.sizes.learned_initial_point else {}, stats)
+        point = nnx.split(self._make_point(keys[1]))[1] if self._make_point else nnx.State({})
+        return Weights(*map(nnx.to_pure_dict, (network, point, stats)))
 
-    def initial_point(self, params: PyTree[Array]) -> Float[Array, " c"]:
-        """Returns z0 at any pixel; `params` is `Weights.initial_point`."""
-        if not self.sizes.learned_initial_point:
-            return alternating(self.sizes.channels)
-        return nnx.merge(self._point, params)()
+    def initial_point(
+        self, params: PyTree[Array], features: Float[Array, "n h w c"]
+    ) -> Float[Array, " c"] | Float[Array, "n h w c"]:
+        """Returns z0, by channel or in full; `params` is `Weights.initial_point`."""
+        if not self._make_point:
+            return alternating(self.sizes.channels).astype(features.dtype)
+        return nnx.merge(self._point, params)(features)
 
     def __call__(
         self,
@@ -118,6 +140,7 @@ class ImageClassifier:
         key: Key[Array, ""] | None = None,
         mask: Bool[Array, " n"] | None = None,
         backward_probe: float | Float[Array, "*batch"] = 0.0,
+        options: dict[str, Any] | None = None,
     ) -> Output:
         """Classifies a batch.
 
@@ -127,39 +150,83 @@ class ImageClassifier:
             key: draws dropout and selects training mode (batch statistics); None: evaluation.
             mask: False for rows that are padding.
             backward_probe: as `integrate` has it.
+            options: further options of the solve, in place of those bound.
         """
         network: Any = nnx.merge(self._network, weights.network, weights.batch_stats)
         network.eval() if key is None else network.train()
         features = network.encoder(images)
-        dropout = None if key is None else draw_dropout(key, self.sizes.dropout, features)
-        z0 = jnp.broadcast_to(self.initial_point(weights.initial_point), features.shape)
-        solution = self._solve(
-            network.field, lax.stop_gradient(z0).astype(features.dtype),
-            Condition(features, dropout), mask=mask, backward_probe=backward_probe,
-        )  # fmt: skip
+        z0 = self._start(weights.initial_point, features)
+        dropout = None if key is None else draw_dropout(key, self.sizes.dropout, z0)
+        x = Condition(features if self.layer.has_point else None, dropout)
+        options = {"mask": mask, "backward_probe": backward_probe, **(options or {})}
+        solution, penalty = self._solve(network.field, z0, x, key, options)
         logits = network.head(solution.z, _rows_for_statistics(solution.success))
         stats = nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
-        return Output(logits, solution, stats)
+        return Output(logits, solution, stats, features, penalty)
 
-    def _solve(self, module: Field, z0, x: Condition, **options) -> Solution:
-        graph, params = nnx.split(module)
-        dtype = self.sizes.field_dtype or z0.dtype
+    def function(
+        self, weights: Weights
+    ) -> tuple[Callable[..., Float[Array, "n h w c"]], PyTree[Array]]:
+        """Returns F as function(params, z, x), `x` a `Condition`, and its params."""
+        network: Any = nnx.merge(self._network, weights.network, weights.batch_stats)
+        return self._as_function(network.field)
 
+    def _start(self, params: PyTree[Array], features: Float[Array, "n h w c"]):
+        if self.layer.start == "features":
+            return features
+        if self.layer.start == "augmented":
+            return jnp.concatenate([features, jnp.zeros_like(features)], axis=-1)
+        z0 = self.initial_point(params, lax.stop_gradient(features))
+        z0 = jnp.broadcast_to(z0, features.shape)
+        return lax.stop_gradient(z0).astype(features.dtype)
+
+    def _solve(self, module, z0, x: Condition, key, options) -> tuple[Solution, Float[Array, ""]]:
+        """Returns the solution, and the regulariser's term (none in evaluation)."""
+        function, params = self._as_function(module)
+        regulariser, none = key is not None and self.regulariser, jnp.zeros((), z0.dtype)
+        if self.layer.solve != "integrate":
+            solution = self._solve_cell(function, params, z0, x, options)
+            if key is None or regulariser != "jacobian":
+                return solution, none
+            return solution, jacobian_norm(function, params, solution.z, x, key).astype(none.dtype)
+
+        # Backpropagation keeps the outputs of convolutions, and computes the rest anew.
+        @partial(jax.checkpoint, policy=_is_convolution, prevent_cse=False)
         def field(params, t, z, x):
             del t
+            return function(params, z, x)
+
+        if regulariser != "kinetic":
+            return self.solve(field, params, z0, x, **options), none
+        moving, start = with_kinetic_energy(field, z0)
+        solution = self.solve(moving, params, start, x, **options)
+        z, energy = solution.z
+        return solution._replace(z=z), jnp.mean(energy)
+
+    def _solve_cell(self, cell, params, z0, x: Condition, options) -> Solution:
+        if self.layer.start != "image":
+            return self.solve(cell, params, z0, x, **options)
+        start = lax.stop_gradient(cell(params, z0, x))
+        solution = self.solve(cell, params, start, x, **options)
+        stats = solution.stats
+        return solution._replace(stats=stats._replace(nfe=stats.nfe + 1))
+
+    def _as_function(self, module) -> tuple[Callable, PyTree[Array]]:
+        graph, params = nnx.split(module)
+
+        def function(params, z, x):
+            dtype = self.sizes.field_dtype or z.dtype
             inputs = jax.tree.map(lambda leaf: leaf.astype(dtype), (params, z, x))
             return nnx.merge(graph, inputs[0])(*inputs[1:]).astype(z.dtype)
 
-        # Backpropagation keeps the outputs of convolutions, and computes the rest anew.
-        field = jax.checkpoint(field, policy=_is_convolution, prevent_cse=False)
-        return self.solve(field, nnx.to_pure_dict(params), z0, x, **options)
+        return function, nnx.to_pure_dict(params)
 
     def _make_network(self, seed) -> Network:
         return Network(self.sizes, nnx.Rngs(seed))
 
-    def _make_point(self, seed) -> InitialPoint:
-        groups = min(self.sizes.groups, self.sizes.channels)
-        return InitialPoint(self.sizes.channels, groups, nnx.Rngs(seed))
+    def _drawn(self, module: Callable) -> Callable[[Any], nnx.Module]:
+        channels, groups = self.sizes.channels, min(self.sizes.groups, self.sizes.channels)
+        return lambda seed: module(channels, groups, nnx.Rngs(seed))
 
 
 def _is_convolution(primitive: Any, *_: Any, **__: Any) -> bool:

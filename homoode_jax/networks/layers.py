@@ -48,10 +48,10 @@ def batch_norm(channels: int, rngs: nnx.Rngs) -> nnx.BatchNorm:
 class LoopConv(nnx.Module):
     """A 3x3 convolution with bias, for use inside a solver's loop."""
 
-    def __init__(self, channels: int, rngs: nnx.Rngs):
-        shape = (3, 3, channels, channels)
+    def __init__(self, inputs: int, outputs: int, rngs: nnx.Rngs):
+        shape = (3, 3, inputs, outputs)
         self.kernel = nnx.Param(uniform_fan_in(rngs.params(), shape))
-        self.bias = nnx.Param(uniform_bias(9 * channels)(rngs.params(), (channels,)))
+        self.bias = nnx.Param(uniform_bias(9 * inputs)(rngs.params(), (outputs,)))
 
     def __call__(self, z: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
         """Returns the convolution of `z`."""

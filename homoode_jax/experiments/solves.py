@@ -1,0 +1,94 @@
+"""The solve of a run: the public function of its layer, with the options of the configuration."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from jaxtyping import Array, Float
+
+from homoode_jax.experiments.config import Config
+from homoode_jax.mathematics.continuation import continuation
+from homoode_jax.mathematics.equilibrium import equilibrium
+from homoode_jax.mathematics.implicit import Implicit
+from homoode_jax.mathematics.integrate import integrate
+from homoode_jax.mathematics.solution import Solution
+from homoode_jax.networks.family import LAYERS, call_once
+
+
+def make_solve(config: Config) -> Callable[..., Solution]:
+    """Binds the options that a configuration has for its layer."""
+    if config.model.layer == "euler":
+        options = {"solver": "euler", "controller": "constant", "dt0": 1.0, "max_steps": 1}
+        return partial(integrate, batching=config.solver.batching, **options)
+    makers = {
+        "integrate": _integrate, "equilibrium": _equilibrium, "continuation": _continuation,
+        "once": lambda config: partial(call_once, nfe=LAYERS[config.model.layer].blocks),
+    }  # fmt: skip
+    return makers[LAYERS[config.model.layer].solve](config)
+
+
+def is_per_example(config: Config) -> bool:
+    """True if each image is solved by itself."""
+    solve = LAYERS[config.model.layer].solve
+    section = {"integrate": config.solver, "equilibrium": config.equilibrium,
+               "continuation": config.continuation}.get(solve)  # fmt: skip
+    return section is not None and section.batching == "per_example"
+
+
+def early_options(config: Config, progress: Float[Array, ""]) -> dict[str, Any]:
+    """Options of the solve in the first epochs.
+
+    Args:
+        config: the configuration.
+        progress: share of these epochs that is over; tolerances are
+            `loosen`^(1 - progress) times their own.
+    """
+    schedule, solve = config.schedule, LAYERS[config.model.layer].solve
+    options: dict[str, Any] = {}
+    if schedule.adjoint != "same":
+        options["adjoint"] = schedule.adjoint
+    if schedule.loosen != 1:
+        factor = schedule.loosen ** (1 - progress)
+        options |= {name: factor * value for name, value in _tolerances(config, solve).items()}
+    return options
+
+
+def _tolerances(config: Config, solve: str) -> dict[str, float]:
+    if solve == "equilibrium":
+        return {"tol": config.equilibrium.tol}
+    if solve == "continuation":
+        return {"rtol": config.continuation.rtol}
+    return {"rtol": config.solver.rtol, "atol": config.solver.atol}
+
+
+def _integrate(config: Config) -> Callable[..., Solution]:
+    solver, adaptive = config.solver, config.solver.controller == "pid"
+    return partial(
+        integrate, solver=solver.method, controller=solver.controller,
+        rtol=solver.rtol if adaptive else None, atol=solver.atol if adaptive else None,
+        dt0=solver.dt0 or None, max_steps=solver.max_steps, adjoint=solver.adjoint,
+        batching=solver.batching,
+    )  # fmt: skip
+
+
+def _equilibrium(config: Config) -> Callable[..., Solution]:
+    chosen = config.equilibrium
+    return partial(
+        equilibrium, solver="ode" if config.model.layer == "continuous_deq" else chosen.solver,
+        tol=chosen.tol, max_steps=chosen.max_steps, batching=chosen.batching,
+        adjoint=_route(chosen.adjoint, chosen.backward_tol),
+    )  # fmt: skip
+
+
+def _continuation(config: Config) -> Callable[..., Solution]:
+    chosen = config.continuation
+    return partial(
+        continuation, homotopy=chosen.homotopy, path=chosen.path, rtol=chosen.rtol,
+        max_steps=chosen.max_steps, max_evaluations=chosen.max_evaluations,
+        linear_tol=chosen.linear_tol, batching=chosen.batching,
+        adjoint=_route(chosen.adjoint, chosen.backward_tol),
+    )  # fmt: skip
+
+
+def _route(adjoint: str, tol: float) -> str | Implicit:
+    return Implicit(tol) if adjoint == "implicit" else adjoint
