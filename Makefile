@@ -5,11 +5,10 @@ BIN := $(ENV)/bin
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 # The mathematics compiles much and runs little; training is the other way round.
 QUICK := XLA_FLAGS=--xla_backend_optimization_level=0
-DATASET ?= mnist
-DATA_DIR ?= $(HOME)/tensorflow_datasets
+STUDY ?= layers
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-all lint accuracy gradients reversible nonlinear bench data lock clean
+.PHONY: help install train test test-all lint accuracy gradients reversible nonlinear bench compare data lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -59,6 +58,15 @@ bench: install  ## Measure speed and memory beside PyTorch, CPU build (writes re
 	  --extra-index-url https://download.pytorch.org/whl/cpu -e '.[compare]'
 	@$(BIN)/python -m benchmarks.speed.run
 
+compare: export DATASET := $(DATASET)
+compare: export DATA_DIR := $(DATA_DIR)
+compare: export SEEDS := $(SEEDS)
+compare: export FLAGS := $(FLAGS)
+compare: install  ## Train the family side by side: make compare [DATASET=digits] [SEEDS=3] [STUDY=layers]
+	@$(BIN)/python -m benchmarks.compare.run $(STUDY)
+
+data: DATASET ?= mnist
+data: DATA_DIR ?= $(HOME)/tensorflow_datasets
 data: install  ## Download and prepare a TFDS data set: make data DATASET=mnist [DATA_DIR=...]
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[prepare]'
 	@$(BIN)/python -m homoode_jax.experiments.prepare "$(DATASET)" "$(DATA_DIR)"

@@ -1,0 +1,1 @@
+"""The family side by side: trained alike, measured alike."""

@@ -1,0 +1,136 @@
+"""What a trained model costs and stands: `python -m benchmarks.compare.measure WORKDIR`.
+
+Writes WORKDIR/measured.json: milliseconds of a training step, memory of its compiled program,
+and test accuracy as trained, under other solvers and tolerances, and under input noise.
+"""
+
+import dataclasses
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from homoode_jax.experiments import checkpoint
+from homoode_jax.experiments.batches import training_batches
+from homoode_jax.experiments.config import Config
+from homoode_jax.experiments.dataset import Split, load
+from homoode_jax.experiments.errors import UserError
+from homoode_jax.experiments.run import Run, keep_programs, use_precision
+from homoode_jax.experiments.state import TrainState
+from homoode_jax.experiments.workdir import stored_config, write_json
+from homoode_jax.networks.family import LAYERS
+
+TIMED_STEPS = 15
+NOISE = 0.05, 0.1, 0.2  # standard deviations, of the full range of a pixel
+FOREIGN = {  # solvers that the model was not trained with: a finer one, a coarser one
+    "integrate": (
+        {"method": "dopri5", "dt0": 0.0, "rtol": 1e-5, "atol": 1e-5},
+        {"method": "euler", "controller": "constant", "dt0": 0.25},
+    ),
+    "equilibrium": (
+        {"solver": "newton", "tol": 1e-5, "max_steps": 200},
+        {"solver": "picard", "tol": 1e-2},
+    ),
+    "continuation": ({"rtol": 1e-5, "max_evaluations": 2500}, {"rtol": 1e-2, "linear_tol": 0.5}),
+}
+SECTION = {"integrate": "solver", "equilibrium": "equilibrium", "continuation": "continuation"}
+TOLERANCES = {"integrate": ("rtol", "atol"), "equilibrium": ("tol",), "continuation": ("rtol",)}
+
+
+def open_run(workdir: Path) -> tuple[Run, TrainState]:
+    """Returns a finished run and its last state."""
+    config = stored_config(workdir)
+    if config is None:
+        raise UserError(f"{workdir} holds no run.")
+    use_precision(config.model.dtype)
+    keep_programs()
+    run = Run(config, workdir, load(config.data))
+    found = checkpoint.restore_latest(run.checkpoints, run.initial_state())
+    if found is None:
+        raise UserError(f"{workdir} holds no checkpoint yet; train it first.")
+    return run, found[0]
+
+
+def cost(run: Run, state: TrainState) -> dict[str, float]:
+    """Time and memory of a training step."""
+    train, begun = run.config.train, 0
+    batches = list(
+        training_batches(run.data.train, train.batch_size, train.seed, begun, 0, run.mesh)
+    )
+    program = run.steps.train.lower(state, batches[0]).compile()  # pyright: ignore
+    memory, seconds = program.memory_analysis(), []
+    for i in range(TIMED_STEPS):
+        began = time.perf_counter()
+        state = jax.block_until_ready(program(state, batches[i % len(batches)]))
+        seconds.append(time.perf_counter() - began)
+    held = memory.temp_size_in_bytes + memory.argument_size_in_bytes
+    return {"step_ms": 1e3 * statistics.median(seconds[3:]), "program_mib": held / 2**20}
+
+
+def variants(config: Config) -> dict[str, Config]:
+    """The same model solved otherwise."""
+    layer = config.model.layer
+    solve = LAYERS[layer].solve
+    if solve not in SECTION or layer == "euler":
+        return {}
+    section = getattr(config, SECTION[solve])
+
+    def changed(**settings) -> Config:
+        return dataclasses.replace(
+            config, **{SECTION[solve]: dataclasses.replace(section, **settings)}
+        )
+
+    finer, coarser = FOREIGN[solve]
+    return {
+        **{
+            f"tolerance × {factor:g}": changed(
+                **{name: factor * getattr(section, name) for name in TOLERANCES[solve]}
+            )
+            for factor in (0.1, 10)
+        },
+        "finer solver": changed(**finer),
+        "coarser solver": changed(**coarser),
+    }
+
+
+def add_noise(split: Split, sd: float) -> Split:
+    """Returns the images with Gaussian noise, rounded to what an image can hold."""
+    noise = np.random.default_rng(0).normal(0, 255 * sd, split.images.shape)
+    return Split(np.clip(np.round(split.images + noise), 0, 255).astype(np.uint8), split.labels)
+
+
+def stands(run: Run, state: TrainState) -> dict[str, dict[str, Any]]:
+    """Test accuracy and evaluations of the last weights, as trained and otherwise."""
+    weights, test = state.weights, run.data.test
+    results = {"as trained": run.evaluate(weights, test)}
+    for name, config in variants(run.config).items():
+        results[name] = Run(config, run.workdir, run.data).evaluate(weights, test)
+    for sd in NOISE:
+        results[f"noise {sd:g}"] = run.evaluate(weights, add_noise(test, sd))
+    return {
+        name: {"accuracy": m.accuracy, "nfe": m.nfe_forward, "failed": m.failed}
+        for name, m in results.items()
+    }
+
+
+def main(arguments: list[str]) -> int:
+    """Measures a run; returns the exit code."""
+    if len(arguments) != 2:
+        print("usage: python -m benchmarks.compare.measure WORKDIR", file=sys.stderr)
+        return 2
+    try:
+        run, state = open_run(Path(arguments[1]))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    found = {"stands": stands(run, state), **cost(run, state)}
+    write_json(run.workdir / "measured.json", found)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,100 @@
+"""A study: cases of one configuration file, trained for several seeds, and where the runs lie.
+
+Each run is `train.py` in a process of its own, in runs/compare/DATASET/CASE-SEED: what was cut
+off is resumed, what is finished is kept. A `measured.json` beside it has what `measure` found.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from homoode_jax.experiments.errors import UserError
+from homoode_jax.experiments.workdir import read_json, read_metrics
+from homoode_jax.networks.family import LAYERS
+
+ROOT = Path(__file__).parents[2]
+CASES: dict[str, dict[str, tuple[str, ...]]] = {
+    "layers": {layer: (f"--config.model.layer={layer}",) for layer in LAYERS},
+    "initial_point": {
+        "alternating": ("--config.initial_point.kind=alternating",),
+        "learned": (),
+        "huber": ("--config.initial_point.kind=huber", "--config.initial_point.every=1"),
+        "predicted": ("--config.initial_point.kind=predicted",),
+    },
+}
+
+
+class Study(NamedTuple):
+    """What to train.
+
+    Attributes:
+        name: a key of `CASES`.
+        dataset: a file of configs/, without its ending.
+        data_dir: where the data is; "": its usual place.
+        seeds: how many.
+        flags: further flags of every run.
+    """
+
+    name: str
+    dataset: str
+    data_dir: str
+    seeds: int
+    flags: tuple[str, ...]
+
+    @property
+    def folder(self) -> Path:
+        """Where its runs lie."""
+        return ROOT / "runs" / "compare" / self.dataset
+
+    def workdir(self, case: str, seed: int) -> Path:
+        """The folder of one run. A layer's run serves all studies that have it."""
+        name = case if self.name == "layers" else f"{self.name}-{case}"
+        return self.folder / f"{'homoode' if name == 'initial_point-learned' else name}-{seed}"
+
+
+class RunResult(NamedTuple):
+    """What one run left behind."""
+
+    summary: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    measured: dict[str, Any]
+
+
+def read_study(name: str) -> Study:
+    """Reads DATASET, DATA_DIR, SEEDS and FLAGS from the environment."""
+    if name not in CASES:
+        raise UserError(f"study {name!r} is not one of {', '.join(CASES)}.")
+    dataset, seeds = os.environ.get("DATASET") or "digits", os.environ.get("SEEDS") or "3"
+    if not (ROOT / "configs" / f"{dataset}.py").exists():
+        there = ", ".join(sorted(file.stem for file in (ROOT / "configs").glob("*.py")))
+        raise UserError(f"DATASET={dataset!r} has no file in configs/; there are {there}.")
+    if not seeds.isdigit() or int(seeds) < 1:
+        raise UserError(f"SEEDS={seeds!r} must be the number of seeds, 1 or more.")
+    flags = tuple(os.environ.get("FLAGS", "").split())
+    return Study(name, dataset, os.environ.get("DATA_DIR", ""), int(seeds), flags)
+
+
+def run_one(study: Study, case: str, seed: int) -> RunResult:
+    """Trains and measures one run, or reads what is there."""
+    workdir = study.workdir(case, seed)
+    _start(
+        "train.py", f"--config=configs/{study.dataset}.py", f"--workdir={workdir}",
+        f"--config.train.seed={seed}", f"--config.data.data_dir={study.data_dir}",
+        *study.flags, *CASES[study.name][case],
+    )  # fmt: skip
+    if not (workdir / "measured.json").exists():
+        _start("-m", "benchmarks.compare.measure", str(workdir))
+    measured = read_json(workdir / "measured.json")
+    return RunResult(read_json(workdir / "summary.json"), read_metrics(workdir), measured)
+
+
+def _start(*arguments: str) -> None:
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        told = done.stderr.strip().splitlines() or ["it said nothing"]
+        raise UserError(f"{' '.join(arguments)} failed: {told[-1].removeprefix('error: ')}")
