@@ -71,11 +71,12 @@ def _check_for_layer(config: Config) -> None:
     """Refuses options that the layer does not have, or that would do nothing."""
     layer, solve = config.model.layer, LAYERS[config.model.layer].solve
     ode, cell = solve == "integrate", solve in ("equilibrium", "continuation")
+    adaptive = ode and layer != "euler" and config.solver.controller == "pid"
     for name, given, has, kind in (
         ("regularise.kinetic", config.regularise.kinetic, ode, "integrate"),
         ("regularise.jacobian", config.regularise.jacobian, cell, "solve for an equilibrium"),
         ("schedule.adjoint", config.schedule.adjoint != "same", cell, "solve for an equilibrium"),
-        ("schedule.loosen", config.schedule.loosen != 1, ode or cell, "solve"),
+        ("schedule.loosen", config.schedule.loosen != 1, cell or adaptive, "solve to a tolerance"),
         ("regularise.scale", config.regularise.scale, ode or cell, "solve"),
     ):
         if given and not has:

@@ -25,7 +25,8 @@ FLAGS = [
 
 def small_config(**changes) -> Config:
     """Returns the small configuration with whole sections' settings changed."""
-    return from_dict({name: SETTINGS[name] | changes.get(name, {}) for name in SETTINGS})
+    names = SETTINGS | changes
+    return from_dict({name: SETTINGS.get(name, {}) | changes.get(name, {}) for name in names})
 
 
 def command(*flags: str) -> int:

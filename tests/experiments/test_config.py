@@ -36,6 +36,21 @@ MISTAKES = {
     "colours of a grey image": ({"data": {"mean": [0.1, 0.2, 0.3]}}, "digits takes one"),
     "nothing at all": (None, "must hold sections"),
     "euler with pid": ({"solver": {"method": "euler"}}, "euler.* has no error estimate"),
+    "kinetic of a DEQ": (
+        {"model": {"layer": "deq"}, "regularise": {"kinetic": 0.1}},
+        "regularise.kinetic is for layers that integrate; deq does not",
+    ),
+    "jacobian of an ODE": ({"regularise": {"jacobian": 0.1}}, "homoode does not"),
+    "adjoint of an ODE": (
+        {"schedule": {"epochs": 1, "adjoint": "phantom"}},
+        "schedule.adjoint is for layers that solve for an equilibrium",
+    ),
+    "schedule without epochs": ({"schedule": {"loosen": 10.0}}, "needs config.schedule.epochs"),
+    "loosened constant steps": (
+        {"solver": {"controller": "constant", "dt0": 0.5}, "schedule": {"epochs": 1, "loosen": 9}},
+        "schedule.loosen is for layers that solve to a tolerance; homoode does not",
+    ),
+    "unknown layer": ({"model": {"layer": "dqe"}}, "'dqe' is not one of .* Did you mean 'deq'?"),
     "many means": ({"data": {"mean": [0.1, 0.2]}}, "config.data.mean has 2 values"),
 }
 

@@ -28,6 +28,8 @@ SOLVES = {
     "continuation": partial(homoode_jax.continuation, rtol=1e-6),
 }
 
+jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # runs once
+
 
 def make(layer: str, **options):
     """A small classifier, its weights, and a batch of images."""
@@ -64,9 +66,7 @@ def written_out(layer: str, f, features, z0):
         return z
 
     def relaxed(z, x):
-        for _ in range(400):
-            z = 0.5 * (z + f(z, x))
-        return z
+        return jax.lax.fori_loop(0, 400, lambda _, z: 0.5 * (z + f(z, x)), z)
 
     zero = jnp.zeros_like(features)
     return {
@@ -75,41 +75,44 @@ def written_out(layer: str, f, features, z0):
         "augmented_neural_ode": lambda: heun(jnp.concatenate([features, zero], -1), None),
         "euler": lambda: z0 + f(z0, features),
         "none": lambda: features,
-        "resnet": lambda: f(features, None),
     }.get(layer, lambda: relaxed(z0, features))()
 
 
-@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("layer", sorted(set(LAYERS) - {"resnet"}))
 def test_a_layer_is_its_definition(layer):
     classifier, weights, images = make(layer)
     if layer == "euler":
         classifier.solve = partial(classifier.solve, solver="euler", dt0=1.0, max_steps=1)
-    output = jax.jit(classifier)(weights, images)
+    output = jit(classifier)(weights, images)
     function, params = classifier.function(weights)
 
     def f(z, x):
         return function(params, z, Condition(x, None))
 
     z0 = jnp.zeros_like(output.features)
-    if LAYERS[layer].start == "point":
+    if LAYERS[layer].has_point:
         z0 = z0 + classifier.initial_point(weights.initial_point, output.features)
-    want = jax.jit(partial(written_out, layer, f))(output.features, z0)
+    want = jit(partial(written_out, layer, f))(output.features, z0)
     assert output.solution.success
     np.testing.assert_allclose(output.solution.z, want, atol=2e-4)
     assert np.all(np.isfinite(output.logits))
 
 
 def test_residual_blocks_are_sums():
-    classifier, weights, images = make("resnet")
+    classifier, weights, _ = make("resnet")
     module, params = classifier.function(weights)
-    features = classifier(weights, images).features
-    z, groups = features, 4
-    for i in range(6):
-        field = Field(8, groups, nnx.Rngs(0))
-        nnx.update(field, jax.tree.map(jnp.asarray, params["blocks"][i]))
-        z = z + field(z, Condition(None, None))
-    np.testing.assert_allclose(module(params, features, Condition(None, None)), z, atol=1e-5)
-    assert count(params) == 6 * count(nnx.state(Field(8, groups, nnx.Rngs(0))))
+    features, none = jax.random.normal(jax.random.key(3), (3, 4, 4, 8)), Condition(None, None)
+    graph, one = nnx.split(Field(8, 4, nnx.Rngs(0)))
+
+    def summed(params):
+        z = features
+        for i in range(6):
+            z = z + nnx.merge(graph, params["blocks"][i])(z, none)
+        return z
+
+    got = jit(lambda params: module(params, features, none))(params)
+    np.testing.assert_allclose(got, jit(summed)(params), atol=1e-5)
+    assert count(params) == 6 * count(one)
 
 
 def test_an_augmented_ode_with_its_features_frozen_is_homoode():
@@ -127,10 +130,11 @@ def test_an_augmented_ode_with_its_features_frozen_is_homoode():
             x, a = jnp.split(z, 2, axis=-1)
             return jnp.concatenate([jnp.zeros_like(x), homoode(params, t, a, x)], axis=-1)
 
-        options = {"solver": "dopri5", "controller": "constant", "dt0": 0.1, "max_steps": 10}
+        options = {"solver": "heun", "controller": "constant", "dt0": 0.25, "max_steps": 4}
         joined = jnp.concatenate([x, a0], axis=-1)
-        augmented = homoode_jax.integrate(frozen, params, joined, None, **options).z
-        z = homoode_jax.integrate(homoode, params, a0, x, **options).z
+        solve = partial(homoode_jax.integrate, **options)
+        augmented = jit(lambda *args: solve(frozen, *args, None).z)(params, joined)
+        z = jit(lambda *args: solve(homoode, *args).z)(params, a0, x)
         np.testing.assert_allclose(augmented[..., 8:], z, atol=1e-10)
         np.testing.assert_array_equal(augmented[..., :8], x)
         assert float(jnp.max(jnp.abs(z - a0))) > 0.1
@@ -149,14 +153,14 @@ def test_augmented_channels_start_at_zero():
 
 
 @pytest.mark.parametrize("kind", ["learned", "alternating", "huber", "predicted"])
-def test_the_task_moves_no_initial_point_and_its_own_loss_finds_the_final_states(kind):
-    classifier, weights, images = make("deq", initial_point=kind)
+def test_the_task_moves_no_initial_point(kind):
+    classifier, weights, images = make("homoode", initial_point=kind)
 
     def loss(point):
         output = classifier(weights._replace(initial_point=point), images)
         return jnp.sum(jnp.square(output.logits))
 
-    gradient = jax.grad(loss)(weights.initial_point)
+    gradient = jit(jax.grad(loss))(weights.initial_point)
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(gradient))
     assert count(gradient) == {"learned": 24, "alternating": 0, "huber": 8, "predicted": 88}[kind]
     assert set(MODULES) - {"huber"} == set(REGRESSED)
@@ -167,15 +171,17 @@ def test_the_running_centre_is_hubers():
     z1 = jax.random.normal(jax.random.key(0), (50, 3, 3, 4)) ** 3 + jnp.arange(4.0)
     counts = jnp.arange(50) < 40
     centre = jnp.full(4, -5.0)
+    move = jit(move_centre)
     for _ in range(300):
-        centre = move_centre(centre, z1, counts)
+        centre = move(centre, z1, counts)
 
     def loss(m):
         return jnp.sum(optax.huber_loss(jnp.broadcast_to(m, (40, 3, 3, 4)), z1[:40])) / 360
 
     want = jnp.zeros(4)
-    for _ in range(2000):
-        want = want - 0.5 * jax.grad(loss)(want)
+    slope = jit(jax.grad(loss))
+    for _ in range(500):
+        want = want - 0.5 * slope(want)
     np.testing.assert_allclose(centre, want, atol=1e-4)
     spoilt = z1.at[45].set(jnp.nan)
     np.testing.assert_array_equal(
@@ -187,23 +193,23 @@ def test_the_running_centre_is_hubers():
 def test_a_regulariser_is_measured_along_the_solve_and_in_training_only(layer, term):
     plain, weights, images = make(layer)
     classifier = ImageClassifier(plain.sizes, plain.solve, term)
-    trained = jax.jit(partial(classifier, key=jax.random.key(2)))(weights, images)
+    trained = jit(partial(classifier, key=jax.random.key(2)))(weights, images)
     function, params = plain.function(weights)
     x = Condition(trained.features, None)
     if term == "kinetic":
         z = jnp.zeros_like(trained.features) + plain.initial_point(weights.initial_point, x)
         energy, dt = 0.0, 0.25
+        f = jit(lambda z: function(params, z, x))
         for _ in range(4):  # Heun's rule for the energy too
-            slope = function(params, z, x)
-            other = function(params, z + dt * slope, x)
+            slope = f(z)
+            other = f(z + dt * slope)
             energy += dt * jnp.mean(jnp.square(slope) + jnp.square(other)) / 2
             z = z + dt * (slope + other) / 2
         np.testing.assert_allclose(trained.penalty, energy, rtol=1e-3)
     else:
-        jacobian = jax.jacobian(lambda z: function(params, z, Condition(x.features[:1], None)))(
-            trained.solution.z[:1]
-        )
-        # One random direction: the mean over rows is near the mean square size of the first.
-        want = np.sum(np.square(jacobian)) / trained.solution.z[0].size
-        np.testing.assert_allclose(trained.penalty, want, rtol=0.5)
-    assert classifier(weights, images).penalty == 0
+        z = trained.solution.z
+        jacobian = jit(jax.jacfwd(lambda z: function(params, z, x)))(z)
+        # One random direction: near the mean square size, but not that.
+        want = np.sum(np.square(jacobian)) / z.size
+        np.testing.assert_allclose(trained.penalty, want, rtol=0.3)
+    assert jit(classifier)(weights, images).penalty == 0

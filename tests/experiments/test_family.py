@@ -1,0 +1,142 @@
+"""Every layer through the same program: steps, schedules, training, resume, evaluation."""
+
+import json
+import re
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from homoode_jax.experiments import workdir
+from homoode_jax.experiments.batches import Batch
+from homoode_jax.experiments.optimiser import make_optimisers
+from homoode_jax.experiments.solves import early_options, make_solve
+from homoode_jax.experiments.state import init_state
+from homoode_jax.experiments.step import evaluation_step, make_classifier, train_step
+from homoode_jax.networks.family import LAYERS
+from homoode_jax.networks.initial_point import KINDS
+from tests.experiments.runs import FLAGS, command, small_config
+
+BATCH = Batch(
+    jax.ShapeDtypeStruct((64, 8, 8, 1), jnp.uint8),
+    jax.ShapeDtypeStruct((64,), jnp.int32),
+    jax.ShapeDtypeStruct((64,), jnp.bool),
+)
+CELLS = "deq", "continuous_deq", "continuation"
+VARIANTS = {
+    **{layer: {"model": {"layer": layer}} for layer in LAYERS},
+    **{kind: {"initial_point": {"kind": kind}} for kind in KINDS},
+    "kinetic": {"regularise": {"kinetic": 0.1, "scale": 0.01}},
+    "loosened": {"schedule": {"epochs": 1, "loosen": 10.0}},
+    "jacobian": {"model": {"layer": "deq"}, "regularise": {"jacobian": 0.1}},
+    "phantom first": {
+        "model": {"layer": "deq"}, "schedule": {"epochs": 1, "adjoint": "phantom", "loosen": 3.0},
+    },
+}  # fmt: skip
+
+
+def make(changes: dict):
+    """A small configuration with its classifier and optimisers."""
+    config = small_config(**changes)
+    return config, make_classifier(config), make_optimisers(config, 40)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_is_a_step_that_keeps_the_states_shape(variant):
+    config, classifier, optimisers = make(VARIANTS[variant])
+    state = jax.eval_shape(partial(init_state, classifier, optimisers, 0, "float32"))
+    early = partial(train_step, config, classifier, optimisers, early_steps=20)
+    for step in (early, partial(train_step, config, classifier, optimisers)):
+        assert jax.eval_shape(step, state, BATCH) == state
+    evaluate = partial(evaluation_step, config, classifier)
+    assert jax.eval_shape(evaluate, state.weights, BATCH, state.totals) == state.totals
+    assert (state.totals.residual is not None) == (config.model.layer in CELLS)
+
+
+def test_early_tolerances_fall_to_their_own_and_the_adjoint_is_the_schedules():
+    config, *_ = make(VARIANTS["phantom first"])
+    tolerances = [early_options(config, jnp.asarray(p))["tol"] for p in (0.0, 0.5, 1.0)]
+    np.testing.assert_allclose(tolerances, [3e-3, 3**0.5 * 1e-3, 1e-3], rtol=1e-6)
+    assert early_options(config, jnp.asarray(0.0))["adjoint"] == "phantom"
+    config, *_ = make(VARIANTS["loosened"])
+    assert early_options(config, jnp.asarray(1.0)) == {"rtol": 1e-3, "atol": 1e-3}
+
+
+@pytest.mark.slow
+def test_phantom_gradients_are_those_of_the_first_epochs_only():
+    """The backward pass of the phantom gradient takes five products, whatever the cell."""
+    config, classifier, optimisers = make(VARIANTS["phantom first"])
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (64, 8, 8, 1), dtype=np.uint8)
+    batch = Batch(jnp.array(images), jnp.arange(64) % 10, jnp.ones(64, bool))
+    state = init_state(classifier, optimisers, 0, "float32")
+    quickly = {"xla_backend_optimization_level": 0}
+    counts = []
+    for early in (20, 0):
+        step = partial(train_step, config, classifier, optimisers, early_steps=early)
+        totals = jax.jit(step, compiler_options=quickly)(state, batch).totals
+        counts.append(float(totals.nfe_backward) / (64 - int(totals.failed)))
+    assert counts[0] == 5
+    assert counts[1] != 5
+
+
+def test_only_the_fields_last_scale_decays():
+    plain, decayed = (make({"regularise": {"scale": scale}})[2].network for scale in (0.0, 0.5))
+    network = make({})[1].init(jax.random.key(0)).network
+    grads = jax.tree.map(jnp.ones_like, network)
+    first, second = (o.update(grads, o.init(network), network)[0] for o in (plain, decayed))
+    apart = jax.tree.map(jnp.subtract, second, first)
+    np.testing.assert_allclose(
+        apart["field"]["norm2"]["scale"], -0.01 * 0.5 * np.ones(4), rtol=1e-4
+    )
+    apart["field"]["norm2"]["scale"] = jnp.zeros(4)
+    assert optax.tree.norm(apart) == 0
+
+
+def test_the_same_options_reach_the_solver():
+    solve = make_solve(small_config(model={"layer": "continuous_deq"}))
+    assert solve.keywords["solver"] == "ode"  # pyright: ignore
+    solve = make_solve(small_config(model={"layer": "euler"}))
+    assert solve.keywords["dt0"] == 1.0  # pyright: ignore
+    assert solve.keywords["max_steps"] == 1  # pyright: ignore
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layer", LAYERS)
+def test_every_layer_trains_resumes_evaluates_and_describes_itself(
+    layer, tmp_path, capsys, monkeypatch
+):
+    flags = [*FLAGS, f"--config.model.layer={layer}"]
+    whole, cut = (f"--workdir={tmp_path / name}" for name in ("whole", "cut"))
+    assert command(*flags, whole) == 0
+    with monkeypatch.context() as patched:  # stopped at the end of the second epoch
+        append = workdir.append_metrics
+        stop = iter([append, raise_interrupt])
+        patched.setattr(workdir, "append_metrics", lambda *args: next(stop)(*args))
+        assert command(*flags, cut) == 130
+    assert command(*flags, cut) == 0
+    ends = [read_end(tmp_path / name) for name in ("whole", "cut")]
+    assert ends[0] == ends[1]
+    assert ends[0][0]["layer"] == layer
+    assert command(*flags, whole, "--mode=evaluate") == 0
+    evaluated = json.loads((tmp_path / "whole" / "evaluation.json").read_text())
+    assert evaluated["test_accuracy"] == ends[0][0]["test_accuracy"]
+    capsys.readouterr()
+    assert command(*flags, "--describe") == 0
+    told = re.search(r"parameters: ([\d,]+)", capsys.readouterr().out)
+    assert told is not None
+    assert int(told[1].replace(",", "")) == ends[0][0]["parameters"]
+
+
+def raise_interrupt(*_):
+    """As Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+def read_end(folder):
+    """Summary and metrics, but for the time that they took."""
+    found = [workdir.read_json(folder / "summary.json"), *workdir.read_metrics(folder)]
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in found]
