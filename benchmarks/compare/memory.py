@@ -28,7 +28,7 @@ EVALUATIONS = 10, 50, 100, 200
 BATCH = 64
 ROUTES = (
     ("homoode", "checkpointed"), ("homoode", "direct"), ("homoode", "backsolve"),
-    ("homoode", "reversible"), ("deq", "implicit"), ("deq", "unrolled"),
+    ("homoode", "reversible"), ("deq", "implicit"),
     ("continuous_deq", "implicit"), ("continuation", "implicit"),
 )  # fmt: skip
 

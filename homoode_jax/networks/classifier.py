@@ -171,6 +171,12 @@ class ImageClassifier:
         network: Any = nnx.merge(self._network, weights.network, weights.batch_stats)
         return self._as_function(network.field)
 
+    def read_out(self, weights: Weights, z: Float[Array, "n h w c"]) -> Float[Array, "n classes"]:
+        """Returns the head's logits of any states, in evaluation mode."""
+        network: Any = nnx.merge(self._network, weights.network, weights.batch_stats)
+        network.eval()
+        return network.head(z)
+
     def _start(self, params: PyTree[Array], features: Float[Array, "n h w c"]):
         if self.layer.start == "features":
             return features
