@@ -36,8 +36,20 @@ def load(data: Data) -> Dataset:
         _checked(data.dataset, name, info, Split(*info.read(data.data_dir, name)))
         for name in ("train", "test")
     )
+    train = _take(train, _first(train.labels, data.per_class))
     kept, held = _hold_out(train.labels, data.validation, data.split_seed)
     return Dataset(_take(train, kept), _take(train, held), test)
+
+
+def _first(labels: np.ndarray, per_class: int) -> np.ndarray:
+    """Indices of the first so many images of each class; of all images for 0."""
+    least = int(np.min(np.bincount(labels)))
+    if per_class > least:
+        raise UserError(
+            f"config.data.per_class={per_class} is more than the smallest class has, {least}."
+        )
+    places = [np.flatnonzero(labels == label)[: per_class or None] for label in np.unique(labels)]
+    return np.sort(np.concatenate(places))
 
 
 def _hold_out(labels: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

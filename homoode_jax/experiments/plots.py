@@ -5,7 +5,7 @@ from typing import Any
 
 PANELS = {
     "loss": ("train_loss", "validation_loss"),
-    "accuracy": ("train_accuracy", "validation_accuracy"),
+    "accuracy": ("train_accuracy", "validation_accuracy", "test_accuracy"),
     "NFE": ("nfe_forward", "nfe_backward"),
 }
 

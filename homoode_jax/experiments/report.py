@@ -65,6 +65,8 @@ def epoch_line(row: dict[str, Any], epochs: int) -> str:
     parts.append(f"accuracy {row['train_accuracy']:.4f}")
     if row["validation_accuracy"] is not None:
         parts.append(f"validation {row['validation_accuracy']:.4f}")
+    if row["test_accuracy"] is not None:
+        parts.append(f"test {row['test_accuracy']:.4f}")
     parts.append(f"NFE {row['nfe_forward']:.1f} forward {row['nfe_backward']:.1f} backward")
     if row["failed"]:
         parts.append(f"{row['failed']} failed solves")

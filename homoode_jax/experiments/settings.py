@@ -149,6 +149,7 @@ class Data:
     Attributes:
         dataset: the data set.
         data_dir: where it is; "" is the data set's usual place.
+        per_class: number of training images of each class to use, the first ones; 0: all.
         validation: number of training images held out to select the best weights.
         split_seed: seed of that choice.
         flip: probability of a horizontal flip.
@@ -159,6 +160,7 @@ class Data:
 
     dataset: str = _setting("digits", of=tuple(INFO))
     data_dir: str = _setting("")
+    per_class: int = _setting(0, 0, 10**8)
     validation: int = _setting(0, 0, 10**8)
     split_seed: int = _setting(0, 0, 2**32 - 1)
     flip: float = _setting(0.0, 0, 1)
@@ -181,6 +183,7 @@ class Train:
         gradient_clip: largest global norm of a gradient; 0: no clipping.
         seed: of weights, order, augmentation and dropout.
         checkpoint_every: steps between checkpoints; 0: at the end of each epoch only.
+        test_each_epoch: evaluate on the test split after each epoch too; nothing is selected by it.
         tensorboard: write TensorBoard event files too.
     """
 
@@ -193,4 +196,5 @@ class Train:
     gradient_clip: float = _setting(0.0, 0)
     seed: int = _setting(0, 0, 2**31 - 1)
     checkpoint_every: int = _setting(0, 0, 10**9)
+    test_each_epoch: bool = _setting(False)
     tensorboard: bool = _setting(False)

@@ -47,6 +47,7 @@ def read_tfds(name: str, data_dir: str, split: str) -> Arrays:
         records = [
             record for chunk in _chunks(len(source)) for record in source.__getitems__(chunk)
         ]
+        records.sort(key=lambda record: record.get("id", b""))  # an order that no format decides
         images = np.stack([record["image"] for record in records])
         labels = np.array([record["label"] for record in records], np.int32)
     except Exception as error:

@@ -74,8 +74,11 @@ def _epoch(
     step = int(state.step)
     trained, state = means(state.totals), state._replace(totals=run.no_totals())
     held = run.evaluate(state.weights, validation) if len(validation.labels) else None
+    tested = (
+        run.evaluate(state.weights, run.data.test) if run.config.train.test_each_epoch else None
+    )
     seconds = time.monotonic() - began
-    row = _row(run, step, trained, held, seconds)
+    row = _row(run, step, trained, held, tested, seconds)
     workdir.append_metrics(run.workdir, row)
     report.say(report.epoch_line(row, run.config.train.epochs))
     log(row)
@@ -116,7 +119,9 @@ def _steps(run: Run, state: TrainState, facts: Facts, advance: Advance) -> Train
     return state
 
 
-def _row(run: Run, step: int, trained: Means, held: Means | None, seconds: float) -> dict[str, Any]:
+def _row(
+    run: Run, step: int, trained: Means, held: Means | None, tested: Means | None, seconds: float
+) -> dict[str, Any]:
     return {
         "epoch": step // run.epoch_steps,
         "step": step,
@@ -124,6 +129,7 @@ def _row(run: Run, step: int, trained: Means, held: Means | None, seconds: float
         "train_accuracy": trained.accuracy,
         "validation_loss": held and held.loss,
         "validation_accuracy": held and held.accuracy,
+        "test_accuracy": tested and tested.accuracy,
         "nfe_forward": trained.nfe_forward,
         "nfe_backward": trained.nfe_backward,
         "failed": trained.failed,

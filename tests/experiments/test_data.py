@@ -48,6 +48,26 @@ def test_validation_needs_an_image_of_each_class_on_either_side(size):
         load(Data(dataset="digits", validation=size))
 
 
+def test_the_first_images_of_each_class_can_be_all_there_is():
+    whole, few = (load(Data(dataset="digits", per_class=size)) for size in (0, 20))
+    np.testing.assert_array_equal(np.bincount(few.train.labels), 20)
+    places = [np.flatnonzero(whole.train.labels == label)[:20] for label in range(10)]
+    chosen = np.sort(np.concatenate(places))
+    np.testing.assert_array_equal(few.train.images, whole.train.images[chosen])
+    np.testing.assert_array_equal(few.test.images, whole.test.images)
+    with pytest.raises(UserError, match="per_class=150 is more than the smallest class has, 139"):
+        load(Data(dataset="digits", per_class=150))
+
+
+@needs_tfds
+def test_cifar10_is_in_the_order_of_its_ids():
+    images, labels = sources.read_tfds("cifar10", str(SHARED), "test")
+    source = sources._open_tfds("cifar10", str(SHARED), "test")
+    first = min((source[i] for i in range(len(source))), key=lambda record: record["id"])
+    np.testing.assert_array_equal(images[0], first["image"])
+    assert labels[0] == first["label"]
+
+
 @needs_tfds
 def test_mnist_is_read_without_tensorflow():
     images, labels = sources.read_tfds("mnist", str(SHARED), "test")

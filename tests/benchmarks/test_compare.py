@@ -1,0 +1,111 @@
+"""The comparison: what its table says of runs, how models are solved otherwise, bad input."""
+
+import numpy as np
+import pytest
+
+from benchmarks.compare import run
+from benchmarks.compare.measure import NOISE, add_noise, variants
+from benchmarks.compare.study import CASES, RunResult, read_study
+from benchmarks.compare.table import main_table, spikes, stability, stability_table, summarise
+from homoode_jax.experiments.config import from_dict
+from homoode_jax.experiments.dataset import Split
+from homoode_jax.networks.family import LAYERS
+
+
+def finished(accuracy: float, losses: list[float | None], residual: float | None) -> RunResult:
+    """A run that trained for as many epochs as it has losses."""
+    rows = [
+        {"train_loss": loss, "nfe_forward": 10.0 + i, "nfe_backward": 5.0, "failed": i}
+        for i, loss in enumerate(losses)
+    ]
+    summary = {
+        "parameters": 34154, "validation_accuracy": accuracy, "test_accuracy": accuracy,
+        "nfe_forward": 9.0, "residual": residual, "seconds": 60.0,
+    }  # fmt: skip
+    stands = {
+        "as trained": {"accuracy": accuracy, "nfe": 9.0, "failed": 0},
+        **{f"noise {sd:g}": {"accuracy": accuracy - sd, "nfe": 9.0, "failed": 1} for sd in NOISE},
+    }
+    return RunResult(summary, rows, {"stands": stands, "step_ms": 50.0, "program_mib": 7.0})
+
+
+def test_spikes_are_jumps_above_the_least_loss_and_epochs_without_one():
+    assert spikes([2.0, 1.0, 0.5, 0.4]) == 0
+    assert spikes([2.0, 1.0, 1.2, 1.3, 0.5, 0.7, None]) == 3
+
+
+def test_a_row_is_the_means_over_seeds():
+    runs = [finished(0.98, [2.0, 1.0], None), finished(0.99, [2.0, 3.0], None)]
+    row = summarise(runs)
+    assert row["test_accuracy"] == pytest.approx(0.985)
+    assert row["test_sd"] == pytest.approx(0.01 / np.sqrt(2))
+    assert row["nfe_forward"] == 11 and row["nfe_growth"] == pytest.approx(1.1)
+    assert row["failed_solves"] == 2 and row["loss_spikes"] == 1 and row["residual"] is None
+    assert stability(runs)["noise 0.1"]["accuracy"] == pytest.approx(0.885)
+    line = main_table({"deq": row}).splitlines()[2]
+    assert line.startswith("| deq | 34,154 | 0.9850 | 0.9850 ± 0.0071 | 11.0 | 5.0 | – | 50 | 7 |")
+
+
+def test_one_seed_has_no_standard_deviation():
+    row = summarise([finished(0.98, [2.0], 4e-4)])
+    assert "0.9800 ± –" in main_table({"deq": row})
+    assert "| 4e-04 |" in main_table({"deq": row})
+
+
+def test_ways_to_solve_that_a_layer_does_not_have_are_dashes():
+    ode = finished(0.98, [2.0], None)
+    ode.measured["stands"]["finer solver"] = {"accuracy": 0.97, "nfe": 30.0, "failed": 0}
+    rows = {
+        name: {"stability": stability([one])}
+        for name, one in {"homoode": ode, "none": finished(0.9, [1.0], None)}.items()
+    }
+    table = stability_table(rows).splitlines()
+    assert table[0].count("|") == table[2].count("|") == table[3].count("|") == 7
+    assert table[3].endswith("| – |") and table[2].endswith("| 0.9700 |")
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_variants_are_valid_and_change_the_solve_alone(layer):
+    config = from_dict({"model": {"layer": layer}})
+    found = variants(config)
+    assert bool(found) == (layer not in ("none", "resnet", "euler"))
+    for other in found.values():
+        assert other != config
+        assert (other.model, other.data, other.train) == (config.model, config.data, config.train)
+
+
+def test_noise_keeps_images_and_has_the_size_asked_for():
+    split = Split(np.full((50, 8, 8, 1), 128, np.uint8), np.zeros(50, int))
+    noisy = add_noise(split, 0.1)
+    assert noisy.images.dtype == np.uint8
+    assert np.std(noisy.images.astype(float)) == pytest.approx(25.5, rel=0.05)
+    np.testing.assert_array_equal(add_noise(split, 0.1).images, noisy.images)
+
+
+@pytest.mark.parametrize(
+    ("variables", "study", "message"),
+    [
+        (
+            {"DATASET": "minst"},
+            "layers",
+            "DATASET='minst' has no file in configs/; there are cifar",
+        ),
+        ({"SEEDS": "0"}, "layers", "SEEDS='0' must be the number of seeds"),
+        ({}, "layer", "study 'layer' is not one of layers, initial_point"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(variables, study, message, monkeypatch, capsys):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert run.main(["run", study]) == 2
+    told = capsys.readouterr()
+    assert message in told.err and told.err.count("\n") == 1
+
+
+def test_a_layers_run_serves_the_study_of_initial_points(monkeypatch):
+    for name in ("DATASET", "SEEDS", "FLAGS"):
+        monkeypatch.delenv(name, raising=False)
+    layers, points = read_study("layers"), read_study("initial_point")
+    assert points.workdir("learned", 1) == layers.workdir("homoode", 1)
+    folders = {points.workdir(case, 0) for case in CASES["initial_point"]}
+    assert len(folders) == len(CASES["initial_point"])
