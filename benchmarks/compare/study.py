@@ -15,15 +15,29 @@ from homoode_jax.experiments.workdir import read_json, read_metrics
 from homoode_jax.networks.family import LAYERS
 
 ROOT = Path(__file__).parents[2]
+# Where evaluations are compared, the solver must be free to take few.
+FREE = "--config.solver.method=dopri5", "--config.solver.dt0=0"
+DEQ = ("--config.model.layer=deq",)
 CASES: dict[str, dict[str, tuple[str, ...]]] = {
     "layers": {layer: (f"--config.model.layer={layer}",) for layer in LAYERS},
     "initial_point": {
-        "alternating": ("--config.initial_point.kind=alternating",),
-        "learned": (),
-        "huber": ("--config.initial_point.kind=huber", "--config.initial_point.every=1"),
-        "predicted": ("--config.initial_point.kind=predicted",),
+        "alternating": (*FREE, "--config.initial_point.kind=alternating"),
+        "learned": FREE,
+        "huber": (*FREE, "--config.initial_point.kind=huber", "--config.initial_point.every=1"),
+        "predicted": (*FREE, "--config.initial_point.kind=predicted"),
     },
-}
+    "regularise": {
+        "homoode": FREE,
+        "homoode, kinetic 0.1": (*FREE, "--config.regularise.kinetic=0.1"),
+        "homoode, kinetic 1": (*FREE, "--config.regularise.kinetic=1.0"),
+        "homoode, scale 1": (*FREE, "--config.regularise.scale=1.0"),
+        "deq": DEQ,
+        "deq, jacobian 1": (*DEQ, "--config.regularise.jacobian=1.0"),
+        "deq, jacobian-free first": (
+            *DEQ, "--config.schedule.epochs=10", "--config.schedule.adjoint=jacobian_free",
+        ),
+    },
+}  # fmt: skip
 
 
 class Study(NamedTuple):
@@ -49,9 +63,9 @@ class Study(NamedTuple):
         return ROOT / "runs" / "compare" / self.dataset
 
     def workdir(self, case: str, seed: int) -> Path:
-        """The folder of one run. A layer's run serves all studies that have it."""
+        """The folder of one run."""
         name = case if self.name == "layers" else f"{self.name}-{case}"
-        return self.folder / f"{'homoode' if name == 'initial_point-learned' else name}-{seed}"
+        return self.folder / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
 
 
 class RunResult(NamedTuple):

@@ -91,7 +91,7 @@ def test_noise_keeps_images_and_has_the_size_asked_for():
             "DATASET='minst' has no file in configs/; there are cifar",
         ),
         ({"SEEDS": "0"}, "layers", "SEEDS='0' must be the number of seeds"),
-        ({}, "layer", "study 'layer' is not one of layers, initial_point"),
+        ({}, "layer", "study 'layer' is not one of layers, initial_point, reg"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(variables, study, message, monkeypatch, capsys):
@@ -102,10 +102,11 @@ def test_bad_input_is_one_line_and_exit_code_2(variables, study, message, monkey
     assert message in told.err and told.err.count("\n") == 1
 
 
-def test_a_layers_run_serves_the_study_of_initial_points(monkeypatch):
-    for name in ("DATASET", "SEEDS", "FLAGS"):
-        monkeypatch.delenv(name, raising=False)
-    layers, points = read_study("layers"), read_study("initial_point")
-    assert points.workdir("learned", 1) == layers.workdir("homoode", 1)
-    folders = {points.workdir(case, 0) for case in CASES["initial_point"]}
-    assert len(folders) == len(CASES["initial_point"])
+@pytest.mark.parametrize("name", CASES)
+def test_each_run_has_a_folder_of_its_own(name, monkeypatch):
+    for variable in ("DATASET", "SEEDS", "FLAGS"):
+        monkeypatch.delenv(variable, raising=False)
+    study = read_study(name)
+    folders = {study.workdir(case, seed) for case in CASES[name] for seed in range(study.seeds)}
+    assert len(folders) == len(CASES[name]) * 3
+    assert not any(" " in str(folder.name) for folder in folders)
