@@ -1,12 +1,16 @@
 """One step size for a batch beside one for each example: time, memory and evaluations.
 
-The reference network's field on a batch of 64. Examples are solved in lockstep, so the batch is
-evaluated as often as the example that needs it most: `executed`, beside `logical`, what each
+The reference network's field with its initial weights (`make bench`), or that of a trained run on
+its test images: `python -m benchmarks.speed.batching WORKDIR`, which writes
+results/batching_DATASET.json. A batch of 64, dopri5 at 1e-3. Examples are solved in lockstep, so
+the batch is evaluated as often as the example that needs it most: `executed`, beside what each
 example needs by itself.
 """
 
 import functools
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,17 +18,23 @@ import jax.numpy as jnp
 import numpy as np
 from rich.table import Table
 
+from benchmarks.compare.trained import open_trained
 from benchmarks.speed.floor import problem
+from homoode_jax.experiments.errors import UserError
+from homoode_jax.experiments.record import environment
 from homoode_jax.experiments.report import console
+from homoode_jax.experiments.workdir import write_json
 from homoode_jax.mathematics.integrate import integrate
 
+RESULTS = Path(__file__).parents[2] / "results"
 REPEATS = 3
+BATCH = 64
 CASES = ("infer", "checkpointed", "backsolve", "reversible")
 
 
-def measure() -> dict[str, dict[str, Any]]:
+def measure(given: tuple | None = None) -> dict[str, dict[str, Any]]:
     """Rows by case and batching; the two batchings take turns."""
-    field, params, z0, x = problem()
+    field, params, z0, x = given or problem()
     rows = {}
     for case in CASES:
         programs = {}
@@ -58,6 +68,7 @@ def _described(stats, program) -> dict[str, Any]:
     memory = program.memory_analysis().temp_size_in_bytes / 2**20
     return {
         "nfe_least": least, "nfe_median": median, "nfe_most": most, "program_mib": memory,
+        "nfe_counts": {str(int(n)): int(np.sum(nfe == n)) for n in np.unique(nfe)},
     }  # fmt: skip
 
 
@@ -72,5 +83,28 @@ def show(rows: dict[str, dict[str, Any]]) -> None:
     console.print(table)
 
 
+def trained_problem(workdir: Path) -> tuple[str, tuple]:
+    """Returns the data set of a finished run, and its field on 64 test images."""
+    model = open_trained(workdir)
+    z0, x = model.problem(model.look(model.run.data.test, BATCH))
+    return model.run.config.data.dataset, (*model.field(), z0, x)
+
+
+def main(arguments: list[str]) -> int:
+    """Measures the field of a trained run; returns the exit code."""
+    if len(arguments) != 2:
+        print("usage: python -m benchmarks.speed.batching WORKDIR", file=sys.stderr)
+        return 2
+    try:
+        dataset, given = trained_problem(Path(arguments[1]))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    told, rows = environment(), measure(given)
+    write_json(RESULTS / f"batching_{dataset}.json", {**told, "rows": rows})
+    show(rows)
+    return 0
+
+
 if __name__ == "__main__":
-    show(measure())
+    sys.exit(main(sys.argv))

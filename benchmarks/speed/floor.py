@@ -30,22 +30,18 @@ ROUTES = ("direct", "checkpointed", "backsolve", "reversible")
 
 def problem():
     """The field as a function, its parameters, z0 and condition, from the reference network."""
-    from flax import nnx
-
     setting = Setting()
     classifier = make_classifier(setting.config)
-    weights = classifier.init(jax.random.key(0))
-    network = nnx.merge(classifier._network, weights.network, weights.batch_stats)
-    network.eval()
-    x = network.encoder(jnp.asarray(draw_images(setting).normalised))
-    z0 = jnp.broadcast_to(classifier.initial_point(weights.initial_point), x.shape)
-    graph, params = nnx.split(network.field)
+    weights = jax.jit(classifier.init)(jax.random.key(0))
+    features = jax.jit(classifier)(weights, draw_images(setting).normalised).features
+    z0 = jnp.broadcast_to(classifier.initial_point(weights.initial_point, features), features.shape)
+    function, params = classifier.function(weights)
 
     def field(params, t, z, x):
         del t
-        return nnx.merge(graph, params)(z, Condition(x, None))
+        return function(params, z, Condition(x, None))
 
-    return field, nnx.to_pure_dict(params), z0, x
+    return field, params, z0, features
 
 
 def measure() -> dict:
