@@ -72,7 +72,8 @@ def for_peer(setting: Setting) -> dict[str, Any]:
     config, info, images = setting.config, INFO[setting.dataset], draw_images(setting)
     classifier, optimisers = make_classifier(config), make_optimisers(config, 1000)
     weights = draw_state(classifier, optimisers, 0, "float32").weights
-    point = classifier.initial_point(weights.initial_point)
+    nothing = jax.numpy.zeros(())  # a learned point looks at no features
+    point = classifier.initial_point(weights.initial_point, nothing)
     sizes = config.model
     groups = min(sizes.groups, sizes.channels)
     return {
