@@ -33,9 +33,9 @@ from homoode_jax.networks.field import Condition
 RUNS = ROOT / "runs" / "compare" / "digits"
 IMAGES = ROOT / "docs" / "images"
 CELLS = "deq", "continuation", "continuous_deq"
-COUNT = 32  # images
+COUNT = 16  # images
 LAMS = np.linspace(0.0, 1.0, 11)
-FIT_STEPS = 300
+FIT_STEPS = 150
 audit = homoode_jax.audit
 
 
