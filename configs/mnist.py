@@ -2,7 +2,7 @@
 
 python train.py --config=configs/mnist.py --config.data.data_dir=DIR
 
-Test accuracy 0.9918 after 4 epochs (results/mnist.json).
+Test accuracy 0.9928 after 5 epochs (results/mnist.json).
 """
 
 from ml_collections import ConfigDict
@@ -25,5 +25,5 @@ def get_config() -> ConfigDict:
     config.data.mean = (0.1307,)
     config.data.std = (0.3081,)
     config.train.learning_rate = 4e-3
-    config.train.epochs = 4
+    config.train.epochs = 5
     return config
