@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.compare import run
+from benchmarks.compare.document import fill
 from benchmarks.compare.measure import NOISE, add_noise, variants
 from benchmarks.compare.study import CASES, RunResult, read_study
 from benchmarks.compare.table import main_table, spikes, stability, stability_table, summarise
@@ -110,3 +111,11 @@ def test_each_run_has_a_folder_of_its_own(name, monkeypatch):
     folders = {study.workdir(case, seed) for case in CASES[name] for seed in range(study.seeds)}
     assert len(folders) == len(CASES[name]) * 3
     assert not any(" " in str(folder.name) for folder in folders)
+
+
+def test_a_table_replaces_the_one_below_its_comment_and_no_other():
+    text = "a\n\n<!-- one -->\n\n| old |\n| -- |\n\nb\n\n<!-- two -->\n\nc\n"
+    table = "| new |\n| -- |\n| 1 |\n"
+    once = fill(text, {"one": table, "two": table})
+    assert once == f"a\n\n<!-- one -->\n\n{table}\nb\n\n<!-- two -->\n\n{table}\nc\n"
+    assert fill(once, {"one": table, "two": table}) == once
