@@ -98,7 +98,7 @@ class ImageClassifier:
         solve: the function that `family.LAYERS` names, with its options bound, as
             `functools.partial` does.
         regulariser: "kinetic" (for ODEs: mean energy of the paths), "jacobian" (for equilibria:
-            mean square size of the cell's Jacobian there) or None.
+            mean square size of the cell's Jacobian there, or where a failed solve ended) or None.
     """
 
     def __init__(
@@ -194,7 +194,9 @@ class ImageClassifier:
             solution = self._solve_cell(function, params, z0, x, options)
             if key is None or regulariser != "jacobian":
                 return solution, none
-            return solution, jacobian_norm(function, params, solution.z, x, key).astype(none.dtype)
+            signs = jax.random.fold_in(key, 1)  # the key itself drew the dropout
+            norm = jacobian_norm(function, params, solution.z, x, signs)
+            return solution, norm.astype(none.dtype)
 
         # Backpropagation keeps the outputs of convolutions, and computes the rest anew.
         @partial(jax.checkpoint, policy=_is_convolution, prevent_cse=False)
