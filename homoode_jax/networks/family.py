@@ -12,9 +12,9 @@
 
 One module F serves all of them, so that they differ in nothing else. The augmented state has
 twice the channels; its F is narrower within, which gives it as many parameters. A state that is
-the same at every pixel is where normalisation makes F steepest (its Jacobian has eigenvalues
-above 1 there, also where it has none at the equilibrium), and where homotopies meet folds; so
-that of `continuation` starts one evaluation later.
+the same at every pixel is where normalisation makes F steepest: at initial weights its Jacobian
+has eigenvalues above 1 there, and following the homotopy from F(z0; x) takes a fifth of the
+evaluations (results/starts.json); so `continuation` starts there.
 """
 
 from collections.abc import Callable
