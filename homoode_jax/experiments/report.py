@@ -81,6 +81,8 @@ def show_summary(summary: dict[str, Any], workdir: Path) -> None:
     """Prints the closing table."""
     table = Table(title=f"{summary['layer']} on {summary['dataset']}", show_header=False)
     for key, value in summary.items():
+        if value is None:
+            continue
         table.add_row(
             key.replace("_", " "), f"{value:.4f}" if isinstance(value, float) else str(value)
         )
