@@ -7,6 +7,7 @@ from typing import Any
 from jaxtyping import Array, Float
 
 from homoode_jax.experiments.config import Config
+from homoode_jax.experiments.settings import Continuation, Equilibrium, Solver
 from homoode_jax.mathematics.continuation import continuation
 from homoode_jax.mathematics.equilibrium import equilibrium
 from homoode_jax.mathematics.implicit import Implicit
@@ -29,10 +30,21 @@ def make_solve(config: Config) -> Callable[..., Solution]:
 
 def is_per_example(config: Config) -> bool:
     """True if each image is solved by itself."""
-    solve = LAYERS[config.model.layer].solve
-    section = {"integrate": config.solver, "equilibrium": config.equilibrium,
-               "continuation": config.continuation}.get(solve)  # fmt: skip
+    section = _section(config)
     return section is not None and section.batching == "per_example"
+
+
+def counts_backward(config: Config) -> bool:
+    """True if the backward pass says how many products it took; -1 is then a failure."""
+    section = _section(config)
+    return section is not None and section.adjoint != "unrolled"
+
+
+def _section(config: Config) -> Solver | Equilibrium | Continuation | None:
+    """The settings of the layer's solve."""
+    sections = {"integrate": config.solver, "equilibrium": config.equilibrium,
+                "continuation": config.continuation}  # fmt: skip
+    return sections.get(LAYERS[config.model.layer].solve)
 
 
 def early_options(config: Config, progress: Float[Array, ""]) -> dict[str, Any]:

@@ -19,7 +19,12 @@ from homoode_jax.experiments.batches import Batch
 from homoode_jax.experiments.config import Config
 from homoode_jax.experiments.losses import cross_entropy, initial_point_loss
 from homoode_jax.experiments.optimiser import Optimisers
-from homoode_jax.experiments.solves import early_options, is_per_example, make_solve
+from homoode_jax.experiments.solves import (
+    counts_backward,
+    early_options,
+    is_per_example,
+    make_solve,
+)
 from homoode_jax.experiments.sources import INFO
 from homoode_jax.experiments.state import Totals, TrainState, split_seed
 from homoode_jax.networks.classifier import Architecture, ImageClassifier, Output, Weights
@@ -89,6 +94,8 @@ def train_step(
     point, point_optimiser = _update_initial_point(
         config, classifier, optimisers, state, output, counts
     )
+    if not counts_backward(config):
+        vjps = jnp.zeros_like(vjps)
     solved = counts & (vjps >= 0)  # negative where the backward solve failed
     totals = _add(state.totals, batch, output, value * jnp.sum(solved), solved, jnp.abs(vjps))
     weights = Weights(network, point, batch_stats)

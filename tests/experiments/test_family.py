@@ -13,7 +13,7 @@ import pytest
 from homoode_jax.experiments import workdir
 from homoode_jax.experiments.batches import Batch
 from homoode_jax.experiments.optimiser import make_optimisers
-from homoode_jax.experiments.solves import early_options, make_solve
+from homoode_jax.experiments.solves import counts_backward, early_options, make_solve
 from homoode_jax.experiments.state import init_state
 from homoode_jax.experiments.step import evaluation_step, make_classifier, train_step
 from homoode_jax.networks.family import LAYERS
@@ -44,6 +44,18 @@ def make(changes: dict):
     return config, make_classifier(config), make_optimisers(config, 40)
 
 
+def first_step(made, early: int):
+    """Totals of one step on random images."""
+    config, classifier, optimisers = made
+    images = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 1), dtype=np.uint8)
+    batch = Batch(jnp.array(images), jnp.arange(64) % 10, jnp.ones(64, bool))
+    state = init_state(classifier, optimisers, 0, "float32")
+    step = partial(train_step, config, classifier, optimisers, early_steps=early)
+    return jax.jit(step, compiler_options={"xla_backend_optimization_level": 0})(
+        state, batch
+    ).totals
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_variant_is_a_step_that_keeps_the_states_shape(variant):
     config, classifier, optimisers = make(VARIANTS[variant])
@@ -68,19 +80,24 @@ def test_early_tolerances_fall_to_their_own_and_the_adjoint_is_the_schedules():
 @pytest.mark.slow
 def test_phantom_gradients_are_those_of_the_first_epochs_only():
     """The backward pass of the phantom gradient takes five products, whatever the cell."""
-    config, classifier, optimisers = make(VARIANTS["phantom first"])
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (64, 8, 8, 1), dtype=np.uint8)
-    batch = Batch(jnp.array(images), jnp.arange(64) % 10, jnp.ones(64, bool))
-    state = init_state(classifier, optimisers, 0, "float32")
-    quickly = {"xla_backend_optimization_level": 0}
     counts = []
     for early in (20, 0):
-        step = partial(train_step, config, classifier, optimisers, early_steps=early)
-        totals = jax.jit(step, compiler_options=quickly)(state, batch).totals
+        totals = first_step(make(VARIANTS["phantom first"]), early)
         counts.append(float(totals.nfe_backward) / (64 - int(totals.failed)))
     assert counts[0] == 5
     assert counts[1] != 5
+
+
+@pytest.mark.slow
+def test_a_backward_pass_that_does_not_count_is_no_failure():
+    unrolled, implicit = (
+        make({"model": {"layer": "deq"}, "equilibrium": {"adjoint": adjoint, "max_steps": 20}})
+        for adjoint in ("unrolled", "implicit")
+    )
+    assert not counts_backward(unrolled[0])
+    totals = first_step(unrolled, early=0)
+    assert totals.nfe_backward == 0
+    assert totals.failed == first_step(implicit, early=0).failed < 64
 
 
 def test_only_the_fields_last_scale_decays():
