@@ -8,20 +8,17 @@ import dataclasses
 import statistics
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from homoode_jax.experiments import checkpoint
+from benchmarks.compare.trained import Trained, for_workdir
 from homoode_jax.experiments.batches import training_batches
 from homoode_jax.experiments.config import Config
-from homoode_jax.experiments.dataset import Split, load
-from homoode_jax.experiments.errors import UserError
-from homoode_jax.experiments.run import Run, keep_programs, use_precision
-from homoode_jax.experiments.state import TrainState
-from homoode_jax.experiments.workdir import stored_config, write_json
+from homoode_jax.experiments.dataset import Split
+from homoode_jax.experiments.run import Run
+from homoode_jax.experiments.workdir import write_json
 from homoode_jax.networks.family import LAYERS
 
 TIMED_STEPS = 15
@@ -41,22 +38,9 @@ SECTION = {"integrate": "solver", "equilibrium": "equilibrium", "continuation": 
 TOLERANCES = {"integrate": ("rtol", "atol"), "equilibrium": ("tol",), "continuation": ("rtol",)}
 
 
-def open_run(workdir: Path) -> tuple[Run, TrainState]:
-    """Returns a finished run and its last state."""
-    config = stored_config(workdir)
-    if config is None:
-        raise UserError(f"{workdir} holds no run.")
-    use_precision(config.model.dtype)
-    keep_programs()
-    run = Run(config, workdir, load(config.data))
-    found = checkpoint.restore_latest(run.checkpoints, run.initial_state())
-    if found is None:
-        raise UserError(f"{workdir} holds no checkpoint yet; train it first.")
-    return run, found[0]
-
-
-def cost(run: Run, state: TrainState) -> dict[str, float]:
+def cost(model: Trained) -> dict[str, float]:
     """Time and memory of a training step."""
+    run, state = model.run, model.state
     train, begun = run.config.train, 0
     batches = list(
         training_batches(run.data.train, train.batch_size, train.seed, begun, 0, run.mesh)
@@ -103,9 +87,9 @@ def add_noise(split: Split, sd: float) -> Split:
     return Split(np.clip(np.round(split.images + noise), 0, 255).astype(np.uint8), split.labels)
 
 
-def stands(run: Run, state: TrainState) -> dict[str, dict[str, Any]]:
+def stands(model: Trained) -> dict[str, dict[str, Any]]:
     """Test accuracy and evaluations of the last weights, as trained and otherwise."""
-    weights, test = state.weights, run.data.test
+    run, weights, test = model.run, model.weights, model.run.data.test
     results = {"as trained": run.evaluate(weights, test)}
     for name, config in variants(run.config).items():
         results[name] = Run(config, run.workdir, run.data).evaluate(weights, test)
@@ -117,20 +101,11 @@ def stands(run: Run, state: TrainState) -> dict[str, dict[str, Any]]:
     }
 
 
-def main(arguments: list[str]) -> int:
-    """Measures a run; returns the exit code."""
-    if len(arguments) != 2:
-        print("usage: python -m benchmarks.compare.measure WORKDIR", file=sys.stderr)
-        return 2
-    try:
-        run, state = open_run(Path(arguments[1]))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    found = {"stands": stands(run, state), **cost(run, state)}
-    write_json(run.workdir / "measured.json", found)
-    return 0
+def measure(model: Trained) -> None:
+    """Writes measured.json beside a run."""
+    found = {"stands": stands(model), **cost(model)}
+    write_json(model.run.workdir / "measured.json", found)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    sys.exit(for_workdir("benchmarks.compare.measure", sys.argv, measure))

@@ -1,7 +1,7 @@
 """The family side by side: `make compare`, or `python -m benchmarks.compare.run [STUDY]`.
 
-Trains each case of a study (`layers`; or `initial_point`, `regularise`) for each seed, run by
-run; what was cut off is resumed, and what is finished is kept. Then come
+Trains each case of a study (`layers`; or `initial_point`, `evaluations`, `regularise`) for each
+seed, run by run; what was cut off is resumed, and what is finished is kept. Then come
 results/compare_STUDY_DATASET.json and .md, and plots in docs/images.
 
 From the environment: DATASET (digits), DATA_DIR, SEEDS (3), FLAGS (of every run).

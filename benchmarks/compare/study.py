@@ -16,21 +16,33 @@ from homoode_jax.networks.family import LAYERS
 
 ROOT = Path(__file__).parents[2]
 # Where evaluations are compared, the solver must be free to take few.
-FREE = "--config.solver.method=dopri5", "--config.solver.dt0=0"
-DEQ = ("--config.model.layer=deq",)
+FREE = "--config.solver.method=dopri5", "--config.solver.dt0=0", "--config.regularise.kinetic=0"
+ALTERNATING = *FREE, "--config.initial_point.kind=alternating"
+# A configuration may regularise paths, which not every layer has.
+PLAIN = "--config.regularise.kinetic=0"
+DEQ = "--config.model.layer=deq", PLAIN
+# What has the same name in two studies is the same case, and trained once.
 CASES: dict[str, dict[str, tuple[str, ...]]] = {
-    "layers": {layer: (f"--config.model.layer={layer}",) for layer in LAYERS},
+    "layers": {layer: (f"--config.model.layer={layer}", PLAIN) for layer in LAYERS},
     "initial_point": {
-        "alternating": (*FREE, "--config.initial_point.kind=alternating"),
-        "learned": FREE,
-        "huber": (*FREE, "--config.initial_point.kind=huber", "--config.initial_point.every=1"),
-        "predicted": (*FREE, "--config.initial_point.kind=predicted"),
+        "dopri5, alternating": ALTERNATING,
+        "dopri5, learned": FREE,
+        "dopri5, huber": (
+            *FREE, "--config.initial_point.kind=huber", "--config.initial_point.every=1",
+        ),
+        "dopri5, predicted": (*FREE, "--config.initial_point.kind=predicted"),
+    },
+    "evaluations": {
+        "dopri5, alternating": ALTERNATING,
+        "dopri5, learned": FREE,
+        "as configured": (),
+        "as configured, bfloat16": ("--config.model.field_dtype=bfloat16",),
     },
     "regularise": {
-        "homoode": FREE,
-        "homoode, kinetic 0.1": (*FREE, "--config.regularise.kinetic=0.1"),
-        "homoode, kinetic 1": (*FREE, "--config.regularise.kinetic=1.0"),
-        "homoode, scale 1": (*FREE, "--config.regularise.scale=1.0"),
+        "dopri5, learned": FREE,
+        "dopri5, kinetic 0.1": (*FREE, "--config.regularise.kinetic=0.1"),
+        "dopri5, kinetic 1": (*FREE, "--config.regularise.kinetic=1.0"),
+        "dopri5, scale 1": (*FREE, "--config.regularise.scale=1.0"),
         "deq": DEQ,
         "deq, jacobian 1": (*DEQ, "--config.regularise.jacobian=1.0"),
         "deq, jacobian-free first": (
@@ -64,8 +76,7 @@ class Study(NamedTuple):
 
     def workdir(self, case: str, seed: int) -> Path:
         """The folder of one run."""
-        name = case if self.name == "layers" else f"{self.name}-{case}"
-        return self.folder / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
+        return self.folder / f"{case.replace(', ', '-').replace(' ', '-')}-{seed}"
 
 
 class RunResult(NamedTuple):

@@ -1,5 +1,7 @@
 """A trained model of a study, opened for a closer look at some images."""
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -7,19 +9,27 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from benchmarks.compare.measure import open_run
+from homoode_jax.experiments import checkpoint
 from homoode_jax.experiments.augmentation import normalise
-from homoode_jax.experiments.dataset import Split
-from homoode_jax.experiments.run import Run
+from homoode_jax.experiments.dataset import Split, load
+from homoode_jax.experiments.errors import UserError
+from homoode_jax.experiments.run import Run, keep_programs, use_precision
+from homoode_jax.experiments.state import TrainState
+from homoode_jax.experiments.workdir import stored_config
 from homoode_jax.networks.classifier import Output, Weights
 from homoode_jax.networks.field import Condition
 
 
 class Trained(NamedTuple):
-    """A finished run, with the weights of its last step."""
+    """A finished run, with the state of its last step."""
 
     run: Run
-    weights: Weights
+    state: TrainState
+
+    @property
+    def weights(self) -> Weights:
+        """The weights of the last step."""
+        return self.state.weights
 
     def look(self, split: Split, count: int | None = None) -> Output:
         """Classifies the first images of a split."""
@@ -44,5 +54,26 @@ class Trained(NamedTuple):
 
 def open_trained(workdir: Path) -> Trained:
     """Opens a finished run."""
-    run, state = open_run(workdir)
-    return Trained(run, state.weights)
+    config = stored_config(workdir)
+    if config is None:
+        raise UserError(f"{workdir} holds no run.")
+    use_precision(config.model.dtype)
+    keep_programs()
+    run = Run(config, workdir, load(config.data))
+    found = checkpoint.restore_latest(run.checkpoints, run.initial_state())
+    if found is None:
+        raise UserError(f"{workdir} holds no checkpoint yet; train it first.")
+    return Trained(run, found[0])
+
+
+def for_workdir(module: str, arguments: list[str], do: Callable[[Trained], None]) -> int:
+    """Does something with the run that the one argument names; returns the exit code."""
+    if len(arguments) != 2:
+        print(f"usage: python -m {module} WORKDIR", file=sys.stderr)
+        return 2
+    try:
+        do(open_trained(Path(arguments[1])))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0

@@ -18,9 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from rich.table import Table
 
-from benchmarks.compare.trained import open_trained
+from benchmarks.compare.trained import Trained, for_workdir
 from benchmarks.speed.floor import problem
-from homoode_jax.experiments.errors import UserError
 from homoode_jax.experiments.record import environment
 from homoode_jax.experiments.report import console
 from homoode_jax.experiments.workdir import write_json
@@ -83,28 +82,14 @@ def show(rows: dict[str, dict[str, Any]]) -> None:
     console.print(table)
 
 
-def trained_problem(workdir: Path) -> tuple[str, tuple]:
-    """Returns the data set of a finished run, and its field on 64 test images."""
-    model = open_trained(workdir)
+def measure_trained(model: Trained) -> None:
+    """Measures the field of a trained run on 64 test images, and writes what was found."""
+    told = environment()
     z0, x = model.problem(model.look(model.run.data.test, BATCH))
-    return model.run.config.data.dataset, (*model.field(), z0, x)
-
-
-def main(arguments: list[str]) -> int:
-    """Measures the field of a trained run; returns the exit code."""
-    if len(arguments) != 2:
-        print("usage: python -m benchmarks.speed.batching WORKDIR", file=sys.stderr)
-        return 2
-    try:
-        dataset, given = trained_problem(Path(arguments[1]))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    told, rows = environment(), measure(given)
-    write_json(RESULTS / f"batching_{dataset}.json", {**told, "rows": rows})
+    rows = measure((*model.field(), z0, x))
+    write_json(RESULTS / f"batching_{model.run.config.data.dataset}.json", {**told, "rows": rows})
     show(rows)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    sys.exit(for_workdir("benchmarks.speed.batching", sys.argv, measure_trained))

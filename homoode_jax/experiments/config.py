@@ -80,7 +80,11 @@ def _check_for_layer(config: Config) -> None:
         ("regularise.scale", config.regularise.scale, ode or cell, "solve"),
     ):
         if given and not has:
-            raise UserError(f"config.{name} is for layers that {kind}; {layer} does not.")
+            section, key = name.split(".")
+            default = getattr(SECTIONS[section](), key)
+            raise UserError(
+                f"config.{name} is for layers that {kind}; {layer} does not: set it to {default!r}."
+            )
     if config.schedule != Schedule() and not config.schedule.epochs:
         raise UserError("config.schedule needs config.schedule.epochs of at least 1, got 0.")
 

@@ -92,7 +92,7 @@ def test_noise_keeps_images_and_has_the_size_asked_for():
             "DATASET='minst' has no file in configs/; there are cifar",
         ),
         ({"SEEDS": "0"}, "layers", "SEEDS='0' must be the number of seeds"),
-        ({}, "layer", "study 'layer' is not one of layers, initial_point, reg"),
+        ({}, "layer", "study 'layer' is not one of layers, initial_point, ev"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(variables, study, message, monkeypatch, capsys):
@@ -111,6 +111,15 @@ def test_each_run_has_a_folder_of_its_own(name, monkeypatch):
     folders = {study.workdir(case, seed) for case in CASES[name] for seed in range(study.seeds)}
     assert len(folders) == len(CASES[name]) * 3
     assert not any(" " in str(folder.name) for folder in folders)
+
+
+def test_a_case_of_two_studies_is_one_case():
+    flags: dict[str, set] = {}
+    for cases in CASES.values():
+        for case, given in cases.items():
+            flags.setdefault(case, set()).add(given)
+    assert all(len(given) == 1 for given in flags.values())
+    assert len(flags) < sum(map(len, CASES.values()))
 
 
 def test_a_table_replaces_the_one_below_its_comment_and_no_other():
