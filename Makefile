@@ -62,6 +62,7 @@ compare: export DATASET := $(DATASET)
 compare: export DATA_DIR := $(DATA_DIR)
 compare: export SEEDS := $(SEEDS)
 compare: export FLAGS := $(FLAGS)
+compare: export ONLY := $(ONLY)
 compare: install  ## Train the family side by side: make compare [DATASET=digits] [SEEDS=3] [STUDY=layers]
 	@$(BIN)/python -m benchmarks.compare.run $(STUDY)
 

@@ -4,7 +4,8 @@ Trains each case of a study (`layers`; or `initial_point`, `evaluations`, `regul
 seed, run by run; what was cut off is resumed, and what is finished is kept. Then come
 results/compare_STUDY_DATASET.json and .md, and plots in docs/images.
 
-From the environment: DATASET (digits), DATA_DIR, SEEDS (3), FLAGS (of every run).
+From the environment: DATASET (digits), DATA_DIR, SEEDS (3), ONLY (some cases of the study, with
+";" between them), FLAGS (of every run).
 """
 
 import os
@@ -14,19 +15,20 @@ from datetime import timedelta
 from pathlib import Path
 
 from benchmarks.compare.plots import draw, draw_stability
-from benchmarks.compare.study import CASES, ROOT, RunResult, Study, read_study, run_one
+from benchmarks.compare.study import ROOT, RunResult, Study, read_study, run_one
 from benchmarks.compare.table import main_table, stability, stability_table, summarise
 from homoode_jax.experiments.errors import UserError
 from homoode_jax.experiments.record import environment
 from homoode_jax.experiments.report import say
 from homoode_jax.experiments.workdir import write_json
 
+GIVEN = "DATASET", "SEEDS", "ONLY", "FLAGS"
 RENAMED = {"cifar10": "cifar10-jpeg"}  # ours is a JPEG re-encoding, and says so
 
 
 def train_all(study: Study) -> dict[str, list[RunResult]]:
     """Trains and measures run by run, seed by seed."""
-    cases, began = CASES[study.name], time.monotonic()
+    cases, began = study.cases, time.monotonic()
     runs: dict[str, list[RunResult]] = {case: [] for case in cases}
     total = len(cases) * study.seeds
     for seed in range(study.seeds):
@@ -49,7 +51,7 @@ def write(study: Study, runs: dict[str, list[RunResult]], told: dict) -> Path:
     record = ROOT / "results" / f"{name}.json"
     asked = {"dataset": dataset, "seeds": study.seeds, "flags": study.flags}
     write_json(record, {**told, **asked, "rows": rows})
-    variables = {key: os.environ[key] for key in ("DATASET", "SEEDS", "FLAGS") if key in os.environ}
+    variables = {key: os.environ[key] for key in GIVEN if key in os.environ}
     given = " ".join(f"{key}={value!r}" for key, value in variables.items())
     text = (
         f"# {study.name} on {dataset}\n\n`{given} make compare STUDY={study.name}`, "

@@ -61,6 +61,7 @@ class Study(NamedTuple):
         data_dir: where the data is; "": its usual place.
         seeds: how many.
         flags: further flags of every run.
+        cases: those of `CASES[name]` to train, with their flags.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Study(NamedTuple):
     data_dir: str
     seeds: int
     flags: tuple[str, ...]
+    cases: dict[str, tuple[str, ...]]
 
     @property
     def folder(self) -> Path:
@@ -88,7 +90,7 @@ class RunResult(NamedTuple):
 
 
 def read_study(name: str) -> Study:
-    """Reads DATASET, DATA_DIR, SEEDS and FLAGS from the environment."""
+    """Reads DATASET, DATA_DIR, SEEDS, ONLY and FLAGS from the environment."""
     if name not in CASES:
         raise UserError(f"study {name!r} is not one of {', '.join(CASES)}.")
     dataset, seeds = os.environ.get("DATASET") or "digits", os.environ.get("SEEDS") or "3"
@@ -98,7 +100,17 @@ def read_study(name: str) -> Study:
     if not seeds.isdigit() or int(seeds) < 1:
         raise UserError(f"SEEDS={seeds!r} must be the number of seeds, 1 or more.")
     flags = tuple(os.environ.get("FLAGS", "").split())
-    return Study(name, dataset, os.environ.get("DATA_DIR", ""), int(seeds), flags)
+    data_dir, cases = os.environ.get("DATA_DIR", ""), _chosen(name, os.environ.get("ONLY", ""))
+    return Study(name, dataset, data_dir, int(seeds), flags, cases)
+
+
+def _chosen(name: str, only: str) -> dict[str, tuple[str, ...]]:
+    """The cases of a study that a list, with ";" between them, names; all for an empty one."""
+    wanted = [case.strip() for case in only.split(";") if case.strip()]
+    for case in wanted:
+        if case not in CASES[name]:
+            raise UserError(f"ONLY: {case!r} is not one of {'; '.join(CASES[name])}.")
+    return {case: CASES[name][case] for case in wanted or CASES[name]}
 
 
 def run_one(study: Study, case: str, seed: int) -> RunResult:
@@ -107,7 +119,7 @@ def run_one(study: Study, case: str, seed: int) -> RunResult:
     _start(
         "train.py", f"--config=configs/{study.dataset}.py", f"--workdir={workdir}",
         f"--config.train.seed={seed}", f"--config.data.data_dir={study.data_dir}",
-        *study.flags, *CASES[study.name][case],
+        *study.cases[case], *study.flags,
     )  # fmt: skip
     if not (workdir / "measured.json").exists():
         _start("-m", "benchmarks.compare.measure", str(workdir))

@@ -92,6 +92,7 @@ def test_noise_keeps_images_and_has_the_size_asked_for():
             "DATASET='minst' has no file in configs/; there are cifar",
         ),
         ({"SEEDS": "0"}, "layers", "SEEDS='0' must be the number of seeds"),
+        ({"ONLY": "deq; dq"}, "layers", "ONLY: 'dq' is not one of homoode; neural_ode"),
         ({}, "layer", "study 'layer' is not one of layers, initial_point, ev"),
     ],
 )
@@ -105,12 +106,17 @@ def test_bad_input_is_one_line_and_exit_code_2(variables, study, message, monkey
 
 @pytest.mark.parametrize("name", CASES)
 def test_each_run_has_a_folder_of_its_own(name, monkeypatch):
-    for variable in ("DATASET", "SEEDS", "FLAGS"):
+    for variable in ("DATASET", "SEEDS", "ONLY", "FLAGS"):
         monkeypatch.delenv(variable, raising=False)
     study = read_study(name)
     folders = {study.workdir(case, seed) for case in CASES[name] for seed in range(study.seeds)}
     assert len(folders) == len(CASES[name]) * 3
     assert not any(" " in str(folder.name) for folder in folders)
+
+
+def test_only_takes_some_cases(monkeypatch):
+    monkeypatch.setenv("ONLY", "deq; none")
+    assert list(read_study("layers").cases) == ["deq", "none"]
 
 
 def test_a_case_of_two_studies_is_one_case():
