@@ -14,6 +14,9 @@ from absl import logging as absl_logging
 
 from homoode_jax.experiments import command
 from homoode_jax.experiments.errors import UserError, explain_os_error
+from homoode_jax.experiments.stopping import Stopped
+
+GO_ON = "the same command with the same --workdir goes on"
 
 
 def main(arguments: list[str]) -> int:
@@ -27,8 +30,11 @@ def main(arguments: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:
         print(f"error: {explain_os_error(error)}", file=sys.stderr)
+    except Stopped as stop:
+        print(f"stopped by {stop}; {GO_ON}", file=sys.stderr)
+        return 128 + stop.number
     except KeyboardInterrupt:
-        print("stopped; the same command with the same --workdir goes on", file=sys.stderr)
+        print(f"stopped; {GO_ON}", file=sys.stderr)
         return 130
     else:
         return 0

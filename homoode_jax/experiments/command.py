@@ -10,16 +10,18 @@ from ml_collections import config_flags
 from homoode_jax.experiments.config import SECTIONS, Config, from_dict
 from homoode_jax.experiments.errors import UserError, first_line, nearest
 from homoode_jax.experiments.evaluation import evaluate
+from homoode_jax.experiments.failure import replay
 from homoode_jax.experiments.report import describe
 from homoode_jax.experiments.training import train
 
 HELP = """usage: python train.py [--config=FILE] [--config.SECTION.KEY=VALUE ...]
-                       [--workdir=DIR] [--mode=train|evaluate] [--describe]
+                       [--workdir=DIR] [--mode=train|evaluate|replay] [--describe]
 
   --config=FILE     configuration file; configs/digits.py if none is given
   --config.A.B=V    changes a setting; --describe lists them all
   --workdir=DIR     folder of the run; running again on the same folder resumes it
   --mode=evaluate   evaluates the best weights in --workdir on the test images
+  --mode=replay     repeats the step that a run in --workdir stopped at, and says what is wrong
   --describe        shows the model, its parameter counts and all settings, and exits"""
 
 
@@ -64,6 +66,8 @@ def run(command: Command) -> None:
         describe(command.config)
     elif command.action == "evaluate":
         evaluate(command.workdir, command.config, command.changed)
+    elif command.action == "replay":
+        replay(command.workdir)
     else:
         train(command.config, command.workdir)
 
@@ -72,7 +76,7 @@ def _define(arguments: list[str]) -> flags.FlagValues:
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
     flags.DEFINE_string("workdir", "", "", flag_values=values)
-    flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "", flag_values=values)
+    flags.DEFINE_enum("mode", "train", ["train", "evaluate", "replay"], "", flag_values=values)
     flags.DEFINE_boolean("describe", False, "", flag_values=values)
     flags.DEFINE_boolean("help", False, "", short_name="h", flag_values=values)
     return values

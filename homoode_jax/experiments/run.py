@@ -2,6 +2,7 @@
 
 import os
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -85,13 +86,17 @@ class Run:
     @cached_property
     def steps(self) -> Steps:
         """The compiled steps."""
-        early = self.epoch_steps * self.config.schedule.epochs
-        return make_steps(self.config, self.classifier, self.optimisers, early)
+        return make_steps(self.config, self.classifier, self.optimisers, self.early_steps(0))
 
     @cached_property
     def checkpoints(self) -> Checkpoints:
         """The checkpoints in the workdir."""
         return open_checkpoints(self.workdir)
+
+    def early_steps(self, step: int) -> int:
+        """Steps of the schedule's first epochs if this is one of them, or else 0."""
+        early = self.epoch_steps * self.config.schedule.epochs
+        return early if step < early else 0
 
     @property
     def epoch_steps(self) -> int:
@@ -113,9 +118,12 @@ class Run:
         totals = empty_totals(self.config.model.dtype, self.classifier.layer)
         return jax.device_put(totals, replicated(self.mesh))
 
-    def evaluate(self, weights: Weights, split: Split) -> Means:
-        """Evaluates weights on a split, in a fixed order."""
+    def evaluate(
+        self, weights: Weights, split: Split, pause: Callable[[], None] = lambda: None
+    ) -> Means:
+        """Evaluates weights on a split, in a fixed order; calls `pause` between batches."""
         totals = self.no_totals()
         for batch in evaluation_batches(split, self.config.train.eval_batch_size, self.mesh):
+            pause()
             totals = self.steps.evaluate(weights, batch, totals)
         return means(totals)

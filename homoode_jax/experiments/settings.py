@@ -182,6 +182,8 @@ class Train:
         weight_decay: decoupled weight decay.
         gradient_clip: largest global norm of a gradient; 0: no clipping.
         seed: of weights, order, augmentation and dropout.
+        max_skipped: steps in a row that may be skipped, because no solve succeeds or a gradient is
+            not finite, before the run stops.
         checkpoint_every: steps between checkpoints; 0: at the end of each epoch only.
         test_each_epoch: evaluate on the test split after each epoch too; nothing is selected by it.
         tensorboard: write TensorBoard event files too.
@@ -195,6 +197,7 @@ class Train:
     weight_decay: float = _setting(0.0, 0)
     gradient_clip: float = _setting(0.0, 0)
     seed: int = _setting(0, 0, 2**31 - 1)
+    max_skipped: int = _setting(10, 1, 10**9)
     checkpoint_every: int = _setting(0, 0, 10**9)
     test_each_epoch: bool = _setting(False)
     tensorboard: bool = _setting(False)

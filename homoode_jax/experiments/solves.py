@@ -40,6 +40,14 @@ def counts_backward(config: Config) -> bool:
     return section is not None and section.adjoint != "unrolled"
 
 
+def step_limit(config: Config) -> tuple[str, int] | None:
+    """The setting that bounds the steps of a solve, and its value; None where nothing does."""
+    section = _section(config)
+    if section is None or config.model.layer == "euler":
+        return None
+    return f"config.{type(section).__name__.lower()}.max_steps", section.max_steps
+
+
 def _section(config: Config) -> Solver | Equilibrium | Continuation | None:
     """The settings of the layer's solve."""
     sections = {"integrate": config.solver, "equilibrium": config.equilibrium,

@@ -16,7 +16,9 @@ from homoode_jax.networks.family import Layer
 class Totals(NamedTuple):
     """Sums over the images so far; `Means` of them are what people see.
 
-    `nfe_forward` counts products with the Jacobian too: each costs about an evaluation.
+    `nfe_forward` counts products with the Jacobian too: each costs about an evaluation. `skipped`
+    counts the steps that changed no weight, and `longest` is not a sum: the most steps that a
+    solve has taken.
     """
 
     images: Int[Array, ""]
@@ -25,13 +27,16 @@ class Totals(NamedTuple):
     loss: Float[Array, ""]
     nfe_forward: Float[Array, ""]
     nfe_backward: Float[Array, ""]
+    skipped: Int[Array, ""]
+    longest: Int[Array, ""]
     residual: Float[Array, ""] | None  # None for layers that solve no equation
 
 
 class Means(NamedTuple):
     """Averages of `Totals` over images; `failed` counts the images whose solve failed.
 
-    The loss is over the images whose solve succeeded, None where there is none.
+    The images of a step that was skipped count as failed too. The loss is over the others, None
+    where there is none.
     """
 
     loss: float | None
@@ -39,13 +44,19 @@ class Means(NamedTuple):
     nfe_forward: float
     nfe_backward: float
     failed: int
+    skipped: int
+    longest: int
     residual: float | None
 
 
 class TrainState(NamedTuple):
-    """Weights, optimisers, the step reached, and the sums of the epoch under way."""
+    """Weights, optimisers, the step reached, and the sums of the epoch under way.
+
+    `skipped` counts the steps up to this one that changed no weight, one after the other.
+    """
 
     step: Int[Array, ""]
+    skipped: Int[Array, ""]
     weights: Weights
     optimiser: Any
     initial_point_optimiser: Any
@@ -54,12 +65,13 @@ class TrainState(NamedTuple):
 
 def empty_totals(dtype: str, layer: Layer) -> Totals:
     """Returns sums of nothing."""
-    images, correct, failed = (jnp.zeros((), jnp.int32) for _ in range(3))
+    images, correct, failed, skipped, longest = (jnp.zeros((), jnp.int32) for _ in range(5))
     loss, forward, backward, residual = (jnp.zeros((), dtype) for _ in range(4))
     solves_equation = layer.solve in ("equilibrium", "continuation")
     return Totals(
-        images, correct, failed, loss, forward, backward, residual if solves_equation else None
-    )
+        images, correct, failed, loss, forward, backward, skipped, longest,
+        residual if solves_equation else None,
+    )  # fmt: skip
 
 
 def means(totals: Totals) -> Means:
@@ -71,6 +83,7 @@ def means(totals: Totals) -> Means:
     )
     return Means(
         float(t.loss) / solved if solved else None, accuracy, forward, backward, int(t.failed),
+        int(t.skipped), int(t.longest),
         None if t.residual is None else float(t.residual) / max(images, 1),
     )  # fmt: skip
 
@@ -87,7 +100,8 @@ def init_state(
     key, _ = split_seed(seed)
     weights = jax.tree.map(lambda a: a.astype(dtype), classifier.init(key))
     return TrainState(
-        jnp.zeros((), jnp.int32), weights, optimisers.network.init(weights.network),
+        jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32), weights,
+        optimisers.network.init(weights.network),
         optimisers.initial_point.init(weights.initial_point), empty_totals(dtype, classifier.layer),
     )  # fmt: skip
 

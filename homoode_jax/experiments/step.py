@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
+from jaxtyping import Array, Bool, Float, PyTree
 
 from homoode_jax.experiments.augmentation import augment, normalise
 from homoode_jax.experiments.batches import Batch
@@ -29,6 +30,26 @@ from homoode_jax.experiments.sources import INFO
 from homoode_jax.experiments.state import Totals, TrainState, split_seed
 from homoode_jax.networks.classifier import Architecture, ImageClassifier, Output, Weights
 from homoode_jax.networks.initial_point import move_centre
+
+
+class Gradient(NamedTuple):
+    """What the training images of a step give.
+
+    Attributes:
+        loss: mean of the task's loss over the images whose solve succeeded.
+        output: logits and solution.
+        counts: whether an image's solve succeeded.
+        network: gradient of the loss, regularisers included, with respect to the network.
+        vjps: products that the backward solve took, negative where it failed.
+        usable: whether weights may be updated: some solve succeeded, and all is finite.
+    """
+
+    loss: Float[Array, ""]
+    output: Output
+    counts: Bool[Array, " n"]
+    network: PyTree[Array]
+    vjps: Float[Array, "*batch"]
+    usable: Bool[Array, ""]
 
 
 class Steps(NamedTuple):
@@ -69,8 +90,27 @@ def train_step(
 ) -> TrainState:  # fmt: skip
     """Updates the network by the task's loss, and the initial point by its own.
 
-    `early_steps`, if not 0, are the steps of the schedule's first epochs, which this is one of.
+    Where the gradient cannot be used, nothing but the counts changes. `early_steps`, if not 0,
+    are the steps of the schedule's first epochs, which this is one of.
     """
+    found = gradient(config, classifier, state, batch, early_steps)
+    new = _update_network(optimisers, state, found)
+    network, batch_stats, optimiser = new
+    point, point_optimiser = _update_initial_point(config, classifier, optimisers, state, found)
+    solved = found.counts & (found.vjps >= 0) & found.usable
+    loss = jnp.where(found.usable, found.loss, 0) * jnp.sum(solved)
+    totals = _add(state.totals, batch, found.output, loss, solved, jnp.abs(found.vjps))
+    totals = totals._replace(skipped=totals.skipped + jnp.where(found.usable, 0, 1))
+    return TrainState(
+        state.step + 1, jnp.where(found.usable, 0, state.skipped + 1),
+        Weights(network, point, batch_stats), optimiser, point_optimiser, totals,
+    )  # fmt: skip
+
+
+def gradient(
+    config: Config, classifier: ImageClassifier, state: TrainState, batch: Batch, early_steps: int
+) -> Gradient:
+    """Augments the images of a step, classifies them, and differentiates the loss."""
     key = jax.random.fold_in(split_seed(config.train.seed)[1], state.step)
     augment_key, dropout_key = jax.random.split(key)
     images = augment(augment_key, batch.images, config.data.flip, config.data.crop_padding)
@@ -86,20 +126,14 @@ def train_step(
         task = cross_entropy(output.logits, batch.labels, counts)
         return task + weight * output.penalty, (task, output, counts)
 
-    gradient = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
+    derive = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
     probe = jnp.zeros(batch.labels.shape if is_per_example(config) else (), images.dtype)
-    (_, (value, output, counts)), (grads, vjps) = gradient(state.weights.network, probe)
-    new = _update_network(optimisers, state, grads, output, jnp.any(counts))
-    network, batch_stats, optimiser = new
-    point, point_optimiser = _update_initial_point(
-        config, classifier, optimisers, state, output, counts
-    )
+    (total, (value, output, counts)), (network, vjps) = derive(state.weights.network, probe)
     if not counts_backward(config):
         vjps = jnp.zeros_like(vjps)
-    solved = counts & (vjps >= 0)  # negative where the backward solve failed
-    totals = _add(state.totals, batch, output, value * jnp.sum(solved), solved, jnp.abs(vjps))
-    weights = Weights(network, point, batch_stats)
-    return TrainState(state.step + 1, weights, optimiser, point_optimiser, totals)
+    finite = jax.tree.map(lambda leaf: jnp.all(jnp.isfinite(leaf)), (total, network))
+    usable = jnp.any(counts) & jax.tree.reduce(jnp.logical_and, finite)
+    return Gradient(value, output, counts, network, vjps, usable)
 
 
 def evaluation_step(
@@ -114,16 +148,17 @@ def evaluation_step(
     return _add(totals, batch, output, loss, solved, jnp.zeros((), loss.dtype))
 
 
-def _update_network(optimisers: Optimisers, state: TrainState, grads, output: Output, any_solved):
-    """Returns network, batch statistics and optimiser; the old ones where no solve succeeded."""
+def _update_network(optimisers: Optimisers, state: TrainState, found: Gradient):
+    """Returns network, batch statistics and optimiser; the old ones if this cannot be used."""
     old = state.weights.network, state.weights.batch_stats, state.optimiser
-    updates, optimiser = optimisers.network.update(grads, state.optimiser, old[0])
-    new = optax.apply_updates(old[0], updates), output.batch_stats, optimiser
-    return jax.tree.map(lambda a, b: jnp.where(any_solved, a, b), new, old)
+    updates, optimiser = optimisers.network.update(found.network, state.optimiser, old[0])
+    new = optax.apply_updates(old[0], updates), found.output.batch_stats, optimiser
+    return jax.tree.map(lambda a, b: jnp.where(found.usable, a, b), new, old)
 
 
-def _update_initial_point(config, classifier, optimisers, state, output: Output, counts):
+def _update_initial_point(config, classifier, optimisers, state, found: Gradient):
     """Moves the initial point towards z(1), every few steps."""
+    output, counts = found.output, found.counts
     point, optimiser = state.weights.initial_point, state.initial_point_optimiser
     if not point:
         return point, optimiser
@@ -141,7 +176,7 @@ def _update_initial_point(config, classifier, optimisers, state, output: Output,
         return jax.tree.map(lambda centre: move_centre(centre, z1, counts), point), optimiser
 
     update = follow if config.initial_point.kind == "huber" else regress
-    due = state.step % config.initial_point.every == 0
+    due = (state.step % config.initial_point.every == 0) & found.usable
     return lax.cond(due, update, lambda: (point, optimiser))
 
 
@@ -157,5 +192,8 @@ def _add(totals: Totals, batch: Batch, output: Output, loss, solved, vjps) -> To
     failed, residual = images - jnp.sum(solved), output.solution.stats.residual
     if residual is not None:
         residual = jnp.sum(jnp.where(batch.mask, residual, 0))
-    added = Totals(images, jnp.sum(right), failed, loss, forward, backward, residual)
-    return jax.tree.map(lambda a, b: a + b.astype(a.dtype), totals, added)
+    none = jnp.zeros((), jnp.int32)
+    added = Totals(images, jnp.sum(right), failed, loss, forward, backward, none, none, residual)
+    sums = jax.tree.map(lambda a, b: a + b.astype(a.dtype), totals, added)
+    longest = jnp.max(jnp.where(batch.mask, output.solution.stats.num_steps, 0))
+    return sums._replace(longest=jnp.maximum(totals.longest, longest))

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from homoode_jax.experiments import lock
 from homoode_jax.experiments.config import Config, differences, from_dict, to_dict
 from homoode_jax.experiments.errors import UserError, first_line
 
@@ -27,11 +28,15 @@ def find_workdir(path: str, config: Config) -> Path:
     stored = stored_config(workdir)
     if stored is not None:
         check_same(workdir, config, stored)
-    elif workdir.is_dir() and any(file.suffix != ".tmp" for file in workdir.iterdir()):
+    elif workdir.is_dir() and any(map(_is_foreign, workdir.iterdir())):
         raise UserError(
             f"{workdir} is not empty and not the folder of a run; use another --workdir."
         )
     return workdir
+
+
+def _is_foreign(file: Path) -> bool:
+    return file.suffix != ".tmp" and file.name != lock.NAME
 
 
 def check_same(
@@ -54,9 +59,9 @@ def check_same(
 
 
 def claim_workdir(workdir: Path, config: Config) -> None:
-    """Makes the folder of a run and writes its configuration."""
+    """Writes the configuration of a run into its folder, unless another run was quicker."""
+    find_workdir(str(workdir), config)
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
         write_json(workdir / "config.json", to_dict(config))
     except OSError as error:
         raise UserError(f"cannot write in workdir {workdir}: {error.strerror}.") from error

@@ -1,0 +1,45 @@
+"""One run at a time in a workdir: a lock that the system lets go when its process ends."""
+
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import filelock
+
+from homoode_jax.experiments.errors import UserError
+
+NAME = "run.lock"
+
+
+@contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Holds the lock of a folder, which is made if it is not there.
+
+    Raises:
+        UserError: if another process has it, or the folder cannot be written in.
+    """
+    file = workdir / NAME
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(file)
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise UserError(
+            f"{workdir} is in use by {_holder(file)}; wait until it ends, or use another --workdir."
+        ) from error
+    except OSError as error:
+        raise UserError(f"cannot write in workdir {workdir}: {error.strerror}.") from error
+    try:
+        file.write_text(f"process {os.getpid()} on {platform.node()}")
+        yield
+    finally:
+        lock.release()
+
+
+def _holder(file: Path) -> str:
+    try:
+        return file.read_text().strip() or "another run"
+    except OSError:
+        return "another run"
