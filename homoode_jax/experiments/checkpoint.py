@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jaxtyping import Array, PyTree, UInt32
 
-from homoode_jax.experiments.errors import UserError, first_line
+from homoode_jax.experiments.errors import UserError, first_line, is_out_of_room, no_room
 from homoode_jax.experiments.report import say
 from homoode_jax.experiments.state import TrainState
 from homoode_jax.networks.classifier import Weights
@@ -155,4 +155,6 @@ def _set_aside(folder: Path) -> Path:
 
 
 def _failed(manager: ocp.CheckpointManager, error: Exception) -> UserError:
+    if is_out_of_room(error):
+        return UserError(no_room(str(manager.directory)))
     return UserError(f"cannot save a checkpoint in {manager.directory}: {first_line(error)[:200]}")

@@ -23,12 +23,19 @@ def first_line(error: BaseException) -> str:
 
 def explain_os_error(error: OSError) -> str:
     """Returns one line for an error of the file system."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return (
-            f"no room on disk{_at(error)}; earlier checkpoints are intact. Free some and run again."
-        )
-    return f"{error.strerror or first_line(error)}{_at(error)}."
+    if is_out_of_room(error):
+        return no_room(str(error.filename or ""))
+    at = f": {error.filename}" if error.filename else ""
+    return f"{error.strerror or first_line(error)}{at}."
 
 
-def _at(error: OSError) -> str:
-    return f": {error.filename}" if error.filename else ""
+def is_out_of_room(error: BaseException) -> bool:
+    """True for a full disk, also as libraries that write in C++ report it."""
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return full or "No space left on device" in str(error)
+
+
+def no_room(where: str) -> str:
+    """Returns one line for a full disk."""
+    at = f": {where}" if where else ""
+    return f"no room on disk{at}; earlier checkpoints are intact. Free some and run again."

@@ -1,0 +1,107 @@
+"""Numbers gone wrong in the middle of training: skipped, counted, and left to be repeated."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from homoode_jax.experiments import checkpoint, failure, step, training
+from homoode_jax.experiments.dataset import load
+from homoode_jax.experiments.run import Run
+from tests.experiments.runs import FLAGS, command, small_config
+
+STEPS = 2 * 20
+
+
+def exploding(monkeypatch, first, last, part):
+    """Multiplies weights of a part of the network by 1e38 in some steps, and those alone."""
+    gradient = step.gradient
+
+    def explode(config, classifier, state, *rest, **options):
+        now = (state.step >= first) & (state.step < last)
+        network = dict(state.weights.network)
+        network[part] = jax.tree.map(lambda a: jnp.where(now, a * 1e38, a), network[part])
+        weights = state.weights._replace(network=network)
+        return gradient(config, classifier, state._replace(weights=weights), *rest, **options)
+
+    monkeypatch.setattr(step, "gradient", explode)
+
+
+def metrics(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(("part", "failed"), [("field", 3 * 64), ("head", 3 * 64)])
+def test_a_run_survives_a_part_that_explodes_for_some_steps(
+    part, failed, tmp_path, monkeypatch, capsys
+):
+    """A field that explodes fails its solves; a head that does makes gradients not finite."""
+    exploding(monkeypatch, 12, 15, part)
+    config, folder = small_config(), tmp_path / "run"
+    training.train(config, str(folder))
+    assert "warning" not in capsys.readouterr().out
+    rows = metrics(folder)
+    assert [row["skipped"] for row in rows] == [3, 0] and rows[0]["failed"] == failed
+    assert np.isfinite([row["train_loss"] for row in rows]).all()
+    run = Run(config, folder, load(config.data))
+    found = checkpoint.restore_latest(run.checkpoints, run.initial_state())
+    assert found is not None and int(found[0].skipped) == 0 and int(found[0].step) == STEPS
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found[0]))
+    assert not (folder / "failure").exists()
+
+
+def test_a_skipped_step_is_as_if_it_had_not_been(tmp_path, monkeypatch):
+    """But for the counts: weights, optimisers, batch statistics and initial point stay."""
+    exploding(monkeypatch, 3, 4, "head")
+    config = small_config()  # whose initial point is due in step 3
+    run = Run(config, tmp_path, load(config.data))
+    state = run.initial_state()
+    batches = training.training_batches(run.data.train, 64, 0, 0, 0, run.mesh)
+    for _ in range(3):
+        state = run.steps.train(state, next(batches))
+    before = jax.device_get(state)
+    after = jax.device_get(run.steps.train(state, next(batches)))
+    assert (after.step, after.skipped, after.totals.skipped) == (4, 1, 1)
+    for name in ("weights", "optimiser", "initial_point_optimiser"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(after, name), getattr(before, name))
+
+
+def test_a_run_that_cannot_go_on_stops_and_says_how_to_repeat_it(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "run"
+    flags = [*FLAGS, "--config.train.max_skipped=4", f"--workdir={folder}"]
+    with monkeypatch.context() as patch:
+        exploding(patch, 25, 1000, "field")
+        patch.setattr(failure, "gradient", step.gradient)
+        assert command(*flags) == 2
+        err = capsys.readouterr().err
+        assert err.startswith("error: 4 steps in a row changed no weight, the last one step 29")
+        assert err.count("\n") == 1 and f"--mode=replay --workdir={folder}" in err
+        again = failure.replay(str(folder))
+    assert again["step"] == 29 and again["solves"] == {"nonfinite": 64} and not again["usable"]
+    assert "step 29 again" in capsys.readouterr().out
+    order = np.random.default_rng((0, 1)).permutation(1287)
+    images = load(small_config().data).train.images[order[8 * 64 : 9 * 64]]
+    with np.load(folder / "failure" / "batch.npz") as saved:
+        np.testing.assert_array_equal(saved["images"], images)
+    # What exploded is in this test alone: the same batch and state give a step that can be taken.
+    assert command("--mode=replay", f"--workdir={folder}") == 0
+    out = capsys.readouterr().out
+    assert "{'ok': 64}" in out and "True" in out
+    assert command(*flags) == 0  # from the end of epoch 1
+    assert [row["skipped"] for row in metrics(folder)] == [0, 0]
+
+
+def test_replay_needs_a_failure(tmp_path, capsys):
+    assert command("--mode=replay", f"--workdir={tmp_path}") == 2
+    err = capsys.readouterr().err
+    assert "--mode=replay needs --workdir of a run that left a folder failure" in err
+
+
+def test_solves_that_come_near_their_limit_are_reported(tmp_path, capsys):
+    training.train(small_config(solver={"max_steps": 26}), str(tmp_path / "run"))
+    longest = metrics(tmp_path / "run")[0]["longest"]
+    assert 0.75 * 26 < longest <= 26
+    out = capsys.readouterr().out
+    assert f"warning: a solve took {longest} steps of config.solver.max_steps=26" in out
