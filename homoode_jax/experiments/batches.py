@@ -36,6 +36,11 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def put(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    """Lays an array that every process has out over all devices; each sends what its own need."""
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+
 def check_batch_size(name: str, size: int, mesh: Mesh) -> None:
     """Refuses a batch that does not divide among the devices."""
     if size % mesh.size:
@@ -64,5 +69,5 @@ def _put(split: Split, index: np.ndarray, size: int, mesh: Mesh) -> Batch:
     padding = [(0, size - len(index))]
     images = np.pad(split.images[index], padding + [(0, 0)] * 3)
     labels = np.pad(split.labels[index], padding)
-    arrays = jax.device_put((images, labels, np.arange(size) < len(index)), over_devices(mesh))
-    return Batch(*arrays)
+    arrays = images, labels, np.arange(size) < len(index)
+    return Batch(*(put(array, over_devices(mesh)) for array in arrays))

@@ -16,6 +16,7 @@ import orbax.checkpoint as ocp
 from jaxtyping import Array, PyTree, UInt32
 
 from homoode_jax.experiments.errors import UserError, first_line, is_out_of_room, no_room
+from homoode_jax.experiments.processes import is_first, wait_for_all
 from homoode_jax.experiments.report import say
 from homoode_jax.experiments.state import TrainState
 from homoode_jax.networks.classifier import Weights
@@ -124,7 +125,9 @@ def _restore(manager: ocp.CheckpointManager, like: Any, mend: bool) -> tuple[Any
             return _read(manager, step, like)
         except Exception as error:
             folder = Path(manager.directory) / str(step)
-            moved = f" and set aside in {_set_aside(folder)}" if mend else ""
+            wait_for_all("a damaged checkpoint")
+            moved = f" and set aside in {_set_aside(folder)}" if mend and is_first() else ""
+            wait_for_all("a damaged checkpoint is set aside")
             say(f"warning: checkpoint {folder} is damaged ({first_line(error)[:200]}){moved}.")
             manager.reload()
     if steps:

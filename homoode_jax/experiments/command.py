@@ -11,6 +11,7 @@ from homoode_jax.experiments.config import SECTIONS, Config, from_dict
 from homoode_jax.experiments.errors import UserError, first_line, nearest
 from homoode_jax.experiments.evaluation import evaluate
 from homoode_jax.experiments.failure import replay
+from homoode_jax.experiments.processes import Place, join
 from homoode_jax.experiments.report import describe
 from homoode_jax.experiments.training import train
 
@@ -22,7 +23,10 @@ HELP = """usage: python train.py [--config=FILE] [--config.SECTION.KEY=VALUE ...
   --workdir=DIR     folder of the run; running again on the same folder resumes it
   --mode=evaluate   evaluates the best weights in --workdir on the test images
   --mode=replay     repeats the step that a run in --workdir stopped at, and says what is wrong
-  --describe        shows the model, its parameter counts and all settings, and exits"""
+  --describe        shows the model, its parameter counts and all settings, and exits
+
+Many processes (docs/cloud.md): TPU slices, Slurm and MPI say themselves who is who; elsewhere
+  --coordinator=HOST:PORT --processes=N --process=I"""
 
 
 class Command(NamedTuple):
@@ -35,6 +39,7 @@ class Command(NamedTuple):
     config: Config
     changed: list[str] | None
     workdir: str
+    place: Place
 
 
 def parse(arguments: list[str]) -> Command:
@@ -53,8 +58,9 @@ def parse(arguments: list[str]) -> Command:
     _read(values, arguments)
     action = "help" if values.help else "describe" if values.describe else values.mode
     return Command(
-        action, from_dict(_load(values)), None if "config" in names else changed, values.workdir
-    )
+        action, from_dict(_load(values)), None if "config" in names else changed, values.workdir,
+        Place(values.coordinator, values.processes, values.process),
+    )  # fmt: skip
 
 
 def run(command: Command) -> None:
@@ -64,7 +70,9 @@ def run(command: Command) -> None:
         return
     if command.action == "describe":
         describe(command.config)
-    elif command.action == "evaluate":
+        return
+    join(command.place)
+    if command.action == "evaluate":
         evaluate(command.workdir, command.config, command.changed)
     elif command.action == "replay":
         replay(command.workdir)
@@ -77,6 +85,9 @@ def _define(arguments: list[str]) -> flags.FlagValues:
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
     flags.DEFINE_string("workdir", "", "", flag_values=values)
     flags.DEFINE_enum("mode", "train", ["train", "evaluate", "replay"], "", flag_values=values)
+    flags.DEFINE_string("coordinator", "", "", flag_values=values)
+    flags.DEFINE_integer("processes", 0, "", flag_values=values)
+    flags.DEFINE_integer("process", -1, "", flag_values=values)
     flags.DEFINE_boolean("describe", False, "", flag_values=values)
     flags.DEFINE_boolean("help", False, "", short_name="h", flag_values=values)
     return values

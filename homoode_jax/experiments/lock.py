@@ -9,17 +9,21 @@ from pathlib import Path
 import filelock
 
 from homoode_jax.experiments.errors import UserError
+from homoode_jax.experiments.processes import is_first
 
 NAME = "run.lock"
 
 
 @contextmanager
 def locked(workdir: Path) -> Iterator[None]:
-    """Holds the lock of a folder, which is made if it is not there.
+    """Holds the lock of a folder, which is made if it is not there; of many processes the first.
 
     Raises:
         UserError: if another process has it, or the folder cannot be written in.
     """
+    if not is_first():
+        yield
+        return
     file = workdir / NAME
     try:
         workdir.mkdir(parents=True, exist_ok=True)

@@ -8,12 +8,14 @@ from functools import cached_property
 from pathlib import Path
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from homoode_jax.experiments.batches import (
     check_batch_size,
     evaluation_batches,
     make_mesh,
+    put,
     replicated,
 )
 from homoode_jax.experiments.checkpoint import Checkpoints, open_checkpoints
@@ -116,7 +118,7 @@ class Run:
     def no_totals(self) -> Totals:
         """Returns sums of nothing, on every device."""
         totals = empty_totals(self.config.model.dtype, self.classifier.layer)
-        return jax.device_put(totals, replicated(self.mesh))
+        return jax.tree.map(lambda a: put(np.asarray(a), replicated(self.mesh)), totals)
 
     def evaluate(
         self, weights: Weights, split: Split, pause: Callable[[], None] = lambda: None

@@ -3,6 +3,11 @@
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
+
+from jax.experimental import multihost_utils
+
+from homoode_jax.experiments.processes import are_many
 
 Pause = Callable[[], None]
 
@@ -19,8 +24,12 @@ class Stopped(Exception):  # noqa: N818 (like StopIteration, not an error)
 def stoppable() -> Iterator[Pause]:
     """Yields `pause`, to be called between steps: it raises `Stopped` where a signal has come.
 
-    The signals end the process as usual once one of them has come, or the run is over.
+    The signals end the process as usual once one of them has come, or the run is over. Many
+    processes stop at the same call of `pause`, soon after one of them got a SIGTERM.
     """
+    if are_many():
+        yield _pause_together()
+        return
     asked: list[int] = []
 
     def ask(number: int, _frame) -> None:
@@ -40,3 +49,13 @@ def stoppable() -> Iterator[Pause]:
         yield pause
     finally:
         restore()
+
+
+def _pause_together() -> Pause:
+    calls = count()
+
+    def pause() -> None:
+        if multihost_utils.reached_preemption_sync_point(next(calls)):
+            raise Stopped(signal.SIGTERM)
+
+    return pause

@@ -6,13 +6,14 @@ from typing import Any
 
 from homoode_jax.experiments.config import Config
 from homoode_jax.experiments.errors import UserError
+from homoode_jax.experiments.processes import is_first
 
 Log = Callable[[dict[str, Any]], None]
 
 
 def open_log(config: Config, workdir: Path, step: int) -> Log:
     """Returns a function that writes a row of metrics; it does nothing unless asked for."""
-    if not config.train.tensorboard:
+    if not config.train.tensorboard or not is_first():
         return lambda row: None
     try:
         from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]

@@ -13,8 +13,9 @@ from homoode_jax.experiments import checkpoint, failure, lock, report, workdir
 from homoode_jax.experiments.batches import training_batches
 from homoode_jax.experiments.config import Config
 from homoode_jax.experiments.dataset import load
-from homoode_jax.experiments.errors import UserError
+from homoode_jax.experiments.errors import UserError, first_line
 from homoode_jax.experiments.plots import draw_curves
+from homoode_jax.experiments.processes import are_many, is_first
 from homoode_jax.experiments.record import environment
 from homoode_jax.experiments.report import Advance
 from homoode_jax.experiments.run import Run, keep_programs, use_precision
@@ -50,12 +51,27 @@ def train(config: Config, path: str) -> dict[str, Any]:
         workdir.claim_workdir(run.workdir, config)
         if not (run.workdir / "summary.json").exists():
             workdir.write_json(run.workdir / "environment.json", environment())
-        state, facts = _train(run, *_restore(run), pause)
-        checkpoint.finish(run.checkpoints)
-        summary = _summary(run, state, facts)
+        with _deaths_told():
+            state, facts = _train(run, *_restore(run), pause)
+            checkpoint.finish(run.checkpoints)
+            summary = _summary(run, state, facts)
         _draw(run.workdir)
     report.show_summary(summary, run.workdir)
     return summary
+
+
+@contextmanager
+def _deaths_told() -> Iterator[None]:
+    """Says in a line that another process has died: what is computed together then fails."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if not are_many():
+            raise
+        raise UserError(
+            f"another process has died, or cannot be reached ({first_line(error)[:200]}). "
+            "Starting all of them again goes on from the last checkpoint."
+        ) from error
 
 
 def _restore(run: Run) -> tuple[TrainState, Facts]:
@@ -228,7 +244,8 @@ def _summary(run: Run, state: TrainState, facts: Facts) -> dict[str, Any]:
 
 
 def _draw(folder: Path) -> None:
-    draw_curves(workdir.read_metrics(folder), folder / "curves.png")
+    if is_first():
+        draw_curves(workdir.read_metrics(folder), folder / "curves.png")
 
 
 def _greeting(run: Run, step: int) -> str:

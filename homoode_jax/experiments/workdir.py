@@ -1,6 +1,7 @@
 """The files of a run: config.json, metrics.jsonl, summary.json.
 
-Whole files are replaced atomically; metrics are appended a line at a time.
+Whole files are replaced atomically; metrics are appended a line at a time. Of many processes the
+first one writes.
 """
 
 import json
@@ -13,6 +14,7 @@ from typing import Any
 from homoode_jax.experiments import lock
 from homoode_jax.experiments.config import Config, differences, from_dict, to_dict
 from homoode_jax.experiments.errors import UserError, first_line
+from homoode_jax.experiments.processes import are_many, is_first
 
 # A data set may move between a run's start and its resume.
 MAY_DIFFER = ("data.data_dir",)
@@ -24,6 +26,8 @@ def find_workdir(path: str, config: Config) -> Path:
     Raises:
         UserError: if it is some other folder, or holds the run of another configuration.
     """
+    if are_many() and not path:
+        raise UserError("many processes need a --workdir that all of them see; none was given.")
     workdir = Path(path or time.strftime(f"runs/{config.data.dataset}-%Y%m%d-%H%M%S"))
     stored = stored_config(workdir)
     if stored is not None:
@@ -85,6 +89,8 @@ def read_json(file: Path) -> Any:
 
 def write_json(file: Path, content: Any) -> None:
     """Replaces a JSON file; it is whole at every moment."""
+    if not is_first():
+        return
     temporary = file.with_suffix(".tmp")
     temporary.write_text(json.dumps(content, indent=2) + "\n")
     os.replace(temporary, file)
@@ -92,6 +98,8 @@ def write_json(file: Path, content: Any) -> None:
 
 def append_metrics(workdir: Path, row: dict[str, Any]) -> None:
     """Adds one line to metrics.jsonl."""
+    if not is_first():
+        return
     with (workdir / "metrics.jsonl").open("a") as file:
         file.write(json.dumps(row) + "\n")
 
@@ -114,6 +122,8 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
 
 def truncate_metrics(workdir: Path, step: int) -> None:
     """Removes the rows after a step, which a resumed run writes anew."""
+    if not is_first():
+        return
     kept = [row for row in read_metrics(workdir) if row["step"] <= step]
     temporary = workdir / "metrics.tmp"
     temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))

@@ -1,0 +1,89 @@
+"""Many processes as one program: joining them, and which one speaks and writes.
+
+Each process drives its own devices; `jax.distributed` makes them one mesh. All of them need the
+same command, and a --workdir and data that all of them see.
+"""
+
+import os
+from typing import NamedTuple
+
+import jax
+from jax.experimental import multihost_utils
+
+from homoode_jax.experiments import report
+from homoode_jax.experiments.errors import UserError, first_line
+
+COME_SECONDS = 300  # within which all processes must have come
+DEAD_SECONDS = 60  # after which one that is silent is taken for dead
+LEAVE_SECONDS = 10  # that one waits for the others at the end
+
+
+class Place(NamedTuple):
+    """Where the processes meet, as the command line gives it; all empty: nothing was given."""
+
+    coordinator: str = ""
+    processes: int = 0
+    process: int = -1
+
+
+def join(place: Place) -> None:
+    """Joins the other processes, if flags or the environment say that there are some.
+
+    Raises:
+        UserError: if what they say is not complete, or the others do not come.
+    """
+    if place != Place():
+        _check(place)
+        _initialize(
+            coordinator_address=place.coordinator, num_processes=place.processes,
+            process_id=place.process,
+        )  # fmt: skip
+    elif _is_called_for():
+        _initialize()
+    report.console.quiet = not is_first()
+
+
+def is_first() -> bool:
+    """True for the process that prints, and writes all files but its share of checkpoints."""
+    return jax.process_index() == 0
+
+
+def are_many() -> bool:
+    """True where there is more than one process."""
+    return jax.process_count() > 1
+
+
+def wait_for_all(name: str) -> None:
+    """Returns once every process has come here."""
+    if are_many():
+        multihost_utils.sync_global_devices(name)
+
+
+def _is_called_for() -> bool:
+    """True on slices of several TPU hosts, in Slurm steps and MPI runs of several tasks."""
+    tasks = (os.environ.get(name, "1") for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"))
+    in_step = "SLURM_PROCID" in os.environ or "OMPI_COMM_WORLD_RANK" in os.environ
+    hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "")
+    explicit = "JAX_COORDINATOR_ADDRESS" in os.environ
+    return explicit or "," in hosts or (in_step and any(int(n) > 1 for n in tasks))
+
+
+def _check(place: Place) -> None:
+    if not place.coordinator or place.processes < 1 or not 0 <= place.process < place.processes:
+        raise UserError(
+            f"--coordinator={place.coordinator!r} --processes={place.processes} "
+            f"--process={place.process} do not go together: the address HOST:PORT of process 0, "
+            "how many there are, and which one this is, from 0 on."
+        )
+
+
+def _initialize(**given) -> None:
+    try:
+        jax.distributed.initialize(
+            **given, initialization_timeout=COME_SECONDS, heartbeat_timeout_seconds=DEAD_SECONDS,
+            shutdown_timeout_seconds=LEAVE_SECONDS,
+        )  # fmt: skip
+    except Exception as error:
+        raise UserError(
+            f"the processes did not come together: {first_line(error)[:300]}"
+        ) from error
