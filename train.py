@@ -12,7 +12,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from absl import logging as absl_logging
 
-from homoode_jax.experiments import command
+from homoode_jax.experiments import command, processes
 from homoode_jax.experiments.errors import UserError, explain_os_error
 from homoode_jax.experiments.stopping import Stopped
 
@@ -42,4 +42,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    processes.leave(main(sys.argv))

@@ -5,7 +5,8 @@ same command, and a --workdir and data that all of them see.
 """
 
 import os
-from typing import NamedTuple
+import sys
+from typing import NamedTuple, NoReturn
 
 import jax
 from jax.experimental import multihost_utils
@@ -41,6 +42,15 @@ def join(place: Place) -> None:
     elif _is_called_for():
         _initialize()
     report.console.quiet = not is_first()
+
+
+def leave(code: int) -> NoReturn:
+    """Ends this process; after an error at once, without the others, which may be gone."""
+    if code == 2 and are_many():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def is_first() -> bool:
