@@ -1,12 +1,18 @@
-"""One device and eight give the same training, in float64 to 1e-9 over 50 steps."""
+"""One device, eight, and two processes of four give the same training; a pair that loses one stops.
+
+In float64 to 1e-9 over 50 steps.
+"""
 
 import json
+import signal
+import socket
 import sys
+import time
 
 import numpy as np
 import pytest
 
-from tests.experiments.runs import start
+from tests.experiments.runs import FLAGS, start
 
 CODE = """
 import json, sys, tempfile
@@ -14,13 +20,14 @@ from pathlib import Path
 import jax
 from homoode_jax.experiments.batches import training_batches
 from homoode_jax.experiments.dataset import load
+from homoode_jax.experiments.processes import Place, is_first, join
 from homoode_jax.experiments.run import Run
 from homoode_jax.experiments.state import means
 from tests.experiments.runs import small_config
 
 def losses(dtype, steps):
     config = small_config(model={"dtype": dtype}, solver={"method": "dopri5"})
-    run = Run(config, Path(tempfile.mkdtemp()), load(config.data))
+    run = Run(config, Path(tempfile.gettempdir()), load(config.data))
     state, rows, epoch = run.initial_state(), [], 0
     while len(rows) < steps:
         for batch in training_batches(run.data.train, 64, 0, epoch, 0, run.mesh):
@@ -30,25 +37,101 @@ def losses(dtype, steps):
         epoch += 1
     return rows[:steps]
 
+if len(sys.argv) > 1:
+    join(Place(sys.argv[1], 2, int(sys.argv[2])))
 single = losses("float32", 1)
 jax.config.update("jax_enable_x64", True)
-print(json.dumps([jax.device_count(), single, losses("float64", 50)]))
+double = losses("float64", 50)
+if is_first():
+    print(json.dumps([jax.device_count(), single, double]))
 """
 
 
-@pytest.mark.slow
-def test_eight_devices_train_as_one():
-    processes = [start(code=CODE, devices=count) for count in (1, 8)]
-    outputs = [process.communicate(timeout=500) for process in processes]
+def free_address() -> str:
+    """An address on this machine that nobody listens at."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{found.getsockname()[1]}"
+
+
+def printed(*processes):
+    """What the first of some processes printed last, once all have ended well."""
+    outputs = [process.communicate(timeout=900) for process in processes]
     for process, (_, err) in zip(processes, outputs, strict=True):
         assert process.returncode == 0, err
-    (one, single_one, double_one), (eight, single_eight, double_eight) = (
-        json.loads(out.splitlines()[-1]) for out, _ in outputs
-    )
-    assert (one, eight) == (1, 8)
-    a, b = np.array(double_one), np.array(double_eight)
-    print(f"float64: losses {np.abs(a - b)[:, 0].max():.1e} apart over 50 steps", file=sys.stderr)
-    print(f"float32: first losses {single_one[0]}, {single_eight[0]}", file=sys.stderr)
-    np.testing.assert_array_equal(a[:, 1:], b[:, 1:])
-    np.testing.assert_allclose(a[:, 0], b[:, 0], rtol=0, atol=1e-9)
-    np.testing.assert_allclose(single_one[0], single_eight[0], rtol=0, atol=1e-6)
+    return json.loads(outputs[0][0].splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_eight_devices_and_two_processes_train_as_one_device():
+    place = free_address()
+    one = printed(start(code=CODE))
+    eight = printed(start(code=CODE, devices=8))
+    pair = printed(*(start(place, str(i), code=CODE, devices=4) for i in range(2)))
+    assert [found[0] for found in (one, eight, pair)] == [1, 8, 8]
+    for name, (_, single, double) in (("eight devices", eight), ("two processes", pair)):
+        a, b = np.array(one[2]), np.array(double)
+        print(f"{name}: losses {np.abs(a - b)[:, 0].max():.1e} apart (float64)", file=sys.stderr)
+        print(f"{name}: first losses {one[1][0][0]}, {single[0][0]} (float32)", file=sys.stderr)
+        np.testing.assert_array_equal(a[:, 1:], b[:, 1:])
+        np.testing.assert_allclose(a[:, 0], b[:, 0], rtol=0, atol=1e-9)
+        np.testing.assert_allclose(one[1][0][0], single[0][0], rtol=0, atol=1e-6)
+
+
+def pair_of_runs(folder):
+    """Two processes of two devices each that train in a folder."""
+    place = free_address()
+    flags = [*FLAGS, "--config.train.checkpoint_every=3", f"--workdir={folder}"]
+    return [
+        start(*flags, f"--coordinator={place}", "--processes=2", f"--process={i}", devices=2)
+        for i in range(2)
+    ]
+
+
+def wait_for_checkpoint(folder, processes):
+    """Returns once a checkpoint newer than all that are there is saved."""
+    latest = folder / "checkpoints" / "latest"
+
+    def saved():
+        return max((int(p.name) for p in latest.glob("*") if p.name.isdigit()), default=0)
+
+    before, end = saved(), time.monotonic() + 300
+    while saved() <= before:
+        assert all(process.poll() is None for process in processes) and time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_a_pair_stops_when_one_is_killed_or_told_to_and_goes_on(tmp_path):
+    """And goes on as one process with one device."""
+    folder = tmp_path / "run"
+    first, second = pair_of_runs(folder)
+    wait_for_checkpoint(folder, (first, second))
+    second.kill()
+    _, err = first.communicate(timeout=90)
+    # In a computation it is told; where JAX's own runtime waits for the dead, that aborts.
+    assert first.returncode in (2, -signal.SIGABRT), err
+    assert "another process has died" in err or "another task died" in err, err
+    second.communicate()
+    first, second = pair_of_runs(folder)
+    wait_for_checkpoint(folder, (first, second))
+    second.send_signal(signal.SIGTERM)
+    (out, err), (_, other) = (process.communicate(timeout=90) for process in (first, second))
+    assert first.returncode == second.returncode == 143, err
+    assert "resuming after step" in out and "stopped by SIGTERM" in err and "stopped by" in other
+    step = int(out.split("saved after step ")[1].split()[0])
+    alone = start(*FLAGS, "--config.train.checkpoint_every=3", f"--workdir={folder}")
+    out, err = alone.communicate(timeout=300)
+    assert alone.returncode == 0, err
+    assert f"resuming after step {step} of 40" in out
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [20, 40]
+
+
+@pytest.mark.parametrize(
+    "flags", [["--processes=2"], ["--coordinator=x:1", "--processes=2", "--process=2"]]
+)
+def test_an_incomplete_place_is_refused(flags):
+    process = start(*FLAGS, *flags)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2 and err.count("\n") == 1 and "do not go together" in err
