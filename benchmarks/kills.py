@@ -1,0 +1,112 @@
+"""Killed again and again: `python -m benchmarks.kills [KILLS]` (100), writes results/kills.json.
+
+Trains on digits, kills the run by SIGKILL at random moments (of start, compilation, steps, saves
+and evaluations alike) and starts it again, until it was killed so many times; then lets it end. Its
+final state must have the bits of a run that was left alone, each start must go on from the newest
+checkpoint that was there, and no step may be lost but those since that one.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks.compare.trained import open_trained
+from homoode_jax.experiments.record import environment
+from homoode_jax.experiments.report import say
+from homoode_jax.experiments.workdir import read_json, read_metrics, write_json
+
+ROOT = Path(__file__).parents[1]
+EVERY = 10  # steps between checkpoints
+EPOCHS = 100  # enough steps for a hundred lives
+FLAGS = (
+    "--config=configs/digits.py", "--config.model.channels=8", "--config.model.width=16",
+    f"--config.train.checkpoint_every={EVERY}", f"--config.train.epochs={EPOCHS}",
+)  # fmt: skip
+SAVED = re.compile(r"resuming after step (\d+)")
+
+
+def start(workdir: Path, seconds: float | None) -> tuple[int, str]:
+    """Runs train.py, for at most some seconds; returns its exit code and output."""
+    process = subprocess.Popen(
+        [sys.executable, "train.py", *FLAGS, f"--workdir={workdir}"], cwd=ROOT,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    try:
+        out, _ = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        out, _ = process.communicate()
+    return process.returncode, out
+
+
+def newest(workdir: Path) -> int:
+    """The step of the newest whole checkpoint."""
+    folders = (workdir / "checkpoints" / "latest").glob("*")
+    return max((int(folder.name) for folder in folders if folder.name.isdigit()), default=0)
+
+
+def kill_often(workdir: Path, kills: int, longest: float) -> dict[str, Any]:
+    """Kills and starts again; returns what the lives were like."""
+    random, lives = np.random.default_rng(0), []
+    while len(lives) < kills:
+        before, life = newest(workdir), float(random.uniform(0.2, longest))
+        code, out = start(workdir, life)
+        if code == 0:
+            raise SystemExit(f"the run ended after {len(lives)} kills; give it more epochs.")
+        if code != -signal.SIGKILL:
+            raise SystemExit(f"life {len(lives) + 1} ended by itself with code {code}: {out}")
+        found = SAVED.search(out)
+        if found and int(found[1]) != before:
+            raise SystemExit(f"{before} was saved, and the run went on from {found[1]}.")
+        lives.append({"seconds": life, "from": before, "to": newest(workdir)})
+        say(f"kill {len(lives)}/{kills} after {life:.1f} s: step {before} to {lives[-1]['to']}")
+    return {
+        "kills": len(lives),
+        "kills before the first step": sum(one["from"] == one["to"] for one in lives),
+        "steps reached": lives[-1]["to"],
+        "damaged": len(list((workdir / "checkpoints" / "damaged").glob("*"))),
+    }
+
+
+def same(one: Path, other: Path) -> bool:
+    """True if both runs ended with the same bits, and the same metrics."""
+    states = [jax.device_get(open_trained(folder).state) for folder in (one, other)]
+    equal = jax.tree.all(jax.tree.map(np.array_equal, *states))
+    rows = [[{**row, "seconds": 0} for row in read_metrics(folder)] for folder in (one, other)]
+    tests = [read_json(folder / "summary.json")["test_accuracy"] for folder in (one, other)]
+    return equal and rows[0] == rows[1] and tests[0] == tests[1]
+
+
+def main() -> int:
+    """Kills, compares and writes."""
+    kills, told = int(sys.argv[1]) if len(sys.argv) > 1 else 100, environment()
+    with tempfile.TemporaryDirectory() as folder:
+        straight, broken = Path(folder) / "straight", Path(folder) / "broken"
+        began = time.monotonic()
+        code, out = start(straight, None)
+        if code:
+            raise SystemExit(out)
+        whole = time.monotonic() - began
+        startup = whole - read_json(straight / "summary.json")["seconds"]
+        found = kill_often(broken, kills, longest=2 * startup + 4)
+        start(broken, None)
+        found |= {"seconds undisturbed": whole, "same bits": same(straight, broken)}
+    say(str(found))
+    if not found["same bits"]:
+        return 1
+    write_json(ROOT / "results" / "kills.json", {**told, "flags": FLAGS, **found})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
