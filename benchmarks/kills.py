@@ -34,13 +34,18 @@ FLAGS = (
 SAVED = re.compile(r"resuming after step (\d+)")
 
 
-def start(workdir: Path, seconds: float | None) -> tuple[int, str]:
-    """Runs train.py, for at most some seconds; returns its exit code and output."""
-    process = subprocess.Popen(
+def launch(workdir: Path) -> subprocess.Popen:
+    """Starts train.py."""
+    return subprocess.Popen(
         [sys.executable, "train.py", *FLAGS, f"--workdir={workdir}"], cwd=ROOT,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
+
+
+def start(workdir: Path, seconds: float | None) -> tuple[int, str]:
+    """Runs train.py, for at most some seconds; returns its exit code and output."""
+    process = launch(workdir)
     try:
         out, _ = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -53,6 +58,19 @@ def newest(workdir: Path) -> int:
     """The step of the newest whole checkpoint."""
     folders = (workdir / "checkpoints" / "latest").glob("*")
     return max((int(folder.name) for folder in folders if folder.name.isdigit()), default=0)
+
+
+def time_to_checkpoint(workdir: Path) -> float:
+    """Seconds from the start of a run to its first checkpoint, its programs being compiled."""
+    began = time.monotonic()
+    process = launch(workdir)
+    while not newest(workdir):
+        if process.poll() is not None:
+            raise SystemExit(process.communicate()[0])
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    return time.monotonic() - began
 
 
 def kill_often(workdir: Path, kills: int, longest: float) -> dict[str, Any]:
@@ -97,8 +115,8 @@ def main() -> int:
         if code:
             raise SystemExit(out)
         whole = time.monotonic() - began
-        startup = whole - read_json(straight / "summary.json")["seconds"]
-        found = kill_often(broken, kills, longest=2 * startup + 4)
+        longest = 1.5 * time_to_checkpoint(Path(folder) / "first")
+        found = kill_often(broken, kills, longest)
         start(broken, None)
         found |= {"seconds undisturbed": whole, "same bits": same(straight, broken)}
     say(str(found))

@@ -10,7 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from homoode_jax.experiments.errors import UserError, nearest
+from homoode_jax.experiments.errors import UserError, nearest, shown
 from homoode_jax.experiments.settings import (
     Continuation,
     Data,
@@ -126,7 +126,7 @@ def defaults() -> ConfigDict:
 def from_dict(raw: dict[str, Any]) -> Config:
     """Validates nested settings; missing ones take their defaults."""
     if not isinstance(raw, dict):
-        raise UserError(f"a configuration must hold sections of settings, got {raw!r}.")
+        raise UserError(f"a configuration must hold sections of settings, got {shown(raw)}.")
     _check_keys("config", raw, SECTIONS)
     return Config(
         **{name: _section(name, kind, raw.get(name, {})) for name, kind in SECTIONS.items()}
@@ -152,7 +152,7 @@ def differences(a: Config, b: Config, ignore: tuple[str, ...] = ()) -> list[str]
 
 def _section(name: str, kind: type, raw: Any) -> Any:
     if not isinstance(raw, dict):
-        raise UserError(f"config.{name} must be a section of settings, got {raw!r}.")
+        raise UserError(f"config.{name} must be a section of settings, got {shown(raw)}.")
     fields = {f.name: f for f in dataclasses.fields(kind)}
     _check_keys(f"config.{name}", raw, fields)
     return kind(
@@ -164,9 +164,13 @@ def _check_keys(where: str, raw: dict, known: dict) -> None:
     for key in raw:
         if key not in known:
             raise UserError(
-                f"{where}.{key} is not a setting.{nearest(key, known)} "
+                f"{where}.{_name(key)} is not a setting.{nearest(_name(key), known)} "
                 f"Settings of {where}: {', '.join(known)}."
             )
+
+
+def _name(key: Any) -> str:
+    return key if isinstance(key, str) and key.isidentifier() else shown(key)
 
 
 def _value(name: str, f: dataclasses.Field, value: Any) -> Any:
@@ -177,16 +181,16 @@ def _value(name: str, f: dataclasses.Field, value: Any) -> Any:
     low, high, of = (f.metadata[key] for key in ("low", "high", "of"))
     for v in values:
         if of and v not in of:
-            raise UserError(f"{name}={v!r} is not one of {', '.join(of)}.{nearest(str(v), of)}")
+            raise UserError(f"{name}={shown(v)} is not one of {', '.join(of)}.{nearest(v, of)}")
         if (low is not None and not v >= low) or (high is not None and not v <= high):
             bounds = f"at least {low}" if high is None else f"from {low} to {high}"
-            raise UserError(f"{name}={v!r} is out of range; it must be {bounds}.")
+            raise UserError(f"{name}={shown(v)} is out of range; it must be {bounds}.")
     return tuple(values) if many else values[0]
 
 
 def _items(name: str, value: Any) -> list:
     if not isinstance(value, list | tuple) or not value:
-        raise UserError(f"{name}={value!r} must be a list of numbers.")
+        raise UserError(f"{name}={shown(value)} must be a list of numbers.")
     return list(value)
 
 
@@ -194,9 +198,11 @@ def _scalar(name: str, kind: type, value: Any) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value) if abs(value) < 2**1000 else math.inf
     if type(value) is float and not math.isfinite(value):
-        raise UserError(f"{name}={value!r} must be a finite number.")
+        raise UserError(f"{name}={shown(value)} must be a finite number.")
     if type(value) is not kind:
-        raise UserError(f"{name}={value!r} must be {_article(kind)}, got {type(value).__name__}.")
+        raise UserError(
+            f"{name}={shown(value)} must be {_article(kind)}, got {type(value).__name__}."
+        )
     return value
 
 

@@ -3,6 +3,9 @@
 import difflib
 import errno
 from collections.abc import Iterable
+from typing import Any
+
+LONGEST = 80  # characters of a value that an error shows
 
 
 class UserError(Exception):
@@ -13,6 +16,15 @@ def nearest(got: str, options: Iterable[str]) -> str:
     """Returns " Did you mean 'x'?" for the option nearest to `got`, or nothing."""
     near = difflib.get_close_matches(got, list(options), n=1, cutoff=0.5)
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def shown(value: Any) -> str:
+    """Returns a value as code has it, cut short where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # of whole numbers with thousands of digits
+        return f"a {type(value).__name__} too long to show"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 def first_line(error: BaseException) -> str:
