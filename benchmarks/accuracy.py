@@ -15,8 +15,8 @@ from rich.table import Table
 from scipy.integrate import solve_ivp
 
 import homoode_jax
+from homoode_jax.experiments.console import console
 from homoode_jax.experiments.record import environment
-from homoode_jax.experiments.report import console
 from homoode_jax.experiments.workdir import write_json
 
 ROUTES = ("checkpointed", "direct", "backsolve")

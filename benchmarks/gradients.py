@@ -18,8 +18,8 @@ import numpy as np
 from rich.table import Table
 
 import homoode_jax
+from homoode_jax.experiments.console import console
 from homoode_jax.experiments.record import environment
-from homoode_jax.experiments.report import console
 from homoode_jax.experiments.workdir import write_json
 
 BATCH, WIDTH, RADIUS = 32, 256, 0.9

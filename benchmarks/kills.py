@@ -20,8 +20,8 @@ import jax
 import numpy as np
 
 from benchmarks.compare.trained import open_trained
+from homoode_jax.experiments.console import say
 from homoode_jax.experiments.record import environment
-from homoode_jax.experiments.report import say
 from homoode_jax.experiments.workdir import read_json, read_metrics, write_json
 
 ROOT = Path(__file__).parents[1]

@@ -24,9 +24,9 @@ from sklearn.preprocessing import StandardScaler
 import homoode_jax
 from benchmarks.compare.study import ROOT
 from benchmarks.compare.trained import Trained, open_trained
+from homoode_jax.experiments.console import say
 from homoode_jax.experiments.errors import UserError
 from homoode_jax.experiments.record import environment
-from homoode_jax.experiments.report import say
 from homoode_jax.experiments.workdir import write_json
 from homoode_jax.networks.field import Condition
 

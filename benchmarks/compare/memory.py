@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 
 from homoode_jax.experiments.batches import Batch
 from homoode_jax.experiments.config import Config, from_dict
+from homoode_jax.experiments.console import say
 from homoode_jax.experiments.optimiser import make_optimisers
 from homoode_jax.experiments.record import environment
-from homoode_jax.experiments.report import say
 from homoode_jax.experiments.state import init_state
 from homoode_jax.experiments.step import make_classifier, train_step
 from homoode_jax.experiments.workdir import write_json

@@ -17,9 +17,9 @@ from pathlib import Path
 from benchmarks.compare.plots import draw, draw_stability
 from benchmarks.compare.study import ROOT, RunResult, Study, read_study, run_one
 from benchmarks.compare.table import main_table, stability, stability_table, summarise
+from homoode_jax.experiments.console import say
 from homoode_jax.experiments.errors import UserError
 from homoode_jax.experiments.record import environment
-from homoode_jax.experiments.report import say
 from homoode_jax.experiments.workdir import write_json
 
 GIVEN = "DATASET", "SEEDS", "ONLY", "FLAGS"

@@ -17,8 +17,8 @@ import homoode_jax
 from benchmarks.nonlinear.problem import Problem
 from benchmarks.nonlinear.problems import every
 from benchmarks.nonlinear.run import LINEAR, RESULT, RESULTS, continuation
+from homoode_jax.experiments.console import console
 from homoode_jax.experiments.record import environment
-from homoode_jax.experiments.report import console
 from homoode_jax.experiments.workdir import write_json
 
 LINEAR_SOLVERS = {"1e-3": LINEAR, "1e-12": replace(LINEAR, rtol=1e-12)}

@@ -21,8 +21,8 @@ import homoode_jax
 from benchmarks.nonlinear.problem import Problem
 from benchmarks.nonlinear.problems import every
 from benchmarks.nonlinear.table import summary, write_table
+from homoode_jax.experiments.console import console
 from homoode_jax.experiments.record import environment
-from homoode_jax.experiments.report import console
 from homoode_jax.experiments.workdir import write_json
 
 BUDGET = 20_000

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from homoode_jax.experiments.report import console
+from homoode_jax.experiments.console import console
 
 FINDINGS = Path(__file__).with_name("findings.md")  # of the record that is committed
 PLAIN = ("newton", "anderson", "picard")

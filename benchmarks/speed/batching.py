@@ -20,8 +20,8 @@ from rich.table import Table
 
 from benchmarks.compare.trained import Trained, for_workdir
 from benchmarks.speed.floor import problem
+from homoode_jax.experiments.console import console
 from homoode_jax.experiments.record import environment
-from homoode_jax.experiments.report import console
 from homoode_jax.experiments.workdir import write_json
 from homoode_jax.mathematics.integrate import integrate
 

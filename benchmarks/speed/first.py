@@ -10,7 +10,7 @@ from rich.table import Table
 
 from benchmarks.speed.setting import Setting
 from benchmarks.speed.worker import Worker
-from homoode_jax.experiments.report import console
+from homoode_jax.experiments.console import console
 
 OURS = "benchmarks.speed.sides:ours"
 

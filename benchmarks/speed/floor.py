@@ -19,7 +19,7 @@ from jax import lax
 from rich.table import Table
 
 from benchmarks.speed.setting import Setting, draw_images
-from homoode_jax.experiments.report import console
+from homoode_jax.experiments.console import console
 from homoode_jax.experiments.step import make_classifier
 from homoode_jax.mathematics.integrate import integrate
 from homoode_jax.networks.field import Condition

@@ -22,8 +22,8 @@ from benchmarks.speed import batching, first, floor
 from benchmarks.speed.setting import Setting
 from benchmarks.speed.sides import for_peer
 from benchmarks.speed.worker import Worker
+from homoode_jax.experiments.console import console
 from homoode_jax.experiments.record import environment
-from homoode_jax.experiments.report import console
 from homoode_jax.experiments.workdir import write_json
 
 PAIRS = 5

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jaxtyping import Array, PyTree, UInt32
 
+from homoode_jax.experiments.console import say
 from homoode_jax.experiments.errors import UserError, first_line, is_out_of_room, no_room
 from homoode_jax.experiments.processes import is_first, wait_for_all
-from homoode_jax.experiments.report import say
 from homoode_jax.experiments.state import TrainState
 from homoode_jax.networks.classifier import Weights
 

@@ -6,8 +6,9 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from homoode_jax.experiments.config import Data
-from homoode_jax.experiments.errors import UserError
-from homoode_jax.experiments.sources import INFO, Info
+from homoode_jax.experiments.console import say
+from homoode_jax.experiments.errors import UserError, first_line
+from homoode_jax.experiments.sources import INFO, Info, Record
 
 
 class Split(NamedTuple):
@@ -33,8 +34,7 @@ def load(data: Data) -> Dataset:
     """
     info = INFO[data.dataset]
     train, test = (
-        _checked(data.dataset, name, info, Split(*info.read(data.data_dir, name)))
-        for name in ("train", "test")
+        _gather(data, name, info, info.read(data.data_dir, name)) for name in ("train", "test")
     )
     train = _take(train, _first(train.labels, data.per_class))
     kept, held = _hold_out(train.labels, data.validation, data.split_seed)
@@ -72,21 +72,38 @@ def _take(split: Split, index: np.ndarray) -> Split:
     return Split(split.images[index], split.labels[index])
 
 
-def _checked(dataset: str, name: str, info: Info, split: Split) -> Split:
-    """Refuses images or labels that are not what the data set should hold."""
-    images, labels = split
-    if images.shape[1:] != info.shape or images.dtype != np.uint8:
-        raise UserError(
-            f"{dataset} ({name}): images should be uint8{list(info.shape)}, "
-            f"got {images.dtype}{list(images.shape[1:])}."
-        )
-    wrong = np.flatnonzero((labels < 0) | (labels >= info.classes))
-    if len(wrong):
-        raise UserError(
-            f"{dataset} ({name}): record {wrong[0]} has label {labels[wrong[0]]}; labels go "
-            f"from 0 to {info.classes - 1}."
-        )
+def _gather(data: Data, name: str, info: Info, records: list[Record]) -> Split:
+    """Makes arrays of the records of a split; damaged ones are refused, or left out and told."""
+    good, bad = [], []
+    for record in records:
+        fault = _fault(record, info)
+        if fault is None:
+            good.append(record)
+        elif data.skip_damaged:
+            bad.append(f"{record.place} {fault}")
+        else:
+            raise UserError(
+                f"{data.dataset} ({name}): {record.place} {fault}. Mend it, or set "
+                "config.data.skip_damaged=True to leave such records out."
+            )
+    if bad:
+        say(f"warning: {len(bad)} of {len(records)} records of {data.dataset} ({name}) are "
+            f"damaged and left out; the first: {bad[0]}")  # fmt: skip
+    labels = np.array([record.label for record in good], np.int32)
     missing = sorted(set(range(info.classes)) - set(labels.tolist()))
     if missing:
-        raise UserError(f"{dataset} ({name}): there is no image of class {missing[0]}.")
-    return split
+        raise UserError(f"{data.dataset} ({name}): there is no image of class {missing[0]}.")
+    return Split(np.stack([record.image for record in good]), labels)
+
+
+def _fault(record: Record, info: Info) -> str | None:
+    """What is wrong with a record, or None."""
+    image, label = record.image, record.label
+    if isinstance(image, Exception):
+        return f"is not a readable image: {first_line(image)[:200]}"
+    if image.shape != info.shape or image.dtype != np.uint8:
+        wanted, got = list(info.shape), list(image.shape)
+        return f"should be an image of uint8{wanted}, got {image.dtype}{got}"
+    if not 0 <= label < info.classes:
+        return f"has label {label}; labels go from 0 to {info.classes - 1}"
+    return None

@@ -14,8 +14,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from rich.table import Table
 
-from homoode_jax.experiments import report, workdir
+from homoode_jax.experiments import workdir
 from homoode_jax.experiments.batches import Batch
+from homoode_jax.experiments.console import console
 from homoode_jax.experiments.errors import UserError, first_line
 from homoode_jax.experiments.optimiser import make_optimisers
 from homoode_jax.experiments.run import Run, keep_programs, use_precision
@@ -93,4 +94,4 @@ def _show(found: dict[str, Any]) -> None:
     table = Table(title=f"step {found['step']} again", show_header=False)
     for key, value in found.items():
         table.add_row(key, str(value))
-    report.console.print(table)
+    console.print(table)

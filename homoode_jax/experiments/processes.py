@@ -11,7 +11,7 @@ from typing import NamedTuple, NoReturn
 import jax
 from jax.experimental import multihost_utils
 
-from homoode_jax.experiments import report
+from homoode_jax.experiments.console import console
 from homoode_jax.experiments.errors import UserError, first_line
 
 COME_SECONDS = 300  # within which all processes must have come
@@ -41,7 +41,7 @@ def join(place: Place) -> None:
         )  # fmt: skip
     elif _is_called_for():
         _initialize()
-    report.console.quiet = not is_first()
+    console.quiet = not is_first()
 
 
 def leave(code: int) -> NoReturn:

@@ -8,24 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from homoode_jax.experiments.config import Config, to_dict
+from homoode_jax.experiments.console import console, say
 from homoode_jax.experiments.state import Means
 from homoode_jax.experiments.step import make_classifier
 from homoode_jax.networks.classifier import Weights
 
 Advance = Callable[[int, str], None]
 LINE_SECONDS = 60
-
-console = Console(highlight=False)
-
-
-def say(text: str) -> None:
-    """Prints a line."""
-    console.print(text, markup=False, soft_wrap=True)
 
 
 @contextmanager

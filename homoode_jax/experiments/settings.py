@@ -150,6 +150,7 @@ class Data:
         dataset: the data set.
         data_dir: where it is; "" is the data set's usual place.
         per_class: number of training images of each class to use, the first ones; 0: all.
+        skip_damaged: leave records out that cannot be read, and say how many; else refuse them.
         validation: number of training images held out to select the best weights.
         split_seed: seed of that choice.
         flip: probability of a horizontal flip.
@@ -161,6 +162,7 @@ class Data:
     dataset: str = _setting("digits", of=tuple(INFO))
     data_dir: str = _setting("")
     per_class: int = _setting(0, 0, 10**8)
+    skip_damaged: bool = _setting(False)
     validation: int = _setting(0, 0, 10**8)
     split_seed: int = _setting(0, 0, 2**32 - 1)
     flip: float = _setting(0.0, 0, 1)

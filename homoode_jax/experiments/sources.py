@@ -1,7 +1,8 @@
 """Where images come from: scikit-learn's digits, prepared TFDS data sets, Tiny-ImageNet.
 
-TFDS data sets are read without TensorFlow; preparing them is a command of its own, named in
-the error that a missing one gives.
+Each source gives records, damaged ones too; `dataset` decides what to do with those. TFDS data
+sets are read without TensorFlow; preparing them is a command of its own, named in the error that a
+missing one gives.
 """
 
 import os
@@ -12,10 +13,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from homoode_jax.experiments.errors import UserError, first_line
+from homoode_jax.experiments.errors import UserError, first_line, shown
 
-Arrays = tuple[np.ndarray, np.ndarray]
 READ_AT_ONCE = 2000  # records; TFDS is several times slower one by one
+
+
+class Record(NamedTuple):
+    """An image as it was found, or what went wrong in reading it.
+
+    Attributes:
+        place: file and number, for people.
+        image: its pixels, or why it cannot be read.
+        label: its class.
+    """
+
+    place: str
+    image: np.ndarray | Exception
+    label: int
 
 
 class Info(NamedTuple):
@@ -23,10 +37,10 @@ class Info(NamedTuple):
 
     shape: tuple[int, int, int]
     classes: int
-    read: Callable[[str, str], Arrays]
+    read: Callable[[str, str], list[Record]]
 
 
-def read_digits(data_dir: str, split: str) -> Arrays:
+def read_digits(data_dir: str, split: str) -> list[Record]:
     """Reads scikit-learn's digits; a fifth of them, by class, is the test split."""
     del data_dir
     from sklearn.datasets import load_digits
@@ -36,27 +50,47 @@ def read_digits(data_dir: str, split: str) -> Arrays:
     images = np.round(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
     index = np.arange(len(labels))
     parts = train_test_split(index, test_size=0.2, random_state=0, stratify=labels)
-    chosen = np.sort(parts[split == "test"])
-    return images[chosen], labels[chosen].astype(np.int32)
+    return [
+        Record(f"image {i}", images[i], int(labels[i])) for i in np.sort(parts[split == "test"])
+    ]
 
 
-def read_tfds(name: str, data_dir: str, split: str) -> Arrays:
+def read_tfds(name: str, data_dir: str, split: str) -> list[Record]:
     """Reads a prepared TFDS data set in `array_record` format."""
     source: Any = _open_tfds(name, data_dir, split)
+    found, places = [], _places(source, split)
+    for chunk in _chunks(len(source)):
+        try:
+            found += zip(chunk, source.__getitems__(chunk), strict=True)
+        except Exception as error:  # TFDS raises many kinds
+            found += [(i, _read_one(source, i)) for i in chunk]
+            if all(isinstance(record, Exception) for _, record in found[-len(chunk) :]):
+                raise UserError(
+                    f"{name} ({split}): {places[chunk[0]]} cannot be read, nor "
+                    f"those after it: {first_line(error)[:200]}. Remove its folder {name} and "
+                    f"prepare it again: {_prepare(name, data_dir)}"
+                ) from error
+    # In the order of their ids, which no format decides.
+    found.sort(key=lambda item: b"" if isinstance(item[1], Exception) else item[1].get("id", b""))
+    return [
+        Record(places[i], record, 0) if isinstance(record, Exception)
+        else Record(places[i], record["image"], int(record["label"]))
+        for i, record in found
+    ]  # fmt: skip
+
+
+def _read_one(source: Any, i: int) -> dict[str, Any] | Exception:
     try:
-        records = [
-            record for chunk in _chunks(len(source)) for record in source.__getitems__(chunk)
-        ]
-        records.sort(key=lambda record: record.get("id", b""))  # an order that no format decides
-        images = np.stack([record["image"] for record in records])
-        labels = np.array([record["label"] for record in records], np.int32)
+        return source[i]
     except Exception as error:
-        raise UserError(
-            f"{name} ({split}) in {data_dir or 'the TFDS data folder'} is damaged and cannot be "
-            f"read: {first_line(error)}. Remove its folder {name} there and prepare it again: "
-            f"{_prepare(name, data_dir)}"
-        ) from error
-    return images, labels
+        return error
+
+
+def _places(source: Any, split: str) -> list[str]:
+    """The file and number of each record."""
+    info = source.dataset_info.splits[split]
+    shards = zip(info.filepaths, info.shard_lengths, strict=True)
+    return [f"record {i} of {file}" for file, length in shards for i in range(length)]
 
 
 def _open_tfds(name: str, data_dir: str, split: str):
@@ -64,12 +98,14 @@ def _open_tfds(name: str, data_dir: str, split: str):
     import tensorflow_datasets as tfds
 
     try:
-        return tfds.data_source(name, split=split, data_dir=data_dir or None, download=False)
+        source = tfds.data_source(name, split=split, data_dir=data_dir or None, download=False)
+        len(source)  # opens the files
     except Exception as error:
         raise UserError(
-            f"{name} is not prepared in {data_dir or 'the TFDS data folder'} "
+            f"{name} is not prepared in {data_dir or 'the TFDS data folder'}, or damaged "
             f"({first_line(error)[:200]}). Prepare it with: {_prepare(name, data_dir)}"
         ) from error
+    return source
 
 
 def _prepare(name: str, data_dir: str) -> str:
@@ -81,7 +117,7 @@ def _chunks(size: int) -> Iterator[range]:
     return (range(i, min(i + READ_AT_ONCE, size)) for i in range(0, size, READ_AT_ONCE))
 
 
-def read_tiny_imagenet(data_dir: str, split: str) -> Arrays:
+def read_tiny_imagenet(data_dir: str, split: str) -> list[Record]:
     """Reads `tiny-imagenet-200`; its labelled `val` folder is the test split."""
     root = _tiny_imagenet_root(data_dir)
     classes = sorted(folder.name for folder in (root / "train").iterdir() if folder.is_dir())
@@ -95,8 +131,7 @@ def read_tiny_imagenet(data_dir: str, split: str) -> Arrays:
         files = [_annotated(root, line, label_of) for line in lines if line.strip()]
     if not files:
         raise UserError(f"{root} holds no {split} images (*.JPEG).")
-    images = np.stack([_read_image(file) for file, _ in files])
-    return images, np.array([label for _, label in files], np.int32)
+    return [Record(str(file), _read_image(file), label) for file, label in files]
 
 
 def _tiny_imagenet_root(data_dir: str) -> Path:
@@ -114,23 +149,24 @@ def _tiny_imagenet_root(data_dir: str) -> Path:
 def _annotated(root: Path, line: str, label_of: dict[str, int]) -> tuple[Path, int]:
     name, wnid, *_ = [*line.split("\t"), "", ""]
     if wnid not in label_of:
-        raise UserError(f"val_annotations.txt in {root}/val: unknown class {wnid!r} of {name!r}.")
+        raise UserError(
+            f"val_annotations.txt in {root}/val: unknown class {shown(wnid)} of {shown(name)}."
+        )
+    if Path(name).name != name:
+        raise UserError(
+            f"val_annotations.txt in {root}/val: {shown(name)} is not a file of its folder images."
+        )
     return root / "val" / "images" / name, label_of[wnid]
 
 
-def _read_image(file: Path) -> np.ndarray:
+def _read_image(file: Path) -> np.ndarray | Exception:
     from PIL import Image
 
     try:
         with Image.open(file) as image:
-            pixels = np.asarray(image.convert("RGB"))
+            return np.asarray(image.convert("RGB"))
     except Exception as error:  # Pillow raises many kinds
-        raise UserError(f"{file} is not a readable image: {first_line(error)}.") from error
-    if pixels.shape != (64, 64, 3):
-        raise UserError(
-            f"{file} should have 64x64 pixels, got {pixels.shape[0]}x{pixels.shape[1]}."
-        )
-    return pixels
+        return error
 
 
 INFO = {

@@ -12,6 +12,7 @@ import numpy as np
 from homoode_jax.experiments import checkpoint, failure, lock, report, workdir
 from homoode_jax.experiments.batches import training_batches
 from homoode_jax.experiments.config import Config
+from homoode_jax.experiments.console import say
 from homoode_jax.experiments.dataset import load
 from homoode_jax.experiments.errors import UserError, first_line
 from homoode_jax.experiments.plots import draw_curves
@@ -91,7 +92,7 @@ def _is_unrecorded(run: Run, state: TrainState) -> bool:
 
 def _train(run: Run, state: TrainState, facts: Facts, pause: Pause) -> tuple[TrainState, Facts]:
     """Trains epoch by epoch to the end."""
-    report.say(_greeting(run, int(state.step)))
+    say(_greeting(run, int(state.step)))
     log, drawn = open_log(run.config, run.workdir, int(state.step)), time.monotonic()
     with report.progress_bar(run.total_steps, int(state.step)) as advance:
         while int(state.step) < run.total_steps or _is_unrecorded(run, state):
@@ -115,7 +116,7 @@ def _epoch(
     state, seconds = state._replace(totals=run.no_totals()), time.monotonic() - began
     row = _row(run, step, trained, held, tested, seconds)
     workdir.append_metrics(run.workdir, row)
-    report.say(report.epoch_line(row, run.config.train.epochs))
+    say(report.epoch_line(row, run.config.train.epochs))
     log(row)
     _warn_of_limit(run, row)
     facts = facts._replace(seconds=facts.seconds + seconds)
@@ -146,7 +147,7 @@ def _saved_if_stopped(run: Run, state: TrainState, facts: Facts, began: float) -
         now = facts._replace(seconds=facts.seconds + time.monotonic() - began)
         checkpoint.save_latest(run.checkpoints, int(state.step), state, now._asdict())
         checkpoint.finish(run.checkpoints)
-        report.say(f"saved after step {int(state.step)} of {run.total_steps}")
+        say(f"saved after step {int(state.step)} of {run.total_steps}")
         raise
 
 
@@ -154,7 +155,7 @@ def _warn_of_limit(run: Run, row: dict[str, Any]) -> None:
     """Says so when solves come near the steps that they may take."""
     limit = step_limit(run.config)
     if limit is not None and row["longest"] > NEAR * limit[1]:
-        report.say(
+        say(
             f"warning: a solve took {row['longest']} steps of {limit[0]}={limit[1]}; beyond them "
             "it fails. Raise it, loosen the tolerance, or regularise (config.regularise)."
         )

@@ -1,5 +1,6 @@
 """Data sets: what they hold, how they are split, and what is said of damaged ones."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from sklearn.datasets import load_digits
 
 from homoode_jax.experiments import sources
 from homoode_jax.experiments.config import Data
-from homoode_jax.experiments.dataset import Split, _checked, load
+from homoode_jax.experiments.dataset import _gather, load
 from homoode_jax.experiments.errors import UserError
+from homoode_jax.experiments.sources import Record
 
 SHARED = Path(__file__).parents[3] / "shared" / "tfds"
 needs_tfds = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no prepared data sets in {SHARED}")
@@ -61,33 +63,65 @@ def test_the_first_images_of_each_class_can_be_all_there_is():
 
 @needs_tfds
 def test_cifar10_is_in_the_order_of_its_ids():
-    images, labels = sources.read_tfds("cifar10", str(SHARED), "test")
+    records = sources.read_tfds("cifar10", str(SHARED), "test")
     source = sources._open_tfds("cifar10", str(SHARED), "test")
     first = min((source[i] for i in range(len(source))), key=lambda record: record["id"])
-    np.testing.assert_array_equal(images[0], first["image"])
-    assert labels[0] == first["label"]
+    np.testing.assert_array_equal(records[0].image, first["image"])
+    assert records[0].label == first["label"]
 
 
 @needs_tfds
 def test_mnist_is_read_without_tensorflow():
-    images, labels = sources.read_tfds("mnist", str(SHARED), "test")
-    assert images.shape == (10_000, 28, 28, 1) and images.dtype == np.uint8
+    data = load(Data(dataset="mnist", data_dir=str(SHARED)))
+    assert data.test.images.shape == (10_000, 28, 28, 1) and data.test.images.dtype == np.uint8
     # Published class counts of the MNIST test set.
     counts = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
-    np.testing.assert_array_equal(np.bincount(labels), counts)
+    np.testing.assert_array_equal(np.bincount(data.test.labels), counts)
+
+
+@pytest.fixture
+def mnist(tmp_path):
+    """A copy of the prepared MNIST whose files can be written."""
+    folder = tmp_path / "mnist"
+    shutil.copytree(SHARED / "mnist", folder, copy_function=shutil.copyfile)
+    for path in [folder, *folder.rglob("*")]:
+        path.chmod(0o755)
+    return tmp_path
 
 
 @needs_tfds
-def test_a_record_file_cut_short_is_named(tmp_path):
-    folder = tmp_path / "mnist"
-    shutil.copytree(SHARED / "mnist", folder, copy_function=shutil.copyfile)
-    for path in [folder, *folder.iterdir()]:
-        path.chmod(0o755)
-    file = next(folder.rglob("*test.array_record*"))
+def test_a_record_file_cut_short_is_named(mnist):
+    file = next(mnist.rglob("*test.array_record*"))
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     with pytest.raises(UserError, match=r"mnist .*make data DATASET=mnist DATA_DIR=") as caught:
-        sources.read_tfds("mnist", str(tmp_path), "test")
+        sources.read_tfds("mnist", str(mnist), "test")
     assert "\n" not in str(caught.value)
+
+
+@needs_tfds
+def test_a_record_that_is_no_image_is_named_or_left_out(mnist, capsys):
+    from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+
+    file = next(mnist.rglob("*test.array_record*"))
+    reader = ArrayRecordReader(str(file))
+    whole = [reader.read([i])[0] for i in range(reader.num_records())]
+    reader.close()
+    options = "group_size:1"
+    writer = ArrayRecordWriter(str(file), options)
+    for i, record in enumerate(whole):
+        middle = len(record) // 2
+        writer.write(record[:middle] + bytes(60) + record[middle + 60 :] if i == 4321 else record)
+    writer.close()
+    data, info = Data(dataset="mnist"), sources.INFO["mnist"]
+    records = sources.read_tfds("mnist", str(mnist), "test")
+    with pytest.raises(UserError, match=r"record 4321 of .*mnist-test\.array_record") as caught:
+        _gather(data, "test", info, records)
+    assert "\n" not in str(caught.value) and "config.data.skip_damaged=True" in str(caught.value)
+    found = _gather(dataclasses.replace(data, skip_damaged=True), "test", info, records)
+    assert "warning: 1 of 10000 records of mnist (test)" in capsys.readouterr().out
+    assert len(found.labels) == 9999
+    kept = sources.read_tfds("mnist", str(SHARED), "test")
+    np.testing.assert_array_equal(found.images[4321], kept[4322].image)
 
 
 def test_an_unprepared_data_set_names_the_command(tmp_path):
@@ -120,36 +154,127 @@ def test_tiny_imagenet_is_read_from_its_folder(tmp_path):
     assert np.ptp(data.train.images[0], axis=-1).max() == 0  # a grey image became a colour one
 
 
-def test_damaged_tiny_imagenet_is_named(tmp_path):
-    with pytest.raises(UserError, match="train does not exist"):
-        load(Data(dataset="tiny_imagenet", data_dir=str(tmp_path)))
-    root = tmp_path / "tiny-imagenet-200"
+ANNOTATIONS = "val/val_annotations.txt"
+
+
+def rewrite(file, change):
+    file.write_bytes(change(file.read_bytes()))
+
+
+def resize(file, size):
+    Image.open(file).resize(size).save(file)
+
+
+def some_image(root, rng):
+    return rng.choice(sorted(root.rglob("*.JPEG")))
+
+
+DAMAGES = {  # what is done to a folder, and whether leaving records out mends it
+    "an image cut short": lambda root, rng: rewrite(
+        some_image(root, rng), lambda old: old[: rng.integers(len(old) // 3)]
+    ),
+    "an empty image": lambda root, rng: some_image(root, rng).write_bytes(b""),
+    "noise for an image": lambda root, rng: some_image(root, rng).write_bytes(rng.bytes(900)),
+    "a text for an image": lambda root, rng: some_image(root, rng).write_text("hello\nworld"),
+    "an image of another size": lambda root, rng: resize(
+        some_image(root, rng), tuple(map(int, rng.integers(1, 64, 2)))
+    ),
+    "a folder for an image": lambda root, rng: (
+        (file := some_image(root, rng)).unlink(), file.mkdir()
+    ),
+    "an image gone": lambda root, rng: rng.choice(sorted((root / "val").rglob("*.JPEG"))).unlink(),
+    "an unknown class": lambda root, rng: rewrite(
+        root / ANNOTATIONS, lambda old: old.replace(b"n0000007", b"n9999999")
+    ),
+    "a path out of the folder": lambda root, rng: rewrite(
+        root / ANNOTATIONS, lambda old: old.replace(b"val_7.JPEG", b"../../../secret.JPEG")
+    ),
+    "annotations cut short": lambda root, rng: rewrite(
+        root / ANNOTATIONS, lambda old: old[: rng.integers(len(old) - 60)]
+    ),
+    "annotations of noise": lambda root, rng: (root / ANNOTATIONS).write_bytes(rng.bytes(999)),
+    "no annotations": lambda root, rng: (root / ANNOTATIONS).unlink(),
+    "an empty class": lambda root, rng: [
+        file.unlink() for file in rng.choice(sorted((root / "train").iterdir())).rglob("*.JPEG")
+    ],
+    "a class gone": lambda root, rng: shutil.rmtree(
+        rng.choice(sorted((root / "train").iterdir()))
+    ),
+    "no classes": lambda root, rng: [
+        shutil.rmtree(folder) for folder in (root / "train").iterdir()
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    root = tmp_path_factory.mktemp("whole") / "tiny-imagenet-200"
     tiny_imagenet(root)
-    annotations = root / "val" / "val_annotations.txt"
-    good = annotations.read_text()
-    annotations.write_text(good.replace("n00000003", "n99999999"))
-    with pytest.raises(UserError, match=r"unknown class 'n99999999' of 'val_3\.JPEG'"):
-        load(Data(dataset="tiny_imagenet", data_dir=str(tmp_path)))
-    annotations.write_text(good)
-    image = root / "val" / "images" / "val_7.JPEG"
-    image.write_bytes(image.read_bytes()[:200])
-    with pytest.raises(UserError, match=r"val_7.JPEG is not a readable image"):
-        load(Data(dataset="tiny_imagenet", data_dir=str(tmp_path)))
+    return root
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_data_gets_one_line_that_names_the_file(damage, whole, tmp_path, capsys):
+    """Seven of each kind, and one of them with damaged records left out."""
+    for seed in range(7):
+        root = tmp_path / str(seed) / "tiny-imagenet-200"
+        shutil.copytree(whole, root)
+        DAMAGES[damage](root, np.random.default_rng(seed))
+        for skip in (False, True)[: 1 if seed else 2]:
+            data = Data(dataset="tiny_imagenet", data_dir=str(root.parent), skip_damaged=skip)
+            with pytest.raises(UserError) as caught:
+                load(data)
+            text = str(caught.value)
+            assert "\n" not in text and 20 < len(text) < 600, text
+            # With one image a class, a record that is left out leaves its class empty.
+            assert str(root) in text or "no image of class" in text, text
+            assert skip or ".JPEG" in text or "val_annotations" in text or "class" in text, text
+        shutil.rmtree(root)
+    assert "Traceback" not in capsys.readouterr().out
+
+
+def test_records_that_are_left_out_are_counted(whole, tmp_path, capsys):
+    root = tmp_path / "tiny-imagenet-200"
+    shutil.copytree(whole, root)
+    for i in range(3):  # of classes that have another image
+        folder = root / "train" / f"n{i:08d}" / "images"
+        (folder / "more.JPEG").write_bytes(b"no image")
+    data = Data(dataset="tiny_imagenet", data_dir=str(tmp_path), skip_damaged=True)
+    found = load(data)
+    out = capsys.readouterr().out
+    assert "warning: 3 of 203 records of tiny_imagenet (train) are damaged and left out" in out
+    assert "more.JPEG" in out
+    np.testing.assert_array_equal(
+        found.train.images, load(dataclasses.replace(data, data_dir=str(whole.parent))).train.images
+    )
 
 
 @pytest.mark.parametrize(
-    ("images", "labels", "message"),
+    ("image", "label", "message"),
     [
-        (
-            np.zeros((10, 8, 8, 3), np.uint8),
-            np.arange(10),
-            r"should be uint8\[8, 8, 1\], got uint8",
-        ),
-        (np.zeros((10, 8, 8, 1), np.float32), np.arange(10), "got float32"),
-        (np.zeros((10, 8, 8, 1), np.uint8), np.arange(10) + 1, "record 9 has label 10"),
-        (np.zeros((10, 8, 8, 1), np.uint8), np.arange(10) % 9, "no image of class 9"),
+        (np.zeros((8, 8, 3), np.uint8), 0, r"should be an image of uint8\[8, 8, 1\], got uint8"),
+        (np.zeros((8, 8, 1), np.float32), 0, "got float32"),
+        (np.full((8, 8, 1), 300.0), 0, "got float64"),
+        (np.zeros((8, 8, 1), np.uint8), 10, "has label 10; labels go from 0 to 9"),
+        (np.zeros((8, 8, 1), np.uint8), -1, "has label -1"),
+        (ValueError("cut\nshort"), 0, r"is not a readable image: cut\. Mend"),
     ],
 )
-def test_images_and_labels_must_be_what_the_data_set_holds(images, labels, message):
-    with pytest.raises(UserError, match=message):
-        _checked("digits", "train", sources.INFO["digits"], Split(images, labels))
+def test_a_record_must_be_what_the_data_set_holds(image, label, message, monkeypatch, capsys):
+    info = sources.INFO["digits"]
+    bad = Record("record 5 of file", image, label)
+    monkeypatch.setitem(
+        sources.INFO, "digits", info._replace(read=lambda *where: [*info.read(*where), bad])
+    )
+    with pytest.raises(UserError, match=r"digits \(train\): record 5 of file .*" + message):
+        load(Data(dataset="digits"))
+    assert len(load(Data(dataset="digits", skip_damaged=True)).train.labels) == 1437
+    assert capsys.readouterr().out.count("warning: 1 of ") == 2
+
+
+def test_a_class_must_have_an_image(monkeypatch):
+    info = sources.INFO["digits"]
+    some = lambda *where: [record for record in info.read(*where) if record.label != 9]  # noqa: E731
+    monkeypatch.setitem(sources.INFO, "digits", info._replace(read=some))
+    with pytest.raises(UserError, match="there is no image of class 9"):
+        load(Data(dataset="digits"))
