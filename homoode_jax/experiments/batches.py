@@ -5,12 +5,10 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from homoode_jax.experiments.dataset import Split
-from homoode_jax.experiments.errors import UserError
-
-AXIS = "data"
+from homoode_jax.experiments.mesh import over_devices, put
 
 
 class Batch(NamedTuple):
@@ -19,35 +17,6 @@ class Batch(NamedTuple):
     images: jax.Array
     labels: jax.Array
     mask: jax.Array
-
-
-def make_mesh() -> Mesh:
-    """Returns a mesh of all devices with one data axis."""
-    return Mesh(np.array(jax.devices()), (AXIS,))
-
-
-def over_devices(mesh: Mesh) -> NamedSharding:
-    """Splits the leading axis over the data axis."""
-    return NamedSharding(mesh, PartitionSpec(AXIS))
-
-
-def replicated(mesh: Mesh) -> NamedSharding:
-    """Keeps a copy on every device."""
-    return NamedSharding(mesh, PartitionSpec())
-
-
-def put(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
-    """Lays an array that every process has out over all devices; each sends what its own need."""
-    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
-
-
-def check_batch_size(name: str, size: int, mesh: Mesh) -> None:
-    """Refuses a batch that does not divide among the devices."""
-    if size % mesh.size:
-        raise UserError(
-            f"{name}={size} does not divide among {mesh.size} devices; "
-            f"{size - size % mesh.size or mesh.size} or {size - size % mesh.size + mesh.size} does."
-        )
 
 
 def training_batches(

@@ -4,24 +4,26 @@ import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from homoode_jax.experiments.batches import (
-    check_batch_size,
-    evaluation_batches,
-    make_mesh,
-    put,
-    replicated,
-)
+from homoode_jax.experiments.batches import evaluation_batches
 from homoode_jax.experiments.checkpoint import Checkpoints, open_checkpoints
 from homoode_jax.experiments.config import Config
 from homoode_jax.experiments.dataset import Dataset, Split
 from homoode_jax.experiments.errors import UserError
+from homoode_jax.experiments.mesh import (
+    check_batch_size,
+    make_mesh,
+    put,
+    replicated,
+    split_parameters,
+)
 from homoode_jax.experiments.optimiser import Optimisers, make_optimisers
 from homoode_jax.experiments.state import (
     Means,
@@ -29,6 +31,7 @@ from homoode_jax.experiments.state import (
     TrainState,
     draw_state,
     empty_totals,
+    init_state,
     means,
 )
 from homoode_jax.experiments.step import Steps, make_classifier, make_steps
@@ -88,7 +91,18 @@ class Run:
     @cached_property
     def steps(self) -> Steps:
         """The compiled steps."""
-        return make_steps(self.config, self.classifier, self.optimisers, self.early_steps(0))
+        return make_steps(
+            self.config, self.classifier, self.optimisers, self.early_steps(0), self.layout
+        )
+
+    @cached_property
+    def layout(self) -> Any:
+        """How the training state lies on the mesh: a copy on every device, unless it is split."""
+        if not self.config.train.split_parameters:
+            return replicated(self.mesh)
+        draw = partial(init_state, self.classifier, self.optimisers)
+        train, dtype = self.config.train, self.config.model.dtype
+        return split_parameters(self.mesh, jax.eval_shape(lambda: draw(train.seed, dtype)))
 
     @cached_property
     def checkpoints(self) -> Checkpoints:
@@ -111,9 +125,9 @@ class Run:
         return self.epoch_steps * self.config.train.epochs
 
     def initial_state(self) -> TrainState:
-        """Draws the state of step 0, on every device."""
+        """Draws the state of step 0."""
         seed, dtype = self.config.train.seed, self.config.model.dtype
-        return draw_state(self.classifier, self.optimisers, seed, dtype, replicated(self.mesh))
+        return draw_state(self.classifier, self.optimisers, seed, dtype, self.layout)
 
     def no_totals(self) -> Totals:
         """Returns sums of nothing, on every device."""

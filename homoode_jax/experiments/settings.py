@@ -188,6 +188,7 @@ class Train:
             not finite, before the run stops.
         checkpoint_every: steps between checkpoints; 0: at the end of each epoch only.
         test_each_epoch: evaluate on the test split after each epoch too; nothing is selected by it.
+        split_parameters: split large weights over the devices instead of copying them to each.
         tensorboard: write TensorBoard event files too.
     """
 
@@ -202,4 +203,5 @@ class Train:
     max_skipped: int = _setting(10, 1, 10**9)
     checkpoint_every: int = _setting(0, 0, 10**9)
     test_each_epoch: bool = _setting(False)
+    split_parameters: bool = _setting(False)
     tensorboard: bool = _setting(False)

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Sharding
 from jaxtyping import Array, Float, Int, Key
 
 from homoode_jax.experiments.optimiser import Optimisers
@@ -108,10 +107,10 @@ def init_state(
 
 def draw_state(
     classifier: ImageClassifier, optimisers: Optimisers, seed: int, dtype: str,
-    sharding: Sharding | None = None,
+    layout: Any = None,
 ) -> TrainState:  # fmt: skip
-    """Compiles and runs `init_state`, its outputs laid out as `sharding` says."""
+    """Compiles and runs `init_state`; `layout` is the sharding of the state, or a tree of them."""
     draw = partial(init_state, classifier, optimisers, seed, dtype)
     # It runs once: on a CPU, compiling it with optimisation would take seconds longer.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    return jax.jit(draw, out_shardings=sharding, compiler_options=options)()
+    return jax.jit(draw, out_shardings=layout, compiler_options=options)()

@@ -7,7 +7,7 @@ function of a sharded array means.
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -74,12 +74,17 @@ def make_classifier(config: Config) -> ImageClassifier:
 
 
 def make_steps(
-    config: Config, classifier: ImageClassifier, optimisers: Optimisers, early_steps: int
-) -> Steps:
-    """Compiles the steps of a run; the training state's buffers are donated."""
-    train = jax.jit(partial(train_step, config, classifier, optimisers), donate_argnums=0)
-    early = partial(train_step, config, classifier, optimisers, early_steps=early_steps)
-    early = jax.jit(early, donate_argnums=0) if early_steps else train
+    config: Config, classifier: ImageClassifier, optimisers: Optimisers, early_steps: int,
+    layout: Any = None,
+) -> Steps:  # fmt: skip
+    """Compiles the steps of a run; the training state's buffers are donated.
+
+    `layout` is the sharding of the state, or a tree of them.
+    """
+    compiled = partial(jax.jit, donate_argnums=0, out_shardings=layout)
+    step = partial(train_step, config, classifier, optimisers)
+    train = compiled(step)
+    early = compiled(partial(step, early_steps=early_steps)) if early_steps else train
     evaluate = partial(evaluation_step, config, classifier)
     return Steps(train, early, jax.jit(evaluate, donate_argnums=2))
 

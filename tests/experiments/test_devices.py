@@ -18,6 +18,7 @@ CODE = """
 import json, sys, tempfile
 from pathlib import Path
 import jax
+from homoode_jax.experiments import mesh
 from homoode_jax.experiments.batches import training_batches
 from homoode_jax.experiments.dataset import load
 from homoode_jax.experiments.processes import Place, is_first, join
@@ -26,9 +27,12 @@ from homoode_jax.experiments.state import means
 from tests.experiments.runs import small_config
 
 def losses(dtype, steps):
-    config = small_config(model={"dtype": dtype}, solver={"method": "dopri5"})
+    train = {"split_parameters": split}
+    config = small_config(model={"dtype": dtype}, solver={"method": "dopri5"}, train=train)
     run = Run(config, Path(tempfile.gettempdir()), load(config.data))
     state, rows, epoch = run.initial_state(), [], 0
+    for leaf in jax.tree.leaves(state.weights.network["head"]["conv"]["kernel"]):
+        assert leaf.addressable_shards[0].data.size * (8 if split else 1) == leaf.size
     while len(rows) < steps:
         for batch in training_batches(run.data.train, 64, 0, epoch, 0, run.mesh):
             state = run.steps.train(state._replace(totals=run.no_totals()), batch)
@@ -37,7 +41,9 @@ def losses(dtype, steps):
         epoch += 1
     return rows[:steps]
 
-if len(sys.argv) > 1:
+split = sys.argv[1:] == ["split"]
+mesh.WORTH_SPLITTING = 1
+if len(sys.argv) > 2:
     join(Place(sys.argv[1], 2, int(sys.argv[2])))
 single = losses("float32", 1)
 jax.config.update("jax_enable_x64", True)
@@ -68,8 +74,11 @@ def test_eight_devices_and_two_processes_train_as_one_device():
     one = printed(start(code=CODE))
     eight = printed(start(code=CODE, devices=8))
     pair = printed(*(start(place, str(i), code=CODE, devices=4) for i in range(2)))
-    assert [found[0] for found in (one, eight, pair)] == [1, 8, 8]
-    for name, (_, single, double) in (("eight devices", eight), ("two processes", pair)):
+    split = printed(start("split", code=CODE, devices=8))
+    assert [found[0] for found in (one, eight, pair, split)] == [1, 8, 8, 8]
+    for name, (_, single, double) in (
+        ("eight devices", eight), ("two processes", pair), ("split parameters", split)
+    ):  # fmt: skip
         a, b = np.array(one[2]), np.array(double)
         print(f"{name}: losses {np.abs(a - b)[:, 0].max():.1e} apart (float64)", file=sys.stderr)
         print(f"{name}: first losses {one[1][0][0]}, {single[0][0]} (float32)", file=sys.stderr)

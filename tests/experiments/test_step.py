@@ -9,10 +9,11 @@ import optax
 import pytest
 
 from homoode_jax.experiments.augmentation import augment, normalise
-from homoode_jax.experiments.batches import evaluation_batches, make_mesh, training_batches
+from homoode_jax.experiments.batches import evaluation_batches, training_batches
 from homoode_jax.experiments.checkpoint import restore_latest
 from homoode_jax.experiments.dataset import Split, load
 from homoode_jax.experiments.losses import cross_entropy, initial_point_loss
+from homoode_jax.experiments.mesh import make_mesh
 from homoode_jax.experiments.run import Run
 from homoode_jax.experiments.state import means
 from homoode_jax.experiments.training import train

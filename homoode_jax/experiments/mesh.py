@@ -1,0 +1,60 @@
+"""The mesh of all devices of all processes, and how arrays lie on it."""
+
+import math
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
+
+from homoode_jax.experiments.errors import UserError
+
+AXIS = "data"
+WORTH_SPLITTING = 2**12  # entries; smaller arrays stay whole on every device
+
+
+def make_mesh() -> Mesh:
+    """Returns a mesh of all devices with one data axis."""
+    return Mesh(np.array(jax.devices()), (AXIS,))
+
+
+def over_devices(mesh: Mesh) -> NamedSharding:
+    """Splits the leading axis over the data axis."""
+    return NamedSharding(mesh, PartitionSpec(AXIS))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Keeps a copy on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def put(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    """Lays an array that every process has out over all devices; each sends what its own need."""
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+
+def check_batch_size(name: str, size: int, mesh: Mesh) -> None:
+    """Refuses a batch that does not divide among the devices."""
+    if size % mesh.size:
+        raise UserError(
+            f"{name}={size} does not divide among {mesh.size} devices; "
+            f"{size - size % mesh.size or mesh.size} or {size - size % mesh.size + mesh.size} does."
+        )
+
+
+def split_parameters(mesh: Mesh, shapes: PyTree[jax.ShapeDtypeStruct]) -> PyTree[NamedSharding]:
+    """Splits each large array over all devices along its longest axis that divides among them.
+
+    This is what "fully sharded data parallelism" does: weights, their moments and their updates
+    lie on one device each, and are gathered where they are used. The compiler places the
+    collectives.
+    """
+
+    def one(leaf: jax.ShapeDtypeStruct) -> NamedSharding:
+        axes = [i for i, size in enumerate(leaf.shape) if size % mesh.size == 0 and size]
+        if not axes or math.prod(leaf.shape) < WORTH_SPLITTING:
+            return replicated(mesh)
+        longest = max(axes, key=lambda i: leaf.shape[i])
+        return NamedSharding(mesh, PartitionSpec(*[None] * longest, AXIS))
+
+    return jax.tree.map(one, shapes)
