@@ -1,10 +1,10 @@
 """What many chips would give, by estimate: `python -m benchmarks.scaling`.
 
-Writes results/scaling.json.
-The training step of configs/cifar10.py is compiled for 8 devices of this CPU, at its batch for
-each, and nothing is run. Its own text says what it sends: each all-reduce of b bytes costs every
-chip 2 b (n - 1) / n bytes and a latency, once a step outside of loops, once a solver step inside.
-Its cost analysis says what it computes, for one step of each loop. The rest is arithmetic:
+Writes results/scaling.json. The training step of configs/cifar10.py is compiled for 8 devices of
+this CPU, at its batch for each, and nothing is run. Its own text says what it sends: each
+all-reduce of b bytes costs every chip 2 b (n - 1) / n bytes and a latency, once a step outside of
+loops, once a solver step inside. Its cost analysis says what it computes, for one step of each
+loop. The rest is arithmetic:
 
     efficiency(n) = compute / (compute + communication(n)), nothing overlapped
 
