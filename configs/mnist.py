@@ -2,7 +2,7 @@
 
 python train.py --config=configs/mnist.py --config.data.data_dir=DIR
 
-Test accuracy 0.9928 after 5 epochs (results/mnist.json).
+Test accuracy 0.9917 after 5 epochs (results/mnist.json).
 """
 
 from ml_collections import ConfigDict
@@ -19,6 +19,7 @@ def get_config() -> ConfigDict:
     config.model.stride = 2
     config.solver.method = "bosh3"
     config.solver.dt0 = 0.25
+    config.regularise.kinetic = 0.1  # 10 evaluations rather than 19 (results/mnist*.json)
     config.data.dataset = "mnist"
     config.data.validation = 5000
     config.data.crop_padding = 1

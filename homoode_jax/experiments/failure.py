@@ -58,10 +58,10 @@ def replay(path: str) -> dict[str, Any]:
     facts, classifier = workdir.read_json(folder / "facts.json"), make_classifier(config)
     like = draw_state(classifier, make_optimisers(config, 1), 0, config.model.dtype)
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            state = checkpointer.restore((folder / "state").absolute(), like)
         with np.load(folder / "batch.npz") as arrays:
             batch = Batch(**{name: jax.numpy.asarray(arrays[name]) for name in Batch._fields})
+        with ocp.StandardCheckpointer() as checkpointer:
+            state = checkpointer.restore((folder / "state").absolute(), like)
     except Exception as error:
         raise UserError(f"{folder} cannot be read: {first_line(error)[:200]}") from error
     take = jax.jit(partial(gradient, config, classifier, early_steps=facts["early_steps"]))
