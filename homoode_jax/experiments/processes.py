@@ -5,6 +5,7 @@ same command, and a --workdir and data that all of them see.
 """
 
 import os
+import signal
 import sys
 from typing import NamedTuple, NoReturn
 
@@ -15,6 +16,7 @@ from homoode_jax.experiments.console import console
 from homoode_jax.experiments.errors import UserError, first_line
 
 COME_SECONDS = 300  # within which all processes must have come
+TOGETHER = 0, 128 + signal.SIGTERM  # exit codes of all processes at the same time
 DEAD_SECONDS = 60  # after which one that is silent is taken for dead
 LEAVE_SECONDS = 10  # that one waits for the others at the end
 
@@ -45,8 +47,8 @@ def join(place: Place) -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """Ends this process; after an error at once, without the others, which may be gone."""
-    if code == 2 and are_many():
+    """Ends this process; if the others may be gone, or go on, without waiting for them."""
+    if code not in TOGETHER and are_many():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -55,7 +55,7 @@ def train(config: Config, path: str) -> dict[str, Any]:
         with _deaths_told():
             state, facts = _train(run, *_restore(run), pause)
             checkpoint.finish(run.checkpoints)
-            summary = _summary(run, state, facts)
+            summary = _summary(run, state, facts, pause)
         _draw(run.workdir)
     report.show_summary(summary, run.workdir)
     return summary
@@ -217,7 +217,7 @@ def _row(
     }
 
 
-def _summary(run: Run, state: TrainState, facts: Facts) -> dict[str, Any]:
+def _summary(run: Run, state: TrainState, facts: Facts, pause: Pause) -> dict[str, Any]:
     """Evaluates the best weights on the test split, once, and writes summary.json."""
     file = run.workdir / "summary.json"
     if file.exists():
@@ -226,7 +226,7 @@ def _summary(run: Run, state: TrainState, facts: Facts) -> dict[str, Any]:
     if best is None and facts.best_accuracy is not None:
         raise UserError(f"{run.workdir}/checkpoints/best is gone; the best weights are lost.")
     weights = state.weights if best is None else best[0]
-    test = run.evaluate(weights, run.data.test)
+    test = run.evaluate(weights, run.data.test, pause)
     summary = {
         "dataset": run.config.data.dataset,
         "layer": run.config.model.layer,

@@ -43,11 +43,16 @@ def stopping_at(call):
 
 
 def test_stopped_anywhere_a_run_loses_nothing(tmp_path, monkeypatch):
-    """In the middle of an epoch, of its validation, and of the last one."""
+    """In the middle of an epoch, of its validation, of the last one, and of the last test."""
     training.train(CONFIG, str(tmp_path / "straight"))
     broken = tmp_path / "broken"
     for life, (calls, step) in enumerate(
-        [(5, 5), (EPOCH - 5 + 2, EPOCH), (TESTED + EPOCH + 1, 2 * EPOCH)]
+        [
+            (5, 5),
+            (EPOCH - 5 + 2, EPOCH),
+            (TESTED + EPOCH + 1, 2 * EPOCH),
+            (TESTED + 1, 2 * EPOCH),
+        ]
     ):
         with monkeypatch.context() as patch, pytest.raises(Stopped):
             patch.setattr(training, "stoppable", stopping_at(calls))
