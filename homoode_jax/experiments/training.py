@@ -47,17 +47,19 @@ def train(config: Config, path: str) -> dict[str, Any]:
     """
     use_precision(config.model.dtype)
     keep_programs()
-    run = Run(config, workdir.find_workdir(path, config), load(config.data))
-    with lock.locked(run.workdir), stoppable() as pause:
-        workdir.claim_workdir(run.workdir, config)
-        if not (run.workdir / "summary.json").exists():
-            workdir.write_json(run.workdir / "environment.json", environment())
-        with _deaths_told():
-            state, facts = _train(run, *_restore(run), pause)
-            checkpoint.finish(run.checkpoints)
-            summary = _summary(run, state, facts, pause)
-        _draw(run.workdir)
-    report.show_summary(summary, run.workdir)
+    folder = workdir.find_workdir(path, config)
+    finished = folder / "summary.json"
+    if finished.exists():
+        summary = workdir.read_json(finished)
+    else:
+        run = Run(config, folder, load(config.data))
+        with lock.locked(folder), stoppable() as pause, _deaths_told():
+            workdir.claim_workdir(folder, config)
+            workdir.write_json(folder / "environment.json", environment())
+            summary = _summary(run, *_train(run, *_restore(run), pause), pause)
+            workdir.write_json(finished, summary)
+            _draw(folder)
+    report.show_summary(summary, folder)
     return summary
 
 
@@ -100,6 +102,7 @@ def _train(run: Run, state: TrainState, facts: Facts, pause: Pause) -> tuple[Tra
             if time.monotonic() - drawn > REDRAW_SECONDS:
                 _draw(run.workdir)
                 drawn = time.monotonic()
+    checkpoint.finish(run.checkpoints)
     return state, facts
 
 
@@ -218,16 +221,13 @@ def _row(
 
 
 def _summary(run: Run, state: TrainState, facts: Facts, pause: Pause) -> dict[str, Any]:
-    """Evaluates the best weights on the test split, once, and writes summary.json."""
-    file = run.workdir / "summary.json"
-    if file.exists():
-        return workdir.read_json(file)
+    """Evaluates the best weights on the test split, once."""
     best = checkpoint.restore_best(run.checkpoints, state.weights, mend=True)
     if best is None and facts.best_accuracy is not None:
         raise UserError(f"{run.workdir}/checkpoints/best is gone; the best weights are lost.")
     weights = state.weights if best is None else best[0]
     test = run.evaluate(weights, run.data.test, pause)
-    summary = {
+    return {
         "dataset": run.config.data.dataset,
         "layer": run.config.model.layer,
         "parameters": report.count_parameters(state.weights.network),
@@ -240,8 +240,6 @@ def _summary(run: Run, state: TrainState, facts: Facts, pause: Pause) -> dict[st
         "residual": test.residual,
         "seconds": facts.seconds,
     }
-    workdir.write_json(file, summary)
-    return summary
 
 
 def _draw(folder: Path) -> None:
