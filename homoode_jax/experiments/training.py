@@ -4,38 +4,25 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import numpy as np
 
-from homoode_jax.experiments import checkpoint, failure, lock, report, workdir
-from homoode_jax.experiments.batches import training_batches
+from homoode_jax.experiments import checkpoint, lock, report, workdir
 from homoode_jax.experiments.config import Config
 from homoode_jax.experiments.console import say
 from homoode_jax.experiments.dataset import load
+from homoode_jax.experiments.epoch import Facts, is_unrecorded, train_epoch
 from homoode_jax.experiments.errors import UserError, first_line
 from homoode_jax.experiments.plots import draw_curves
 from homoode_jax.experiments.processes import are_many, is_first
 from homoode_jax.experiments.record import environment
-from homoode_jax.experiments.report import Advance
 from homoode_jax.experiments.run import Run, keep_programs, use_precision
-from homoode_jax.experiments.solves import step_limit
-from homoode_jax.experiments.state import Means, TrainState, means
-from homoode_jax.experiments.stopping import Pause, Stopped, stoppable
-from homoode_jax.experiments.tensorboard import Log, open_log
+from homoode_jax.experiments.state import TrainState
+from homoode_jax.experiments.stopping import Pause, stoppable
+from homoode_jax.experiments.tensorboard import open_log
 
-REFRESH_SECONDS = 0.5  # the moving figures are fetched from the device at most this often
-NEAR = 0.75  # share of the steps allowed that is near their end
 REDRAW_SECONDS = 30  # and curves.png is drawn anew
-
-
-class Facts(NamedTuple):
-    """What is known of a run beside its state; saved with it as JSON."""
-
-    best_accuracy: float | None = None
-    best_loss: float | None = None
-    seconds: float = 0.0
 
 
 def train(config: Config, path: str) -> dict[str, Any]:
@@ -83,13 +70,8 @@ def _restore(run: Run) -> tuple[TrainState, Facts]:
     restored = checkpoint.restore_latest(run.checkpoints, state, mend=True)
     if restored is not None:
         state, facts = restored[0], Facts(**restored[1])
-    workdir.truncate_metrics(run.workdir, int(state.step) - _is_unrecorded(run, state))
+    workdir.truncate_metrics(run.workdir, int(state.step) - is_unrecorded(run, state))
     return state, facts
-
-
-def _is_unrecorded(run: Run, state: TrainState) -> bool:
-    """True if an epoch's steps are all taken, and it is not yet validated and on record."""
-    return int(state.step) % run.epoch_steps == 0 and int(state.totals.images) > 0
 
 
 def _train(run: Run, state: TrainState, facts: Facts, pause: Pause) -> tuple[TrainState, Facts]:
@@ -97,127 +79,13 @@ def _train(run: Run, state: TrainState, facts: Facts, pause: Pause) -> tuple[Tra
     say(_greeting(run, int(state.step)))
     log, drawn = open_log(run.config, run.workdir, int(state.step)), time.monotonic()
     with report.progress_bar(run.total_steps, int(state.step)) as advance:
-        while int(state.step) < run.total_steps or _is_unrecorded(run, state):
-            state, facts = _epoch(run, state, facts, advance, log, pause)
+        while int(state.step) < run.total_steps or is_unrecorded(run, state):
+            state, facts = train_epoch(run, state, facts, advance, log, pause)
             if time.monotonic() - drawn > REDRAW_SECONDS:
                 _draw(run.workdir)
                 drawn = time.monotonic()
     checkpoint.finish(run.checkpoints)
     return state, facts
-
-
-def _epoch(
-    run: Run, state: TrainState, facts: Facts, advance: Advance, log: Log, pause: Pause
-) -> tuple[TrainState, Facts]:
-    """Trains to the end of the epoch under way; validates, records and saves."""
-    began = time.monotonic()
-    if not _is_unrecorded(run, state):
-        state = _steps(run, state, facts, advance, pause)
-    step, trained = int(state.step), means(state.totals)
-    with _saved_if_stopped(run, state, facts, began):
-        held, tested = _evaluate(run, state, pause)
-    state, seconds = state._replace(totals=run.no_totals()), time.monotonic() - began
-    row = _row(run, step, trained, held, tested, seconds)
-    workdir.append_metrics(run.workdir, row)
-    say(report.epoch_line(row, run.config.train.epochs))
-    log(row)
-    _warn_of_limit(run, row)
-    facts = facts._replace(seconds=facts.seconds + seconds)
-    if held is not None and _better(held, facts):
-        facts = facts._replace(best_accuracy=held.accuracy, best_loss=held.loss)
-        found = {"epoch": row["epoch"], "validation_accuracy": held.accuracy}
-        checkpoint.save_best(run.checkpoints, step, state.weights, found)
-    checkpoint.save_latest(run.checkpoints, step, state, facts._asdict())
-    return state, facts
-
-
-def _evaluate(run: Run, state: TrainState, pause: Pause) -> tuple[Means | None, Means | None]:
-    """Evaluates on the validation split, and on the test split if asked to."""
-    data, train = run.data, run.config.train
-    held = (
-        run.evaluate(state.weights, data.validation, pause) if len(data.validation.labels) else None
-    )
-    tested = run.evaluate(state.weights, data.test, pause) if train.test_each_epoch else None
-    return held, tested
-
-
-@contextmanager
-def _saved_if_stopped(run: Run, state: TrainState, facts: Facts, began: float) -> Iterator[None]:
-    """Saves the state before a stop, with the time since `began`."""
-    try:
-        yield
-    except Stopped:
-        now = facts._replace(seconds=facts.seconds + time.monotonic() - began)
-        checkpoint.save_latest(run.checkpoints, int(state.step), state, now._asdict())
-        checkpoint.finish(run.checkpoints)
-        say(f"saved after step {int(state.step)} of {run.total_steps}")
-        raise
-
-
-def _warn_of_limit(run: Run, row: dict[str, Any]) -> None:
-    """Says so when solves come near the steps that they may take."""
-    limit = step_limit(run.config)
-    if limit is not None and row["longest"] > NEAR * limit[1]:
-        say(
-            f"warning: a solve took {row['longest']} steps of {limit[0]}={limit[1]}; beyond them "
-            "it fails. Raise it, loosen the tolerance, or regularise (config.regularise)."
-        )
-
-
-def _better(held: Means, facts: Facts) -> bool:
-    """Compares by accuracy, and by loss where that is equal."""
-    if facts.best_accuracy is None or facts.best_loss is None or held.loss is None:
-        return facts.best_accuracy is None
-    return (held.accuracy, -held.loss) > (facts.best_accuracy, -facts.best_loss)
-
-
-def _steps(run: Run, state: TrainState, facts: Facts, advance: Advance, pause: Pause) -> TrainState:
-    """Takes the steps that the epoch under way still has."""
-    train, step = run.config.train, int(state.step)
-    epoch, done = divmod(step, run.epoch_steps)
-    take = run.steps.early if run.early_steps(step) else run.steps.train
-    began = shown = time.monotonic()
-    batches = training_batches(run.data.train, train.batch_size, train.seed, epoch, done, run.mesh)
-    following = next(batches, None)
-    while following is not None:
-        with _saved_if_stopped(run, state, facts, began):
-            pause()
-        batch = following
-        state = take(state, batch)
-        following = next(batches, None)  # while the device computes
-        step += 1
-        if int(state.skipped) >= train.max_skipped:
-            raise failure.leave(run, state, batch)
-        if time.monotonic() - shown > REFRESH_SECONDS:
-            advance(step, report.moving(epoch + 1, means(state.totals)))
-            shown = time.monotonic()
-        # The end of an epoch is saved by `_epoch`, once it is validated and on record.
-        if train.checkpoint_every and step % train.checkpoint_every == 0 and following is not None:
-            now = facts._replace(seconds=facts.seconds + time.monotonic() - began)
-            checkpoint.save_latest(run.checkpoints, step, state, now._asdict())
-    return state
-
-
-def _row(
-    run: Run, step: int, trained: Means, held: Means | None, tested: Means | None, seconds: float
-) -> dict[str, Any]:
-    return {
-        "epoch": step // run.epoch_steps,
-        "step": step,
-        "train_loss": trained.loss,
-        "train_accuracy": trained.accuracy,
-        "validation_loss": held and held.loss,
-        "validation_accuracy": held and held.accuracy,
-        "test_accuracy": tested and tested.accuracy,
-        "nfe_forward": trained.nfe_forward,
-        "nfe_backward": trained.nfe_backward,
-        "failed": trained.failed,
-        "skipped": trained.skipped,
-        "longest": trained.longest,
-        "residual": trained.residual,
-        "learning_rate": float(np.asarray(run.optimisers.learning_rate(step - 1))),
-        "seconds": seconds,
-    }
 
 
 def _summary(run: Run, state: TrainState, facts: Facts, pause: Pause) -> dict[str, Any]:

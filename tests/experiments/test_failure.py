@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from homoode_jax.experiments import checkpoint, failure, step, training
+from homoode_jax.experiments.batches import training_batches
 from homoode_jax.experiments.dataset import load
 from homoode_jax.experiments.run import Run
 from tests.experiments.runs import FLAGS, command, small_config
@@ -58,7 +59,7 @@ def test_a_skipped_step_is_as_if_it_had_not_been(tmp_path, monkeypatch):
     config = small_config()  # whose initial point is due in step 3
     run = Run(config, tmp_path, load(config.data))
     state = run.initial_state()
-    batches = training.training_batches(run.data.train, 64, 0, 0, 0, run.mesh)
+    batches = training_batches(run.data.train, 64, 0, 0, 0, run.mesh)
     for _ in range(3):
         state = run.steps.train(state, next(batches))
     before = jax.device_get(state)
