@@ -59,7 +59,7 @@ def readout_table(record: dict[str, Any]) -> str:
 def tables() -> dict[str, str]:
     """All tables by name, of the records that are there."""
     results, found = ROOT / "results", {}
-    for study in ("layers", "initial_point", "regularise"):
+    for study in ("layers", "initial_point", "evaluations", "regularise"):
         for dataset in ("digits", "mnist"):
             file = results / f"compare_{study}_{dataset}.json"
             if file.exists():
