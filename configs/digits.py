@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     config.model.width = 128
     config.model.groups = 8
     config.solver.method = (
-        "bosh3"  # half of dopri5's evaluations (results/compare_evaluations_digits.json)
+        "bosh3"  # half of dopri5's evaluations (results/evaluations.json)
     )
     config.solver.dt0 = 0.25
     config.data.dataset = "digits"
