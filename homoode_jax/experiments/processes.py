@@ -18,7 +18,7 @@ from homoode_jax.experiments.errors import UserError, first_line
 COME_SECONDS = 300  # within which all processes must have come
 TOGETHER = 0, 128 + signal.SIGTERM  # exit codes of all processes at the same time
 DEAD_SECONDS = 60  # after which one that is silent is taken for dead
-LEAVE_SECONDS = 10  # that one waits for the others at the end
+LEAVE_SECONDS = 60  # that one waits at the end for the others, the first of which draws and writes
 
 
 class Place(NamedTuple):
