@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from rich.table import Table
 
 from homoode_jax.experiments import workdir
@@ -19,6 +20,7 @@ from homoode_jax.experiments.batches import Batch
 from homoode_jax.experiments.console import console
 from homoode_jax.experiments.errors import UserError, first_line
 from homoode_jax.experiments.optimiser import make_optimisers
+from homoode_jax.experiments.processes import is_first, wait_for_all
 from homoode_jax.experiments.run import Run, keep_programs, use_precision
 from homoode_jax.experiments.state import TrainState, draw_state
 from homoode_jax.experiments.step import Gradient, gradient, make_classifier
@@ -30,12 +32,16 @@ NAME = "failure"
 def leave(run: Run, state: TrainState, batch: Batch) -> UserError:
     """Writes the batch of a skipped step and the state before it; returns what to raise."""
     folder = run.workdir / NAME
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+    if is_first():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+    wait_for_all("a folder for a failure")
     before = state._replace(step=state.step - 1, skipped=state.skipped - 1, totals=run.no_totals())
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save((folder / "state").absolute(), before)
-    np.savez(folder / "batch.npz", **jax.device_get(batch)._asdict())
+    whole = multihost_utils.process_allgather(batch, tiled=True)  # also what others have
+    if is_first():
+        np.savez(folder / "batch.npz", **whole._asdict())
     facts = {"step": int(state.step), "early_steps": run.early_steps(int(before.step))}
     workdir.write_json(folder / "facts.json", facts)
     return UserError(
@@ -83,6 +89,7 @@ def _explain(step: int, found: Gradient) -> dict[str, Any]:
                    for code in np.unique(results)},
         "failed backward solves": int(np.sum(np.asarray(found.vjps) < 0)),
         "evaluations": [int(evaluations.min()), int(evaluations.max())],
+        "largest entry of the gradient": max(float(np.abs(leaf).max()) for _, leaf in leaves),
         "gradient not finite in": [
             ".".join(str(key.key) for key in path) for path, leaf in leaves
             if not np.all(np.isfinite(leaf))

@@ -73,11 +73,11 @@ def wait_for_all(name: str) -> None:
 
 def _is_called_for() -> bool:
     """True on slices of several TPU hosts, in Slurm steps and MPI runs of several tasks."""
-    tasks = (os.environ.get(name, "1") for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"))
-    in_step = "SLURM_PROCID" in os.environ or "OMPI_COMM_WORLD_RANK" in os.environ
+    # Of the step, not of the job: a job's script is a task by itself.
+    tasks = (os.environ.get(name, "1") for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"))
     hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "")
     explicit = "JAX_COORDINATOR_ADDRESS" in os.environ
-    return explicit or "," in hosts or (in_step and any(int(n) > 1 for n in tasks))
+    return explicit or "," in hosts or any(int(n) > 1 for n in tasks)
 
 
 def _check(place: Place) -> None:

@@ -99,15 +99,16 @@ def train_step(
     are the steps of the schedule's first epochs, which this is one of.
     """
     found = gradient(config, classifier, state, batch, early_steps)
-    new = _update_network(optimisers, state, found)
-    network, batch_stats, optimiser = new
-    point, point_optimiser = _update_initial_point(config, classifier, optimisers, state, found)
-    solved = found.counts & (found.vjps >= 0) & found.usable
-    loss = jnp.where(found.usable, found.loss, 0) * jnp.sum(solved)
+    (network, batch_stats, optimiser), taken = _update_network(optimisers, state, found)
+    point, point_optimiser = _update_initial_point(
+        config, classifier, optimisers, state, found, taken
+    )
+    solved = found.counts & (found.vjps >= 0) & taken
+    loss = jnp.where(taken, found.loss, 0) * jnp.sum(solved)
     totals = _add(state.totals, batch, found.output, loss, solved, jnp.abs(found.vjps))
-    totals = totals._replace(skipped=totals.skipped + jnp.where(found.usable, 0, 1))
+    totals = totals._replace(skipped=totals.skipped + jnp.where(taken, 0, 1))
     return TrainState(
-        state.step + 1, jnp.where(found.usable, 0, state.skipped + 1),
+        state.step + 1, jnp.where(taken, 0, state.skipped + 1),
         Weights(network, point, batch_stats), optimiser, point_optimiser, totals,
     )  # fmt: skip
 
@@ -136,9 +137,9 @@ def gradient(
     (total, (value, output, counts)), (network, vjps) = derive(state.weights.network, probe)
     if not counts_backward(config):
         vjps = jnp.zeros_like(vjps)
-    finite = jax.tree.map(lambda leaf: jnp.all(jnp.isfinite(leaf)), (total, network))
-    usable = jnp.any(counts) & jax.tree.reduce(jnp.logical_and, finite)
-    return Gradient(value, output, counts, network, vjps, usable)
+    return Gradient(
+        value, output, counts, network, vjps, jnp.any(counts) & _is_finite((total, network))
+    )
 
 
 def evaluation_step(
@@ -154,14 +155,23 @@ def evaluation_step(
 
 
 def _update_network(optimisers: Optimisers, state: TrainState, found: Gradient):
-    """Returns network, batch statistics and optimiser; the old ones if this cannot be used."""
+    """Returns network, batch statistics and optimiser, and whether they are new.
+
+    They are the old ones where the gradient cannot be used, or would overflow Adam's moments.
+    """
     old = state.weights.network, state.weights.batch_stats, state.optimiser
     updates, optimiser = optimisers.network.update(found.network, state.optimiser, old[0])
     new = optax.apply_updates(old[0], updates), found.output.batch_stats, optimiser
-    return jax.tree.map(lambda a, b: jnp.where(found.usable, a, b), new, old)
+    taken = found.usable & _is_finite(new)
+    return jax.tree.map(lambda a, b: jnp.where(taken, a, b), new, old), taken
 
 
-def _update_initial_point(config, classifier, optimisers, state, found: Gradient):
+def _is_finite(tree: PyTree[Array]) -> Bool[Array, ""]:
+    finite = jax.tree.map(lambda leaf: jnp.all(jnp.isfinite(leaf)), tree)
+    return jax.tree.reduce(jnp.logical_and, finite)
+
+
+def _update_initial_point(config, classifier, optimisers, state, found: Gradient, taken):
     """Moves the initial point towards z(1), every few steps."""
     output, counts = found.output, found.counts
     point, optimiser = state.weights.initial_point, state.initial_point_optimiser
@@ -181,7 +191,7 @@ def _update_initial_point(config, classifier, optimisers, state, found: Gradient
         return jax.tree.map(lambda centre: move_centre(centre, z1, counts), point), optimiser
 
     update = follow if config.initial_point.kind == "huber" else regress
-    due = (state.step % config.initial_point.every == 0) & found.usable
+    due = (state.step % config.initial_point.every == 0) & taken
     return lax.cond(due, update, lambda: (point, optimiser))
 
 

@@ -12,6 +12,7 @@ import time
 import numpy as np
 import pytest
 
+from homoode_jax.experiments import processes
 from tests.experiments.runs import FLAGS, start
 
 CODE = """
@@ -135,6 +136,45 @@ def test_a_pair_stops_when_one_is_killed_or_told_to_and_goes_on(tmp_path):
     assert f"resuming after step {step} of 40" in out
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [20, 40]
+
+
+@pytest.mark.slow
+def test_a_pair_that_cannot_go_on_leaves_its_whole_batch(tmp_path):
+    folder, place = tmp_path / "run", free_address()
+    never = ["--config.solver.max_steps=1", "--config.solver.dt0=0", "--config.train.max_skipped=3"]
+    flags = [*FLAGS, *never, f"--workdir={folder}", f"--coordinator={place}", "--processes=2"]
+    pair = [start(*flags, f"--process={i}", devices=2) for i in range(2)]
+    for process in pair:
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == 2 and "3 steps in a row changed no weight" in err, err
+    with np.load(folder / "failure" / "batch.npz") as batch:
+        assert batch["images"].shape == (64, 8, 8, 1) and batch["mask"].all()
+    alone = start("--mode=replay", f"--workdir={folder}")
+    out, err = alone.communicate(timeout=300)
+    assert alone.returncode == 0 and "step 3 again" in out and "{'max_steps': 64}" in out, err
+
+
+@pytest.mark.parametrize(
+    ("variables", "many"),
+    [
+        ({}, False),
+        ({"SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "4"}, False),
+        ({"SLURM_STEP_NUM_TASKS": "4"}, True),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
+        ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
+        ({"TPU_WORKER_HOSTNAMES": "t1,t2"}, True),
+        ({"JAX_COORDINATOR_ADDRESS": "host:1"}, True),
+    ],
+)
+def test_the_environment_says_whether_there_are_others(variables, many, monkeypatch):
+    for name in (
+        "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "TPU_WORKER_HOSTNAMES",
+        "JAX_COORDINATOR_ADDRESS",
+    ):  # fmt: skip
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert processes._is_called_for() == many
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from homoode_jax.experiments.optimiser import make_optimisers
 from homoode_jax.experiments.run import Run
 from homoode_jax.experiments.sources import INFO
 from homoode_jax.experiments.state import init_state, means
-from homoode_jax.experiments.step import gradient, make_classifier, train_step
+from homoode_jax.experiments.step import make_classifier, train_step
 
 STRANGE = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8),
@@ -161,10 +161,6 @@ def test_what_is_accepted_can_be_run(raw):
         state = init_state(classifier, optimisers, small.train.seed, small.model.dtype)
         images = jnp.asarray(run.data.train.images[:16])
         batch = Batch(images, jnp.asarray(run.data.train.labels[:16]), jnp.ones(16, bool))
-        found = jax.jit(lambda s, b: gradient(small, classifier, s, b, 0))(state, batch)
-        assert not found.usable or all(
-            np.isfinite(leaf).all() for leaf in jax.tree.leaves(found.network)
-        )
         after = jax.jit(lambda s, b: train_step(small, classifier, optimisers, s, b))(state, batch)
         assert means(after.totals).failed <= 16
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after.weights))
