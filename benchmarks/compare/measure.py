@@ -84,7 +84,8 @@ def variants(config: Config) -> dict[str, Config]:
 def add_noise(split: Split, sd: float) -> Split:
     """Returns the images with Gaussian noise, rounded to what an image can hold."""
     noise = np.random.default_rng(0).normal(0, 255 * sd, split.images.shape)
-    return Split(np.clip(np.round(split.images + noise), 0, 255).astype(np.uint8), split.labels)
+    noisy = np.clip(np.round(split.images + noise), 0, 255).astype(np.uint8)
+    return split._replace(images=noisy)
 
 
 def stands(model: Trained) -> dict[str, dict[str, Any]]:

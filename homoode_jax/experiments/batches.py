@@ -1,4 +1,8 @@
-"""Batches: the order of an epoch, padding, and their way to the devices as uint8."""
+"""Batches: the order of an epoch, padding, and their way to the devices as uint8.
+
+Where images are in several parts, each batch has as many rows of every part, one part after
+another: a process needs the images of the parts whose rows lie on its devices, and no others.
+"""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -6,6 +10,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Int
 
 from homoode_jax.experiments.dataset import Split
 from homoode_jax.experiments.mesh import over_devices, put
@@ -24,19 +29,43 @@ def training_batches(
 ) -> Iterator[Batch]:
     """Yields the full batches of one epoch from number `start` on, shuffled by (seed, epoch)."""
     order = np.random.default_rng((seed, epoch)).permutation(len(split.labels))
-    for i in range(start, len(order) // size):
-        yield _put(split, order[i * size : (i + 1) * size], size, mesh)
+    for rows in _deal(split, order, size)[start : count_batches(split, size)]:
+        yield _put(split, rows, mesh)
+
+
+def count_batches(split: Split, size: int) -> int:
+    """How many full batches an epoch has."""
+    smallest = int(np.min(np.bincount(split.part, minlength=split.parts)))
+    return smallest // (size // split.parts)
 
 
 def evaluation_batches(split: Split, size: int, mesh: Mesh) -> Iterator[Batch]:
-    """Yields every image once, in order; the last batch is padded to `size`."""
-    for i in range(0, len(split.labels), size):
-        yield _put(split, np.arange(i, min(i + size, len(split.labels))), size, mesh)
+    """Yields every image once, in order; the last batches are padded to `size`."""
+    for rows in _deal(split, np.arange(len(split.labels)), size):
+        yield _put(split, rows, mesh)
 
 
-def _put(split: Split, index: np.ndarray, size: int, mesh: Mesh) -> Batch:
-    padding = [(0, size - len(index))]
-    images = np.pad(split.images[index], padding + [(0, 0)] * 3)
-    labels = np.pad(split.labels[index], padding)
-    arrays = images, labels, np.arange(size) < len(index)
-    return Batch(*(put(array, over_devices(mesh)) for array in arrays))
+def _deal(split: Split, order: Int[np.ndarray, " n"], size: int) -> Int[np.ndarray, "k size"]:
+    """Says which image each row of each batch is; -1: none, its part has no more."""
+    each = size // split.parts
+    lanes = [order[split.part[order] == part] for part in range(split.parts)]
+    batches = -(-max(map(len, lanes)) // each)
+    rows = np.full((split.parts, batches * each), -1)
+    for row, lane in zip(rows, lanes, strict=True):
+        row[: len(lane)] = lane
+    return rows.reshape(split.parts, batches, each).swapaxes(0, 1).reshape(batches, size)
+
+
+def _put(split: Split, rows: Int[np.ndarray, " size"], mesh: Mesh) -> Batch:
+    """Sends a batch; each process the rows of its own devices."""
+
+    def images(index: tuple[slice, ...] | None) -> np.ndarray:
+        chosen = rows[index[0]] if index else rows
+        found = np.zeros((len(chosen), *split.images.shape[1:]), split.images.dtype)
+        found[chosen >= 0] = split.images[split.place[chosen[chosen >= 0]]]
+        return found
+
+    lie, shape = over_devices(mesh), (len(rows), *split.images.shape[1:])
+    mask = rows >= 0
+    labels = np.where(mask, split.labels[rows], 0).astype(split.labels.dtype)
+    return Batch(jax.make_array_from_callback(shape, lie, images), put(labels, lie), put(mask, lie))

@@ -43,6 +43,7 @@ class Config:
     def __post_init__(self):
         _check_solver(self.solver)
         _check_images(self.data)
+        _check_shares(self)
         _check_for_layer(self)
         groups = min(self.model.groups, self.model.channels)
         if self.model.channels % groups:
@@ -103,6 +104,17 @@ def _check_images(data: Data) -> None:
             f"config.data.crop_padding={data.crop_padding} is more than half the image, "
             f"{height}x{width}."
         )
+
+
+def _check_shares(config: Config) -> None:
+    shares = config.data.shares
+    for name in ("batch_size", "eval_batch_size"):
+        size = getattr(config.train, name)
+        if size % shares:
+            raise UserError(
+                f"config.train.{name}={size} must be a multiple of config.data.shares={shares}: "
+                "a batch has as many images of each part."
+            )
 
 
 SECTIONS = {

@@ -1,21 +1,41 @@
-"""A data set in memory: train, validation and test images with their labels."""
+"""A data set in memory: train, validation and test images with their labels.
+
+Of many processes, each may read its own share of the images only (`Data.shares`). What there is
+then in all, and in which order, the processes tell each other.
+"""
 
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Int, UInt8
 
 from homoode_jax.experiments.config import Data
 from homoode_jax.experiments.console import say
 from homoode_jax.experiments.errors import UserError, first_line
-from homoode_jax.experiments.sources import INFO, Info, Record
+from homoode_jax.experiments.processes import most
+from homoode_jax.experiments.sources import INFO, Info, Reading, Record, Share
+
+UNREAD, DAMAGED = -2, -1  # in place of labels
+KEY_BYTES = 64  # of the keys that are compared
 
 
 class Split(NamedTuple):
-    """Images and labels, in a fixed order."""
+    """Images and labels, in a fixed order.
 
-    images: UInt8[np.ndarray, "n h w c"]
+    Attributes:
+        images: those that this process has read.
+        labels: of all images.
+        place: where each is in `images`; -1 for those that other processes have.
+        part: which part each belongs to.
+        parts: how many parts there are (`Data.shares`).
+    """
+
+    images: UInt8[np.ndarray, "m h w c"]
     labels: Int[np.ndarray, " n"]
+    place: Int[np.ndarray, " n"]
+    part: Int[np.ndarray, " n"]
+    parts: int
 
 
 class Dataset(NamedTuple):
@@ -32,13 +52,38 @@ def load(data: Data) -> Dataset:
     Raises:
         UserError: if it is not there, not readable, or not what it should be.
     """
-    info = INFO[data.dataset]
+    info, share = INFO[data.dataset], _share(data.shares)
     train, test = (
-        _gather(data, name, info, info.read(data.data_dir, name)) for name in ("train", "test")
+        _gather(data, name, info, info.read(data.data_dir, name, share))
+        for name in ("train", "test")
     )
-    train = _take(train, _first(train.labels, data.per_class))
+    train = take(train, _first(train.labels, data.per_class))
     kept, held = _hold_out(train.labels, data.validation, data.split_seed)
-    return Dataset(_take(train, kept), _take(train, held), test)
+    return Dataset(take(train, kept), take(train, held), test)
+
+
+def whole(images: UInt8[np.ndarray, "n h w c"], labels: Int[np.ndarray, " n"]) -> Split:
+    """A split of one part, all of which is here."""
+    return Split(images, labels, np.arange(len(labels)), np.zeros(len(labels), int), 1)
+
+
+def take(split: Split, index: Int[np.ndarray, " k"]) -> Split:
+    """The images of these numbers, in this order."""
+    place = split.place[index]
+    here = place >= 0
+    return Split(
+        split.images[place[here]], split.labels[index],
+        np.where(here, np.cumsum(here) - 1, -1), split.part[index], split.parts,
+    )  # fmt: skip
+
+
+def _share(parts: int) -> Share:
+    """The share of this process: as many parts as any other's, or all of them."""
+    processes, process = jax.process_count(), jax.process_index()
+    if parts % processes:
+        return Share(parts, 0, parts)
+    each = parts // processes
+    return Share(parts, process * each, (process + 1) * each)
 
 
 def _first(labels: np.ndarray, per_class: int) -> np.ndarray:
@@ -68,32 +113,45 @@ def _hold_out(labels: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.
     return np.sort(kept), np.sort(held)
 
 
-def _take(split: Split, index: np.ndarray) -> Split:
-    return Split(split.images[index], split.labels[index])
-
-
-def _gather(data: Data, name: str, info: Info, records: list[Record]) -> Split:
+def _gather(data: Data, name: str, info: Info, reading: Reading) -> Split:
     """Makes arrays of the records of a split; damaged ones are refused, or left out and told."""
-    good, bad = [], []
-    for record in records:
-        fault = _fault(record, info)
-        if fault is None:
-            good.append(record)
-        elif data.skip_damaged:
-            bad.append(f"{record.place} {fault}")
-        else:
-            raise UserError(
-                f"{data.dataset} ({name}): {record.place} {fault}. Mend it, or set "
-                "config.data.skip_damaged=True to leave such records out."
-            )
-    if bad:
-        say(f"warning: {len(bad)} of {len(records)} records of {data.dataset} ({name}) are "
-            f"damaged and left out; the first: {bad[0]}")  # fmt: skip
-    labels = np.array([record.label for record in good], np.int32)
-    missing = sorted(set(range(info.classes)) - set(labels.tolist()))
+    faults = [_fault(record, info) for record in reading.records]
+    good = [record for record, fault in zip(reading.records, faults, strict=True) if not fault]
+    labels, keys = _tell(reading, faults)
+    if np.any(labels == DAMAGED):
+        bad = [f"{record.place} {fault}"
+               for record, fault in zip(reading.records, faults, strict=True) if fault]  # fmt: skip
+        _refuse_or_warn(data, name, labels, bad[0] if bad else "one that another process reads")
+    kept = np.flatnonzero(labels >= 0)
+    missing = sorted(set(range(info.classes)) - set(labels[kept].tolist()))
     if missing:
         raise UserError(f"{data.dataset} ({name}): there is no image of class {missing[0]}.")
-    return Split(np.stack([record.image for record in good]), labels)
+    images = np.array([record.image for record in good], np.uint8).reshape(-1, *info.shape)
+    place = np.full(reading.count, -1)
+    place[[record.number for record in good]] = np.arange(len(good))
+    everything = Split(images, labels, place, np.arange(reading.count) % data.shares, data.shares)
+    return take(everything, kept[np.argsort(keys[kept], kind="stable")])
+
+
+def _tell(reading: Reading, faults: list[str | None]) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and keys of all records, those of other processes too."""
+    labels = np.full(reading.count, UNREAD, np.int32)
+    keys = np.zeros(reading.count, f"S{KEY_BYTES}")
+    for record, fault in zip(reading.records, faults, strict=True):
+        labels[record.number] = DAMAGED if fault else record.label
+        keys[record.number] = record.key
+    told = most(keys.view(np.uint8).reshape(-1, KEY_BYTES))
+    return most(labels), np.ascontiguousarray(told).view(keys.dtype)[:, 0]
+
+
+def _refuse_or_warn(data: Data, name: str, labels: np.ndarray, first: str) -> None:
+    if not data.skip_damaged:
+        raise UserError(
+            f"{data.dataset} ({name}): {first}. Mend it, or set "
+            "config.data.skip_damaged=True to leave such records out."
+        )
+    say(f"warning: {np.sum(labels == DAMAGED)} of {len(labels)} records of {data.dataset} ({name}) "
+        f"are damaged and left out; the first: {first}")  # fmt: skip
 
 
 def _fault(record: Record, info: Info) -> str | None:

@@ -14,8 +14,9 @@ WORTH_SPLITTING = 2**12  # entries; smaller arrays stay whole on every device
 
 
 def make_mesh() -> Mesh:
-    """Returns a mesh of all devices with one data axis."""
-    return Mesh(np.array(jax.devices()), (AXIS,))
+    """Returns a mesh of all devices with one data axis, those of a process beside each other."""
+    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    return Mesh(np.array(devices), (AXIS,))
 
 
 def over_devices(mesh: Mesh) -> NamedSharding:

@@ -10,6 +10,7 @@ import sys
 from typing import NamedTuple, NoReturn
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from homoode_jax.experiments.console import console
@@ -69,6 +70,11 @@ def wait_for_all(name: str) -> None:
     """Returns once every process has come here."""
     if are_many():
         multihost_utils.sync_global_devices(name)
+
+
+def most(array: np.ndarray) -> np.ndarray:
+    """Entry by entry, the largest that any process has."""
+    return np.max(multihost_utils.process_allgather(array), axis=0) if are_many() else array
 
 
 def _is_called_for() -> bool:

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from homoode_jax.experiments.batches import evaluation_batches
+from homoode_jax.experiments.batches import count_batches, evaluation_batches
 from homoode_jax.experiments.checkpoint import Checkpoints, open_checkpoints
 from homoode_jax.experiments.config import Config
 from homoode_jax.experiments.dataset import Dataset, Split
@@ -114,10 +114,10 @@ class Run:
         early = self.epoch_steps * self.config.schedule.epochs
         return early if step < early else 0
 
-    @property
+    @cached_property
     def epoch_steps(self) -> int:
         """Steps of one epoch."""
-        return len(self.data.train.labels) // self.config.train.batch_size
+        return count_batches(self.data.train, self.config.train.batch_size)
 
     @property
     def total_steps(self) -> int:

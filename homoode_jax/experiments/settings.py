@@ -151,6 +151,8 @@ class Data:
         data_dir: where it is; "" is the data set's usual place.
         per_class: number of training images of each class to use, the first ones; 0: all.
         skip_damaged: leave records out that cannot be read, and say how many; else refuse them.
+        shares: parts that the images are dealt into; each batch has as many of each. Of many
+            processes, whose number divides this, each reads only its parts; else it reads all.
         validation: number of training images held out to select the best weights.
         split_seed: seed of that choice.
         flip: probability of a horizontal flip.
@@ -163,6 +165,7 @@ class Data:
     data_dir: str = _setting("")
     per_class: int = _setting(0, 0, 10**8)
     skip_damaged: bool = _setting(False)
+    shares: int = _setting(1, 1, 2**16)
     validation: int = _setting(0, 0, 10**8)
     split_seed: int = _setting(0, 0, 2**32 - 1)
     flip: float = _setting(0.0, 0, 1)

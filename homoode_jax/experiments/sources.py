@@ -6,7 +6,7 @@ missing one gives.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,18 +18,44 @@ from homoode_jax.experiments.errors import UserError, first_line, shown
 READ_AT_ONCE = 2000  # records; TFDS is several times slower one by one
 
 
+class Share(NamedTuple):
+    """The records to read: those whose number, modulo `parts`, is in `first` ... `last` - 1."""
+
+    parts: int = 1
+    first: int = 0
+    last: int = 1
+
+    def numbers(self, count: int) -> list[int]:
+        """The numbers of these records among so many."""
+        return [i for i in range(count) if self.first <= i % self.parts < self.last]
+
+
+ALL = Share()
+
+
 class Record(NamedTuple):
     """An image as it was found, or what went wrong in reading it.
 
     Attributes:
+        number: which one it is in its files, from 0 on.
         place: file and number, for people.
         image: its pixels, or why it cannot be read.
         label: its class.
+        key: what records are put in the order of; where keys are equal, numbers decide.
     """
 
+    number: int
     place: str
     image: np.ndarray | Exception
     label: int
+    key: bytes = b""
+
+
+class Reading(NamedTuple):
+    """The records of a share, and how many all shares have together."""
+
+    count: int
+    records: list[Record]
 
 
 class Info(NamedTuple):
@@ -37,10 +63,10 @@ class Info(NamedTuple):
 
     shape: tuple[int, int, int]
     classes: int
-    read: Callable[[str, str], list[Record]]
+    read: Callable[[str, str, Share], Reading]
 
 
-def read_digits(data_dir: str, split: str) -> list[Record]:
+def read_digits(data_dir: str, split: str, share: Share = ALL) -> Reading:
     """Reads scikit-learn's digits; a fifth of them, by class, is the test split."""
     del data_dir
     from sklearn.datasets import load_digits
@@ -50,16 +76,22 @@ def read_digits(data_dir: str, split: str) -> list[Record]:
     images = np.round(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
     index = np.arange(len(labels))
     parts = train_test_split(index, test_size=0.2, random_state=0, stratify=labels)
-    return [
-        Record(f"image {i}", images[i], int(labels[i])) for i in np.sort(parts[split == "test"])
-    ]
+    chosen = np.sort(parts[split == "test"])
+    return Reading(len(chosen), [
+        Record(number, f"image {i}", images[i], int(labels[i]))
+        for number, i in _those(share, list(chosen))
+    ])  # fmt: skip
 
 
-def read_tfds(name: str, data_dir: str, split: str) -> list[Record]:
-    """Reads a prepared TFDS data set in `array_record` format."""
+def _those(share: Share, items: Sequence[Any]) -> list[tuple[int, Any]]:
+    return [(number, items[number]) for number in share.numbers(len(items))]
+
+
+def read_tfds(name: str, data_dir: str, split: str, share: Share = ALL) -> Reading:
+    """Reads a prepared TFDS data set in `array_record` format; ids decide the order."""
     source: Any = _open_tfds(name, data_dir, split)
     found, places = [], _places(source, split)
-    for chunk in _chunks(len(source)):
+    for chunk in _chunks(share.numbers(len(source))):
         try:
             found += zip(chunk, source.__getitems__(chunk), strict=True)
         except Exception as error:  # TFDS raises many kinds
@@ -70,13 +102,11 @@ def read_tfds(name: str, data_dir: str, split: str) -> list[Record]:
                     f"those after it: {first_line(error)[:200]}. Remove its folder {name} and "
                     f"prepare it again: {_prepare(name, data_dir)}"
                 ) from error
-    # In the order of their ids, which no format decides.
-    found.sort(key=lambda item: b"" if isinstance(item[1], Exception) else item[1].get("id", b""))
-    return [
-        Record(places[i], record, 0) if isinstance(record, Exception)
-        else Record(places[i], record["image"], int(record["label"]))
+    return Reading(len(source), [
+        Record(i, places[i], record, 0) if isinstance(record, Exception)
+        else Record(i, places[i], record["image"], int(record["label"]), record.get("id", b""))
         for i, record in found
-    ]  # fmt: skip
+    ])  # fmt: skip
 
 
 def _read_one(source: Any, i: int) -> dict[str, Any] | Exception:
@@ -113,11 +143,11 @@ def _prepare(name: str, data_dir: str) -> str:
     return f"{command} DATA_DIR={data_dir}" if data_dir else command
 
 
-def _chunks(size: int) -> Iterator[range]:
-    return (range(i, min(i + READ_AT_ONCE, size)) for i in range(0, size, READ_AT_ONCE))
+def _chunks(numbers: list[int]) -> Iterator[list[int]]:
+    return (numbers[i : i + READ_AT_ONCE] for i in range(0, len(numbers), READ_AT_ONCE))
 
 
-def read_tiny_imagenet(data_dir: str, split: str) -> list[Record]:
+def read_tiny_imagenet(data_dir: str, split: str, share: Share = ALL) -> Reading:
     """Reads `tiny-imagenet-200`; its labelled `val` folder is the test split."""
     root = _tiny_imagenet_root(data_dir)
     classes = sorted(folder.name for folder in (root / "train").iterdir() if folder.is_dir())
@@ -131,7 +161,10 @@ def read_tiny_imagenet(data_dir: str, split: str) -> list[Record]:
         files = [_annotated(root, line, label_of) for line in lines if line.strip()]
     if not files:
         raise UserError(f"{root} holds no {split} images (*.JPEG).")
-    return [Record(str(file), _read_image(file), label) for file, label in files]
+    return Reading(len(files), [
+        Record(number, str(file), _read_image(file), label)
+        for number, (file, label) in _those(share, files)
+    ])  # fmt: skip
 
 
 def _tiny_imagenet_root(data_dir: str) -> Path:

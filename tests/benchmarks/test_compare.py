@@ -9,7 +9,7 @@ from benchmarks.compare.measure import NOISE, add_noise, variants
 from benchmarks.compare.study import CASES, RunResult, read_study
 from benchmarks.compare.table import main_table, spikes, stability, stability_table, summarise
 from homoode_jax.experiments.config import from_dict
-from homoode_jax.experiments.dataset import Split
+from homoode_jax.experiments.dataset import whole
 from homoode_jax.networks.family import LAYERS
 
 
@@ -76,7 +76,7 @@ def test_variants_are_valid_and_change_the_solve_alone(layer):
 
 
 def test_noise_keeps_images_and_has_the_size_asked_for():
-    split = Split(np.full((50, 8, 8, 1), 128, np.uint8), np.zeros(50, int))
+    split = whole(np.full((50, 8, 8, 1), 128, np.uint8), np.zeros(50, int))
     noisy = add_noise(split, 0.1)
     assert noisy.images.dtype == np.uint8
     assert np.std(noisy.images.astype(float)) == pytest.approx(25.5, rel=0.05)

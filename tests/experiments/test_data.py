@@ -13,7 +13,7 @@ from homoode_jax.experiments import sources
 from homoode_jax.experiments.config import Data
 from homoode_jax.experiments.dataset import _gather, load
 from homoode_jax.experiments.errors import UserError
-from homoode_jax.experiments.sources import Record
+from homoode_jax.experiments.sources import Record, Share
 
 SHARED = Path(__file__).parents[3] / "shared" / "tfds"
 needs_tfds = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no prepared data sets in {SHARED}")
@@ -63,11 +63,11 @@ def test_the_first_images_of_each_class_can_be_all_there_is():
 
 @needs_tfds
 def test_cifar10_is_in_the_order_of_its_ids():
-    records = sources.read_tfds("cifar10", str(SHARED), "test")
+    data = load(Data(dataset="cifar10", data_dir=str(SHARED)))
     source = sources._open_tfds("cifar10", str(SHARED), "test")
     first = min((source[i] for i in range(len(source))), key=lambda record: record["id"])
-    np.testing.assert_array_equal(records[0].image, first["image"])
-    assert records[0].label == first["label"]
+    np.testing.assert_array_equal(data.test.images[0], first["image"])
+    assert data.test.labels[0] == first["label"]
 
 
 @needs_tfds
@@ -120,7 +120,7 @@ def test_a_record_that_is_no_image_is_named_or_left_out(mnist, capsys):
     found = _gather(dataclasses.replace(data, skip_damaged=True), "test", info, records)
     assert "warning: 1 of 10000 records of mnist (test)" in capsys.readouterr().out
     assert len(found.labels) == 9999
-    kept = sources.read_tfds("mnist", str(SHARED), "test")
+    kept = sources.read_tfds("mnist", str(SHARED), "test").records
     np.testing.assert_array_equal(found.images[4321], kept[4322].image)
 
 
@@ -152,6 +152,25 @@ def test_tiny_imagenet_is_read_from_its_folder(tmp_path):
     difference = data.train.images[5].astype(int) - data.test.images[5]
     assert np.abs(difference).max() == 0  # the same picture under the same label
     assert np.ptp(data.train.images[0], axis=-1).max() == 0  # a grey image became a colour one
+
+
+def test_shares_are_the_whole_together(tmp_path):
+    """And none reads what belongs to another."""
+    tiny_imagenet(tmp_path / "tiny-imagenet-200")
+    for dataset, where, sort in (
+        ("digits", "", "train"), ("tiny_imagenet", str(tmp_path), "train"),
+        ("tiny_imagenet", str(tmp_path), "test"),
+    ):  # fmt: skip
+        read = sources.INFO[dataset].read
+        whole = read(where, sort, sources.ALL)
+        shares = [read(where, sort, Share(6, first, first + 2)) for first in (0, 2, 4)]
+        assert {share.count for share in shares} == {len(whole.records)} == {whole.count}
+        records = [record for share in shares for record in share.records]
+        records.sort(key=lambda record: record.number)
+        assert [record.number for record in records] == list(range(whole.count))
+        for record, other in zip(records, whole.records, strict=True):
+            assert (record.place, record.label) == (other.place, other.label)
+            np.testing.assert_array_equal(record.image, other.image)
 
 
 ANNOTATIONS = "val/val_annotations.txt"
@@ -269,10 +288,13 @@ def test_records_that_are_left_out_are_counted(whole, tmp_path, capsys):
 )
 def test_a_record_must_be_what_the_data_set_holds(image, label, message, monkeypatch, capsys):
     info = sources.INFO["digits"]
-    bad = Record("record 5 of file", image, label)
-    monkeypatch.setitem(
-        sources.INFO, "digits", info._replace(read=lambda *where: [*info.read(*where), bad])
-    )
+
+    def read(*where):
+        count, records = info.read(*where)
+        bad = Record(count, "record 5 of file", image, label)
+        return sources.Reading(count + 1, [*records, bad])
+
+    monkeypatch.setitem(sources.INFO, "digits", info._replace(read=read))
     with pytest.raises(UserError, match=r"digits \(train\): record 5 of file .*" + message):
         load(Data(dataset="digits"))
     assert len(load(Data(dataset="digits", skip_damaged=True)).train.labels) == 1437
@@ -281,7 +303,11 @@ def test_a_record_must_be_what_the_data_set_holds(image, label, message, monkeyp
 
 def test_a_class_must_have_an_image(monkeypatch):
     info = sources.INFO["digits"]
-    some = lambda *where: [record for record in info.read(*where) if record.label != 9]  # noqa: E731
-    monkeypatch.setitem(sources.INFO, "digits", info._replace(read=some))
+
+    def read(*where):
+        found = info.read(*where)
+        return found._replace(records=[record for record in found.records if record.label != 9])
+
+    monkeypatch.setitem(sources.INFO, "digits", info._replace(read=read))
     with pytest.raises(UserError, match="there is no image of class 9"):
         load(Data(dataset="digits"))

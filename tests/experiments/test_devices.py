@@ -14,6 +14,7 @@ import pytest
 
 from homoode_jax.experiments import processes
 from tests.experiments.runs import FLAGS, start
+from tests.experiments.test_data import tiny_imagenet
 
 CODE = """
 import json, sys, tempfile
@@ -29,8 +30,12 @@ from tests.experiments.runs import small_config
 
 def losses(dtype, steps):
     train = {"split_parameters": split}
-    config = small_config(model={"dtype": dtype}, solver={"method": "dopri5"}, train=train)
+    config = small_config(
+        model={"dtype": dtype}, solver={"method": "dopri5"}, train=train, data={"shares": 4}
+    )
     run = Run(config, Path(tempfile.gettempdir()), load(config.data))
+    read = sum(len(part.images) for part in run.data) * jax.process_count()
+    assert abs(read - 1797) <= 20, "each process reads its share"
     state, rows, epoch = run.initial_state(), [], 0
     for leaf in jax.tree.leaves(state.weights.network["head"]["conv"]["kernel"]):
         assert leaf.addressable_shards[0].data.size * (8 if split else 1) == leaf.size
@@ -96,6 +101,23 @@ def pair_of_runs(folder):
         start(*flags, f"--coordinator={place}", "--processes=2", f"--process={i}", devices=2)
         for i in range(2)
     ]
+
+
+@pytest.mark.slow
+def test_a_record_that_one_process_cannot_read_stops_both(tmp_path):
+    tiny_imagenet(tmp_path / "tiny-imagenet-200")
+    broken = sorted(tmp_path.rglob("train/*/images/*.JPEG"))[7]
+    broken.write_bytes(broken.read_bytes()[:50])
+    flags = [
+        "--config=configs/tiny_imagenet.py", f"--config.data.data_dir={tmp_path}",
+        "--config.data.validation=0", "--config.data.shares=2", f"--workdir={tmp_path / 'run'}",
+        f"--coordinator={free_address()}", "--processes=2",
+    ]  # fmt: skip
+    pair = [start(*flags, f"--process={i}", devices=2) for i in range(2)]
+    told = [process.communicate(timeout=120)[1] for process in pair]
+    assert [process.returncode for process in pair] == [2, 2], told
+    assert "one that another process reads. Mend it" in told[0]
+    assert f"{broken} is not a readable image" in told[1]
 
 
 def wait_for_checkpoint(folder, processes):

@@ -9,9 +9,9 @@ import optax
 import pytest
 
 from homoode_jax.experiments.augmentation import augment, normalise
-from homoode_jax.experiments.batches import evaluation_batches, training_batches
+from homoode_jax.experiments.batches import count_batches, evaluation_batches, training_batches
 from homoode_jax.experiments.checkpoint import restore_latest
-from homoode_jax.experiments.dataset import Split, load
+from homoode_jax.experiments.dataset import Split, load, take, whole
 from homoode_jax.experiments.losses import cross_entropy, initial_point_loss
 from homoode_jax.experiments.mesh import make_mesh
 from homoode_jax.experiments.run import Run
@@ -90,7 +90,7 @@ def test_losses_leave_out_rows_that_do_not_count():
 
 
 def test_every_image_comes_once_an_epoch_in_an_order_of_its_own():
-    split = Split(np.arange(50, dtype=np.uint8).reshape(50, 1, 1, 1), np.arange(50))
+    split = whole(np.arange(50, dtype=np.uint8).reshape(50, 1, 1, 1), np.arange(50))
     epochs = [
         np.concatenate([b.labels for b in training_batches(split, 8, 3, e, 0, make_mesh())])
         for e in (0, 0, 1)
@@ -104,6 +104,26 @@ def test_every_image_comes_once_an_epoch_in_an_order_of_its_own():
     kept = np.concatenate([np.asarray(b.labels)[np.asarray(b.mask)] for b in batches])
     np.testing.assert_array_equal(kept, np.arange(50))
     assert {len(b.labels) for b in batches} == {8}
+
+
+def test_a_batch_has_as_many_images_of_each_part():
+    """Each part in its own rows: what another process has, this one need not look at."""
+    part = np.arange(50) % 4
+    here = np.flatnonzero(part < 2)  # the others are read elsewhere
+    place = np.full(50, -1)
+    place[here] = np.arange(len(here))
+    split = Split(here.astype(np.uint8).reshape(-1, 1, 1, 1), np.arange(50), place, part, 4)
+    batches = list(training_batches(split, 8, 3, 0, 0, make_mesh()))
+    assert len(batches) == count_batches(split, 8) == 12 // 2
+    for batch in batches:
+        np.testing.assert_array_equal(part[np.asarray(batch.labels)], np.repeat(np.arange(4), 2))
+        np.testing.assert_array_equal(batch.images[:4, 0, 0, 0], batch.labels[:4])
+    seen = np.concatenate([batch.labels for batch in batches])
+    assert len(set(seen.tolist())) == len(seen)
+    tested = list(evaluation_batches(split, 8, make_mesh()))
+    kept = np.concatenate([np.asarray(b.labels)[np.asarray(b.mask)] for b in tested])
+    np.testing.assert_array_equal(np.sort(kept), np.arange(50))
+    assert len(tested) == 7  # of the thirteen images that two parts have, two at a time
 
 
 def test_the_first_step_is_the_golden_one(run, states):
@@ -144,7 +164,7 @@ def test_the_initial_point_moves_every_third_step_by_its_own_sgd(run, states):
 def test_evaluation_does_not_depend_on_padding(run):
     """Per-example solves make the answer independent of the batch; padding must not show."""
     config = small_config(solver={"batching": "per_example"}, train={"eval_batch_size": 64})
-    weights, split = run.initial_state().weights, Split(*(a[:100] for a in run.data.validation))
+    weights, split = run.initial_state().weights, take(run.data.validation, np.arange(100))
     padded = Run(config, run.workdir, run.data).evaluate(weights, split)
     config = small_config(solver={"batching": "per_example"}, train={"eval_batch_size": 50})
     exact = Run(config, run.workdir, run.data).evaluate(weights, split)
