@@ -2,9 +2,11 @@
 
 The reference network of CIFAR-10 (weights and Adam's moments) is saved as `train.py` does: how
 long the run waits, and how long the disk is busy behind its back. Then digits are trained, whose
-epochs of a second are the worst case, with the time in all saves taken.
+epochs of a second are the worst case, with the time in all saves taken. Last, such a run is asked
+to stop (SIGTERM) at random moments: how long until its state is saved and it has ended.
 """
 
+import signal
 import statistics
 import sys
 import tempfile
@@ -14,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
+from benchmarks.kills import launch, newest
 from configs import cifar10, digits
 from homoode_jax.experiments import checkpoint
 from homoode_jax.experiments.config import from_dict
@@ -27,7 +31,7 @@ from homoode_jax.experiments.training import train
 from homoode_jax.experiments.workdir import read_json, write_json
 
 ROOT = Path(__file__).parents[1]
-SAVES = 12
+SAVES, STOPS = 12, 10
 
 
 def reference(folder: Path) -> dict[str, float]:
@@ -72,12 +76,30 @@ def whole_run(folder: Path) -> dict[str, float]:
     return {"seconds": seconds, "in saves": sum(spent), "share": sum(spent) / seconds}
 
 
+def stops(workdir: Path) -> dict[str, Any]:
+    """Seconds from SIGTERM, some time after a first checkpoint, to the end of the process."""
+    random, seconds = np.random.default_rng(0), []
+    for _ in range(STOPS):
+        before, process = newest(workdir), launch(workdir)
+        while newest(workdir) == before and process.poll() is None:
+            time.sleep(0.02)
+        time.sleep(random.uniform(0, 2))
+        began, saved = time.monotonic(), newest(workdir)
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate()
+        seconds.append(time.monotonic() - began)
+        if process.returncode != 128 + signal.SIGTERM or newest(workdir) < saved:
+            raise SystemExit(f"SIGTERM ended in code {process.returncode}: {out}")
+    return {"stops": STOPS, "seconds": seconds, "longest": max(seconds)}
+
+
 def main() -> int:
     """Measures and writes."""
     told = environment()
     with tempfile.TemporaryDirectory() as folder:
         found = {"reference": reference(Path(folder) / "reference")}
         found["digits"] = whole_run(Path(folder) / "digits")
+        found["SIGTERM to exit"] = stops(Path(folder) / "stopped")
     say(str(found))
     write_json(ROOT / "results" / "saves.json", {**told, **found})
     return 0
