@@ -6,6 +6,7 @@ epochs of a second are the worst case, with the time in all saves taken. Last, s
 to stop (SIGTERM) at random moments: how long until its state is saved and it has ended.
 """
 
+import re
 import signal
 import statistics
 import sys
@@ -84,11 +85,14 @@ def stops(workdir: Path) -> dict[str, Any]:
         while newest(workdir) == before and process.poll() is None:
             time.sleep(0.02)
         time.sleep(random.uniform(0, 2))
-        began, saved = time.monotonic(), newest(workdir)
+        began = time.monotonic()
         process.send_signal(signal.SIGTERM)
         out, _ = process.communicate()
         seconds.append(time.monotonic() - began)
-        if process.returncode != 128 + signal.SIGTERM or newest(workdir) < saved:
+        saved = re.search(r"saved after step (\d+)", out)
+        if process.returncode != 128 + signal.SIGTERM or not saved:
+            raise SystemExit(f"SIGTERM ended in code {process.returncode}: {out}")
+        if newest(workdir) != int(saved[1]):
             raise SystemExit(f"SIGTERM ended in code {process.returncode}: {out}")
     return {"stops": STOPS, "seconds": seconds, "longest": max(seconds)}
 

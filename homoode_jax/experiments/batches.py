@@ -34,7 +34,7 @@ def training_batches(
 
 
 def count_batches(split: Split, size: int) -> int:
-    """How many full batches an epoch has."""
+    """How many full batches an epoch has; the smallest part decides."""
     smallest = int(np.min(np.bincount(split.part, minlength=split.parts)))
     return smallest // (size // split.parts)
 
@@ -62,7 +62,9 @@ def _put(split: Split, rows: Int[np.ndarray, " size"], mesh: Mesh) -> Batch:
     def images(index: tuple[slice, ...] | None) -> np.ndarray:
         chosen = rows[index[0]] if index else rows
         found = np.zeros((len(chosen), *split.images.shape[1:]), split.images.dtype)
-        found[chosen >= 0] = split.images[split.place[chosen[chosen >= 0]]]
+        places = split.place[chosen[chosen >= 0]]
+        assert np.all(places >= 0), "an image that another process has"
+        found[chosen >= 0] = split.images[places]
         return found
 
     lie, shape = over_devices(mesh), (len(rows), *split.images.shape[1:])

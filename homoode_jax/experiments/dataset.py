@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Bool, Int, UInt8
 
 from homoode_jax.experiments.config import Data
 from homoode_jax.experiments.console import say
@@ -16,8 +16,7 @@ from homoode_jax.experiments.errors import UserError, first_line
 from homoode_jax.experiments.processes import most
 from homoode_jax.experiments.sources import INFO, Info, Reading, Record, Share
 
-UNREAD, DAMAGED = -2, -1  # in place of labels
-KEY_BYTES = 64  # of the keys that are compared
+UNREAD, DAMAGED = -1, np.iinfo(np.int32).max  # in place of labels; the larger one counts
 
 
 class Split(NamedTuple):
@@ -53,10 +52,7 @@ def load(data: Data) -> Dataset:
         UserError: if it is not there, not readable, or not what it should be.
     """
     info, share = INFO[data.dataset], _share(data.shares)
-    train, test = (
-        _gather(data, name, info, info.read(data.data_dir, name, share))
-        for name in ("train", "test")
-    )
+    train, test = (_gather(data, name, info, share) for name in ("train", "test"))
     train = take(train, _first(train.labels, data.per_class))
     kept, held = _hold_out(train.labels, data.validation, data.split_seed)
     return Dataset(take(train, kept), take(train, held), test)
@@ -72,8 +68,8 @@ def take(split: Split, index: Int[np.ndarray, " k"]) -> Split:
     place = split.place[index]
     here = place >= 0
     return Split(
-        split.images[place[here]], split.labels[index],
-        np.where(here, np.cumsum(here) - 1, -1), split.part[index], split.parts,
+        split.images[place[here]], split.labels[index], _places(here), split.part[index],
+        split.parts,
     )  # fmt: skip
 
 
@@ -113,45 +109,63 @@ def _hold_out(labels: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.
     return np.sort(kept), np.sort(held)
 
 
-def _gather(data: Data, name: str, info: Info, reading: Reading) -> Split:
+def _gather(data: Data, name: str, info: Info, share: Share) -> Split:
     """Makes arrays of the records of a split; damaged ones are refused, or left out and told."""
+    reading = info.read(data.data_dir, name, share)
     faults = [_fault(record, info) for record in reading.records]
-    good = [record for record, fault in zip(reading.records, faults, strict=True) if not fault]
-    labels, keys = _tell(reading, faults)
+    labels = _tell_labels(reading, faults)
     if np.any(labels == DAMAGED):
-        bad = [f"{record.place} {fault}"
-               for record, fault in zip(reading.records, faults, strict=True) if fault]  # fmt: skip
-        _refuse_or_warn(data, name, labels, bad[0] if bad else "one that another process reads")
-    kept = np.flatnonzero(labels >= 0)
-    missing = sorted(set(range(info.classes)) - set(labels[kept].tolist()))
+        _refuse_or_warn(data, name, labels, reading, faults)
+    order = _order(reading, np.flatnonzero((labels >= 0) & (labels != DAMAGED)))
+    missing = sorted(set(range(info.classes)) - set(labels[order].tolist()))
     if missing:
         raise UserError(f"{data.dataset} ({name}): there is no image of class {missing[0]}.")
-    images = np.array([record.image for record in good], np.uint8).reshape(-1, *info.shape)
-    place = np.full(reading.count, -1)
-    place[[record.number for record in good]] = np.arange(len(good))
-    everything = Split(images, labels, place, np.arange(reading.count) % data.shares, data.shares)
-    return take(everything, kept[np.argsort(keys[kept], kind="stable")])
+    read = {record.number: record.image for record in reading.records}
+    images = np.array([read[i] for i in order if i in read], np.uint8).reshape(-1, *info.shape)
+    place = _places(np.isin(order, list(read)))
+    return Split(images, labels[order], place, share.deal(reading.count)[order], share.parts)
 
 
-def _tell(reading: Reading, faults: list[str | None]) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and keys of all records, those of other processes too."""
+def _tell_labels(reading: Reading, faults: list[str | None]) -> Int[np.ndarray, " n"]:
+    """Labels of all records, those of other processes too; damage to one is damage to all."""
     labels = np.full(reading.count, UNREAD, np.int32)
-    keys = np.zeros(reading.count, f"S{KEY_BYTES}")
     for record, fault in zip(reading.records, faults, strict=True):
         labels[record.number] = DAMAGED if fault else record.label
+    return most(labels)
+
+
+def _order(reading: Reading, kept: Int[np.ndarray, " k"]) -> Int[np.ndarray, " k"]:
+    """Sorts numbers of records by their keys, those of other processes too."""
+    longest = max((len(record.key) for record in reading.records), default=0)
+    width = int(most(np.array([longest], np.int32))[0])
+    if width == 0:
+        return kept
+    keys = np.zeros(reading.count, f"S{width}")
+    for record in reading.records:
         keys[record.number] = record.key
-    told = most(keys.view(np.uint8).reshape(-1, KEY_BYTES))
-    return most(labels), np.ascontiguousarray(told).view(keys.dtype)[:, 0]
+    told = np.ascontiguousarray(most(keys.view(np.uint8).reshape(-1, width)))
+    return kept[np.argsort(told.view(keys.dtype)[kept, 0], kind="stable")]
 
 
-def _refuse_or_warn(data: Data, name: str, labels: np.ndarray, first: str) -> None:
+def _refuse_or_warn(
+    data: Data, name: str, labels: np.ndarray, reading: Reading, faults: list[str | None]
+) -> None:
+    here = [f"{record.place} {fault}"
+            for record, fault in zip(reading.records, faults, strict=True) if fault]  # fmt: skip
+    damaged = np.flatnonzero(labels == DAMAGED)
+    first = here[0] if here else f"another process cannot read its record {damaged[0]}"
     if not data.skip_damaged:
         raise UserError(
             f"{data.dataset} ({name}): {first}. Mend it, or set "
             "config.data.skip_damaged=True to leave such records out."
         )
-    say(f"warning: {np.sum(labels == DAMAGED)} of {len(labels)} records of {data.dataset} ({name}) "
+    say(f"warning: {len(damaged)} of {len(labels)} records of {data.dataset} ({name}) "
         f"are damaged and left out; the first: {first}")  # fmt: skip
+
+
+def _places(here: Bool[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+    """Numbers those that are here from 0 on; -1 for the others."""
+    return np.where(here, np.cumsum(here) - 1, -1)
 
 
 def _fault(record: Record, info: Info) -> str | None:

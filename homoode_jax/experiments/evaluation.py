@@ -9,6 +9,7 @@ from homoode_jax.experiments import checkpoint, report, workdir
 from homoode_jax.experiments.config import Config
 from homoode_jax.experiments.dataset import load
 from homoode_jax.experiments.errors import UserError
+from homoode_jax.experiments.processes import deaths_told
 from homoode_jax.experiments.run import Run, keep_programs, use_precision
 
 
@@ -22,24 +23,29 @@ def evaluate(path: str, command: Config, only: Sequence[str] | None = None) -> d
     workdir.check_same(folder, command, config, only)
     use_precision(config.model.dtype)
     keep_programs()
-    run = Run(config, folder, load(config.data))
+    with deaths_told():
+        result = _evaluated(Run(config, folder, load(config.data)))
+    workdir.write_json(folder / "evaluation.json", result)
+    report.show_summary(result, folder)
+    return result
+
+
+def _evaluated(run: Run) -> dict[str, Any]:
+    """What the best weights of a run, or its latest, have on the test split."""
     state = run.initial_state()
     found = checkpoint.restore_best(run.checkpoints, state.weights)
     if found is None:
         latest = checkpoint.restore_latest(run.checkpoints, state)
         if latest is None:
-            raise UserError(f"{folder} holds no checkpoint yet; train it first.")
+            raise UserError(f"{run.workdir} holds no checkpoint yet; train it first.")
         found = latest[0].weights, {"step": int(latest[0].step)}
     weights, facts = found
     test = run.evaluate(weights, run.data.test)
-    result = {
-        "dataset": config.data.dataset, "layer": config.model.layer, **facts,
+    return {
+        "dataset": run.config.data.dataset, "layer": run.config.model.layer, **facts,
         "test_accuracy": test.accuracy, "test_loss": test.loss, "nfe_forward": test.nfe_forward,
         "failed_solves": test.failed, "residual": test.residual,
     }  # fmt: skip
-    workdir.write_json(folder / "evaluation.json", result)
-    report.show_summary(result, folder)
-    return result
 
 
 def _config(path: str, data_dir: str) -> Config:

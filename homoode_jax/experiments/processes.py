@@ -7,6 +7,8 @@ same command, and a --workdir and data that all of them see.
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple, NoReturn
 
 import jax
@@ -20,6 +22,7 @@ COME_SECONDS = 300  # within which all processes must have come
 TOGETHER = 0, 128 + signal.SIGTERM  # exit codes of all processes at the same time
 DEAD_SECONDS = 60  # after which one that is silent is taken for dead
 LEAVE_SECONDS = 60  # that one waits at the end for the others, the first of which draws and writes
+TOLD_AT_ONCE = 2**13  # rows of an array; each process holds those of all for a moment
 
 
 class Place(NamedTuple):
@@ -73,8 +76,31 @@ def wait_for_all(name: str) -> None:
 
 
 def most(array: np.ndarray) -> np.ndarray:
-    """Entry by entry, the largest that any process has."""
-    return np.max(multihost_utils.process_allgather(array), axis=0) if are_many() else array
+    """Entry by entry, the largest that any process has; for 32 bits an entry at most."""
+    if not are_many():
+        return array
+    blocks = np.split(array, range(TOLD_AT_ONCE, len(array), TOLD_AT_ONCE))
+    return np.concatenate(
+        [np.max(multihost_utils.process_allgather(block), axis=0) for block in blocks]
+    )
+
+
+@contextmanager
+def deaths_told() -> Iterator[None]:
+    """Says in a line that another process has died: what is computed together then fails.
+
+    Raises:
+        UserError: if it did.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if not are_many():
+            raise
+        raise UserError(
+            f"another process has died, or cannot be reached ({first_line(error)[:200]}). "
+            "Starting all of them again goes on from the last checkpoint."
+        ) from error
 
 
 def _is_called_for() -> bool:

@@ -68,9 +68,11 @@ class Run:
         check_batch_size("config.train.batch_size", train.batch_size, self.mesh)
         check_batch_size("config.train.eval_batch_size", train.eval_batch_size, self.mesh)
         if not self.epoch_steps:
+            shares = self.config.data.shares
+            dealt = f" in config.data.shares={shares} parts" if shares > 1 else ""
             raise UserError(
                 f"config.train.batch_size={train.batch_size} is larger than the training split, "
-                f"{images} images."
+                f"{images} images{dealt}."
             )
 
     @cached_property

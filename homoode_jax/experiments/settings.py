@@ -151,8 +151,9 @@ class Data:
         data_dir: where it is; "" is the data set's usual place.
         per_class: number of training images of each class to use, the first ones; 0: all.
         skip_damaged: leave records out that cannot be read, and say how many; else refuse them.
-        shares: parts that the images are dealt into; each batch has as many of each. Of many
-            processes, whose number divides this, each reads only its parts; else it reads all.
+        shares: parts that the images are dealt into; each batch has as many of each, and an epoch
+            as many as the smallest has. Of many processes, whose number divides this, each reads
+            only its parts; else it reads all.
         validation: number of training images held out to select the best weights.
         split_seed: seed of that choice.
         flip: probability of a horizontal flip.

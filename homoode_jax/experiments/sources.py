@@ -19,15 +19,20 @@ READ_AT_ONCE = 2000  # records; TFDS is several times slower one by one
 
 
 class Share(NamedTuple):
-    """The records to read: those whose number, modulo `parts`, is in `first` ... `last` - 1."""
+    """The records to read: those dealt into one of the parts `first` ... `last` - 1."""
 
     parts: int = 1
     first: int = 0
     last: int = 1
 
+    def deal(self, count: int) -> np.ndarray:
+        """The part of each of so many records: at random, so that classes are in each alike."""
+        return np.random.default_rng(0).permutation(count) % self.parts
+
     def numbers(self, count: int) -> list[int]:
-        """The numbers of these records among so many."""
-        return [i for i in range(count) if self.first <= i % self.parts < self.last]
+        """The numbers of the records to read, among so many."""
+        part = self.deal(count)
+        return np.flatnonzero((self.first <= part) & (part < self.last)).tolist()
 
 
 ALL = Share()

@@ -1,8 +1,6 @@
 """Training: from the start, or from where a run was cut off, to its summary."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +11,9 @@ from homoode_jax.experiments.config import Config
 from homoode_jax.experiments.console import say
 from homoode_jax.experiments.dataset import load
 from homoode_jax.experiments.epoch import Facts, is_unrecorded, train_epoch
-from homoode_jax.experiments.errors import UserError, first_line
+from homoode_jax.experiments.errors import UserError
 from homoode_jax.experiments.plots import draw_curves
-from homoode_jax.experiments.processes import are_many, is_first
+from homoode_jax.experiments.processes import deaths_told, is_first
 from homoode_jax.experiments.record import environment
 from homoode_jax.experiments.run import Run, keep_programs, use_precision
 from homoode_jax.experiments.state import TrainState
@@ -39,8 +37,9 @@ def train(config: Config, path: str) -> dict[str, Any]:
     if finished.exists():
         summary = workdir.read_json(finished)
     else:
-        run = Run(config, folder, load(config.data))
-        with lock.locked(folder), stoppable() as pause, _deaths_told():
+        with deaths_told():
+            run = Run(config, folder, load(config.data))
+        with lock.locked(folder), stoppable() as pause, deaths_told():
             workdir.claim_workdir(folder, config)
             workdir.write_json(folder / "environment.json", environment())
             summary = _summary(run, *_train(run, *_restore(run), pause), pause)
@@ -48,20 +47,6 @@ def train(config: Config, path: str) -> dict[str, Any]:
             _draw(folder)
     report.show_summary(summary, folder)
     return summary
-
-
-@contextmanager
-def _deaths_told() -> Iterator[None]:
-    """Says in a line that another process has died: what is computed together then fails."""
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        if not are_many():
-            raise
-        raise UserError(
-            f"another process has died, or cannot be reached ({first_line(error)[:200]}). "
-            "Starting all of them again goes on from the last checkpoint."
-        ) from error
 
 
 def _restore(run: Run) -> tuple[TrainState, Facts]:

@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from homoode_jax.experiments import sources
-from homoode_jax.experiments.config import Data
+from homoode_jax.experiments import dataset, sources
+from homoode_jax.experiments.config import Data, from_dict
 from homoode_jax.experiments.dataset import _gather, load
 from homoode_jax.experiments.errors import UserError
+from homoode_jax.experiments.run import Run
 from homoode_jax.experiments.sources import Record, Share
 
 SHARED = Path(__file__).parents[3] / "shared" / "tfds"
@@ -71,6 +72,42 @@ def test_cifar10_is_in_the_order_of_its_ids():
 
 
 @needs_tfds
+@pytest.mark.parametrize("damaged", [False, True])
+def test_two_halves_are_in_one_order(damaged, monkeypatch):
+    """What each process tells of its half gives both the order of the whole."""
+    data = Data(dataset="cifar10", data_dir=str(SHARED), skip_damaged=True)
+    info = sources.INFO["cifar10"]
+    halves = Share(4, 0, 2), Share(4, 2, 4)
+    readings = {share: info.read(data.data_dir, "test", share) for share in halves}
+    if damaged:  # to one of them
+        records = readings[halves[1]].records
+        records[5] = records[5]._replace(image=ValueError("cut"))
+    whole = sources.Reading(10_000, [r for part in readings.values() for r in part.records])
+    info = info._replace(read=lambda *where: readings.get(where[2], whole))
+    expected, told = _gather(data, "test", info, Share(4, 0, 4)), []
+    assert len(expected.images) == 10_000 - damaged
+
+    for share in halves:  # notes what each would tell, then gives both what both have told
+        told.append([])
+        monkeypatch.setattr(dataset, "most", lambda a: told[-1].append(a) or a)
+        _gather(data, "test", info, share)
+    both = [np.maximum(*arrays) for arrays in zip(*told, strict=True)]
+    found = []
+    for share in halves:
+        answers = iter(both)
+        monkeypatch.setattr(dataset, "most", lambda a, answers=answers: next(answers))
+        found.append(_gather(data, "test", info, share))
+    for split in found:
+        np.testing.assert_array_equal(split.labels, expected.labels)
+        np.testing.assert_array_equal(split.part, expected.part)
+        here = split.place >= 0
+        np.testing.assert_array_equal(
+            split.images[split.place[here]], expected.images[expected.place[here]]
+        )
+    assert np.all((found[0].place >= 0) ^ (found[1].place >= 0))
+
+
+@needs_tfds
 def test_mnist_is_read_without_tensorflow():
     data = load(Data(dataset="mnist", data_dir=str(SHARED)))
     assert data.test.images.shape == (10_000, 28, 28, 1) and data.test.images.dtype == np.uint8
@@ -112,12 +149,11 @@ def test_a_record_that_is_no_image_is_named_or_left_out(mnist, capsys):
         middle = len(record) // 2
         writer.write(record[:middle] + bytes(60) + record[middle + 60 :] if i == 4321 else record)
     writer.close()
-    data, info = Data(dataset="mnist"), sources.INFO["mnist"]
-    records = sources.read_tfds("mnist", str(mnist), "test")
+    data, info = Data(dataset="mnist", data_dir=str(mnist)), sources.INFO["mnist"]
     with pytest.raises(UserError, match=r"record 4321 of .*mnist-test\.array_record") as caught:
-        _gather(data, "test", info, records)
+        _gather(data, "test", info, sources.ALL)
     assert "\n" not in str(caught.value) and "config.data.skip_damaged=True" in str(caught.value)
-    found = _gather(dataclasses.replace(data, skip_damaged=True), "test", info, records)
+    found = _gather(dataclasses.replace(data, skip_damaged=True), "test", info, sources.ALL)
     assert "warning: 1 of 10000 records of mnist (test)" in capsys.readouterr().out
     assert len(found.labels) == 9999
     kept = sources.read_tfds("mnist", str(SHARED), "test").records
@@ -154,16 +190,32 @@ def test_tiny_imagenet_is_read_from_its_folder(tmp_path):
     assert np.ptp(data.train.images[0], axis=-1).max() == 0  # a grey image became a colour one
 
 
+def test_a_batch_must_have_as_many_images_of_each_part():
+    for name in ("batch_size", "eval_batch_size"):
+        with pytest.raises(UserError, match=rf"config.train.{name}=64 must be a multiple of .*=24"):
+            from_dict(
+                {
+                    "data": {"shares": 24},
+                    "train": {"batch_size": 72, "eval_batch_size": 72, name: 64},
+                }
+            )
+    config = from_dict(
+        {"data": {"shares": 64}, "train": {"batch_size": 2048, "eval_batch_size": 64}}
+    )
+    with pytest.raises(UserError, match=r"1437 images in config.data.shares=64 parts"):
+        Run(config, None, load(config.data))  # pyright: ignore: nothing is written
+
+
 def test_shares_are_the_whole_together(tmp_path):
     """And none reads what belongs to another."""
     tiny_imagenet(tmp_path / "tiny-imagenet-200")
-    for dataset, where, sort in (
+    for name, where, kind in (
         ("digits", "", "train"), ("tiny_imagenet", str(tmp_path), "train"),
         ("tiny_imagenet", str(tmp_path), "test"),
     ):  # fmt: skip
-        read = sources.INFO[dataset].read
-        whole = read(where, sort, sources.ALL)
-        shares = [read(where, sort, Share(6, first, first + 2)) for first in (0, 2, 4)]
+        read = sources.INFO[name].read
+        whole = read(where, kind, sources.ALL)
+        shares = [read(where, kind, Share(6, first, first + 2)) for first in (0, 2, 4)]
         assert {share.count for share in shares} == {len(whole.records)} == {whole.count}
         records = [record for share in shares for record in share.records]
         records.sort(key=lambda record: record.number)

@@ -28,14 +28,14 @@ from homoode_jax.experiments.run import Run
 from homoode_jax.experiments.state import means
 from tests.experiments.runs import small_config
 
-def losses(dtype, steps):
+def losses(dtype, steps, shares):
     train = {"split_parameters": split}
     config = small_config(
-        model={"dtype": dtype}, solver={"method": "dopri5"}, train=train, data={"shares": 4}
+        model={"dtype": dtype}, solver={"method": "dopri5"}, train=train, data={"shares": shares}
     )
     run = Run(config, Path(tempfile.gettempdir()), load(config.data))
     read = sum(len(part.images) for part in run.data) * jax.process_count()
-    assert abs(read - 1797) <= 20, "each process reads its share"
+    assert shares == 1 or abs(read - 1797) <= 3, "each process reads its share"
     state, rows, epoch = run.initial_state(), [], 0
     for leaf in jax.tree.leaves(state.weights.network["head"]["conv"]["kernel"]):
         assert leaf.addressable_shards[0].data.size * (8 if split else 1) == leaf.size
@@ -51,9 +51,9 @@ split = sys.argv[1:] == ["split"]
 mesh.WORTH_SPLITTING = 1
 if len(sys.argv) > 2:
     join(Place(sys.argv[1], 2, int(sys.argv[2])))
-single = losses("float32", 1)
+single = losses("float32", 1, 1)
 jax.config.update("jax_enable_x64", True)
-double = losses("float64", 50)
+double = losses("float64", 50, 4)
 if is_first():
     print(json.dumps([jax.device_count(), single, double]))
 """
@@ -116,8 +116,9 @@ def test_a_record_that_one_process_cannot_read_stops_both(tmp_path):
     pair = [start(*flags, f"--process={i}", devices=2) for i in range(2)]
     told = [process.communicate(timeout=120)[1] for process in pair]
     assert [process.returncode for process in pair] == [2, 2], told
-    assert "one that another process reads. Mend it" in told[0]
-    assert f"{broken} is not a readable image" in told[1]
+    told.sort(key=lambda text: "another process" in text)  # which share it is in, chance says
+    assert f"{broken} is not a readable image" in told[0]
+    assert "another process cannot read its record 7. Mend it" in told[1]
 
 
 def wait_for_checkpoint(folder, processes):

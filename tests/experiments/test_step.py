@@ -11,7 +11,7 @@ import pytest
 from homoode_jax.experiments.augmentation import augment, normalise
 from homoode_jax.experiments.batches import count_batches, evaluation_batches, training_batches
 from homoode_jax.experiments.checkpoint import restore_latest
-from homoode_jax.experiments.dataset import Split, load, take, whole
+from homoode_jax.experiments.dataset import load, take, whole
 from homoode_jax.experiments.losses import cross_entropy, initial_point_loss
 from homoode_jax.experiments.mesh import make_mesh
 from homoode_jax.experiments.run import Run
@@ -108,22 +108,26 @@ def test_every_image_comes_once_an_epoch_in_an_order_of_its_own():
 
 def test_a_batch_has_as_many_images_of_each_part():
     """Each part in its own rows: what another process has, this one need not look at."""
-    part = np.arange(50) % 4
-    here = np.flatnonzero(part < 2)  # the others are read elsewhere
-    place = np.full(50, -1)
-    place[here] = np.arange(len(here))
-    split = Split(here.astype(np.uint8).reshape(-1, 1, 1, 1), np.arange(50), place, part, 4)
+    part = np.random.default_rng(0).permutation(50) % 4
+    split = whole(np.arange(50, dtype=np.uint8).reshape(50, 1, 1, 1), np.arange(50))
+    split = split._replace(part=part, parts=4)
     batches = list(training_batches(split, 8, 3, 0, 0, make_mesh()))
     assert len(batches) == count_batches(split, 8) == 12 // 2
     for batch in batches:
         np.testing.assert_array_equal(part[np.asarray(batch.labels)], np.repeat(np.arange(4), 2))
-        np.testing.assert_array_equal(batch.images[:4, 0, 0, 0], batch.labels[:4])
+        np.testing.assert_array_equal(batch.images[:, 0, 0, 0], batch.labels)
     seen = np.concatenate([batch.labels for batch in batches])
     assert len(set(seen.tolist())) == len(seen)
     tested = list(evaluation_batches(split, 8, make_mesh()))
     kept = np.concatenate([np.asarray(b.labels)[np.asarray(b.mask)] for b in tested])
     np.testing.assert_array_equal(np.sort(kept), np.arange(50))
     assert len(tested) == 7  # of the thirteen images that two parts have, two at a time
+    here = np.flatnonzero(part < 2)
+    half = take(split, here)._replace(
+        labels=split.labels, part=part, place=np.where(part < 2, 0, -1)
+    )
+    with pytest.raises(AssertionError, match="an image that another process has"):
+        next(training_batches(half, 8, 3, 0, 0, make_mesh()))
 
 
 def test_the_first_step_is_the_golden_one(run, states):
