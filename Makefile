@@ -31,7 +31,7 @@ test: install  ## Run the tests (several minutes)
 	@$(QUICK) $(PYTEST) -m "not slow" tests/mathematics
 	@$(PYTEST) -m "not slow" --ignore=tests/mathematics
 
-test-all: install  ## Run the slow tests too (a quarter of an hour)
+test-all: install  ## Run the slow tests too (about an hour)
 	@$(QUICK) $(PYTEST) tests/mathematics
 	@$(PYTEST) --ignore=tests/mathematics
 

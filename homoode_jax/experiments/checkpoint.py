@@ -125,9 +125,9 @@ def _restore(manager: ocp.CheckpointManager, like: Any, mend: bool) -> tuple[Any
             return _read(manager, step, like)
         except Exception as error:
             folder = Path(manager.directory) / str(step)
-            wait_for_all("a damaged checkpoint")
+            wait_for_all(f"{folder} is damaged")
             moved = f" and set aside in {_set_aside(folder)}" if mend and is_first() else ""
-            wait_for_all("a damaged checkpoint is set aside")
+            wait_for_all(f"{folder} is set aside")
             say(f"warning: checkpoint {folder} is damaged ({first_line(error)[:200]}){moved}.")
             manager.reload()
     if steps:

@@ -7,18 +7,20 @@ same command, and a --workdir and data that all of them see.
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from homoode_jax.experiments.console import console
 from homoode_jax.experiments.errors import UserError, first_line
 
 COME_SECONDS = 300  # within which all processes must have come
+WAIT_SECONDS = 3600  # that they wait for each other, to compile or write
 TOGETHER = 0, 128 + signal.SIGTERM  # exit codes of all processes at the same time
 DEAD_SECONDS = 60  # after which one that is silent is taken for dead
 LEAVE_SECONDS = 60  # that one waits at the end for the others, the first of which draws and writes
@@ -70,9 +72,27 @@ def are_many() -> bool:
 
 
 def wait_for_all(name: str) -> None:
-    """Returns once every process has come here."""
+    """Returns once every process has come here; `name` is used once."""
     if are_many():
-        multihost_utils.sync_global_devices(name)
+        everyone = set(range(jax.process_count()))
+        ocp.multihost.sync_global_processes(name, timeout=WAIT_SECONDS, processes=everyone)
+
+
+def compiled_together(name: str, function: Any) -> Callable[..., Any]:
+    """A jitted function that no process runs before all have compiled it.
+
+    CPU devices of different processes give up on each other after half a minute, and one may have
+    the program in its cache and another not. Its arguments must have the same shapes at each call.
+    """
+    programs = []
+
+    def call(*args):
+        if not programs:
+            programs.append(function.lower(*args).compile())
+            wait_for_all(f"compiled: {name}")
+        return programs[0](*args)
+
+    return call if are_many() else function
 
 
 def most(array: np.ndarray) -> np.ndarray:

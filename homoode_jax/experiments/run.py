@@ -25,6 +25,7 @@ from homoode_jax.experiments.mesh import (
     split_parameters,
 )
 from homoode_jax.experiments.optimiser import Optimisers, make_optimisers
+from homoode_jax.experiments.processes import compiled_together
 from homoode_jax.experiments.state import (
     Means,
     Totals,
@@ -93,9 +94,10 @@ class Run:
     @cached_property
     def steps(self) -> Steps:
         """The compiled steps."""
-        return make_steps(
+        steps = make_steps(
             self.config, self.classifier, self.optimisers, self.early_steps(0), self.layout
         )
+        return Steps(*map(compiled_together, Steps._fields, steps))
 
     @cached_property
     def layout(self) -> Any:

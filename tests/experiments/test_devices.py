@@ -103,6 +103,36 @@ def pair_of_runs(folder):
     ]
 
 
+LATE = """
+import sys, time
+import jax, jax.numpy as jnp
+from homoode_jax.experiments.batches import Batch, evaluation_batches
+from homoode_jax.experiments.dataset import load
+from homoode_jax.experiments.config import Data
+from homoode_jax.experiments.mesh import make_mesh
+from homoode_jax.experiments.processes import Place, compiled_together, join
+
+join(Place(sys.argv[1], 2, int(sys.argv[2])))
+
+def mean(batch):
+    time.sleep(35 * jax.process_index())
+    return jnp.mean(batch.labels * 1.0)
+
+mean = compiled_together("mean", jax.jit(mean))
+split = load(Data()).test
+labels = [float(mean(batch)) for batch in evaluation_batches(split, 72, make_mesh())]
+assert abs(sum(labels) / 5 - split.labels.mean()) < 1e-5
+print(len(labels))
+"""
+
+
+@pytest.mark.slow
+def test_processes_wait_for_one_that_compiles_longer():
+    """Longer than the half minute that CPU devices give each other."""
+    place = free_address()
+    assert printed(*(start(place, str(i), code=LATE, devices=2) for i in range(2))) == 5
+
+
 @pytest.mark.slow
 def test_a_record_that_one_process_cannot_read_stops_both(tmp_path):
     tiny_imagenet(tmp_path / "tiny-imagenet-200")
@@ -130,7 +160,9 @@ def wait_for_checkpoint(folder, processes):
 
     before, end = saved(), time.monotonic() + 300
     while saved() <= before:
-        assert all(process.poll() is None for process in processes) and time.monotonic() < end
+        ended = [process for process in processes if process.poll() is not None]
+        assert not ended, [process.communicate() for process in ended]
+        assert time.monotonic() < end
         time.sleep(0.05)
 
 
