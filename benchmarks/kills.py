@@ -27,7 +27,7 @@ from homoode_jax.experiments.workdir import read_json, read_metrics, write_json
 ROOT = Path(__file__).parents[1]
 EVERY = 10  # steps between checkpoints
 EPOCHS = 250  # enough steps for a hundred lives
-FEW, MANY = EVERY, 6 * EVERY  # steps of a life; the longest life is fitted to them
+FEW, MANY = EVERY, 4 * EVERY  # steps of a life; the longest life is fitted to them
 FLAGS = (
     "--config=configs/digits.py", "--config.model.channels=8", "--config.model.width=16",
     f"--config.train.checkpoint_every={EVERY}", f"--config.train.epochs={EPOCHS}",
@@ -89,7 +89,7 @@ def kill_often(workdir: Path, kills: int, longest: float) -> dict[str, Any]:
             raise SystemExit(f"{before} was saved, and the run went on from {found[1]}.")
         lives.append({"seconds": life, "from": before, "to": newest(workdir)})
         gained = lives[-1]["to"] - before
-        longest *= 1.1 if gained < FEW else 0.9 if gained > MANY else 1
+        longest *= 1.05 if gained < FEW else 0.8 if gained > MANY else 1
         say(f"kill {len(lives)}/{kills} after {life:.1f} s: step {before} to {lives[-1]['to']}")
     return {
         "kills": len(lives),
