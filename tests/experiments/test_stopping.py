@@ -89,13 +89,12 @@ def test_sigterm_saves_exits_with_143_and_goes_on(tmp_path):
         assert process.poll() is None
         time.sleep(0.05)
     time.sleep(0.3)
-    began = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 143 and time.monotonic() - began < 10
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 143
     assert err.strip() == ("stopped by SIGTERM; the same command with the same --workdir goes on")
     step = int(out.split("saved after step ")[1].split()[0])
-    assert step >= 20
+    assert 20 <= step < 800  # how soon it ends is measured: python -m benchmarks.saves
     process = start(*again)
     for line in process.stdout:
         if "resuming after step" in line:
