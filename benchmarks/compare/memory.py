@@ -64,9 +64,9 @@ def draw(rows: dict[str, list[float]], file: Path) -> None:
     axes = figure.subplots()
     for name, values in rows.items():
         axes.plot(EVALUATIONS, values, marker="o", label=name)
-    axes.set(xlabel="evaluations that the program allows for", ylabel="MiB", yscale="log",
+    axes.set(xlabel="evaluations that the program allows for", ylabel="MiB", ylim=(0, None),
              title=f"memory of a training step, digits, batch {BATCH}")  # fmt: skip
-    axes.legend(fontsize=8)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8)
     axes.grid(alpha=0.3)
     figure.savefig(file, dpi=110)
 
