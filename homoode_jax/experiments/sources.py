@@ -132,13 +132,18 @@ def _open_tfds(name: str, data_dir: str, split: str):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow_datasets as tfds
 
+    folder = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+    if not (folder / name).is_dir():
+        raise UserError(
+            f"{name} is not prepared in {folder}. Prepare it with: {_prepare(name, data_dir)}"
+        )
     try:
-        source = tfds.data_source(name, split=split, data_dir=data_dir or None, download=False)
+        source = tfds.data_source(name, split=split, data_dir=folder, download=False)
         len(source)  # opens the files
     except Exception as error:
         raise UserError(
-            f"{name} is not prepared in {data_dir or 'the TFDS data folder'}, or damaged "
-            f"({first_line(error)[:200]}). Prepare it with: {_prepare(name, data_dir)}"
+            f"{name} in {folder} cannot be read ({first_line(error)[:200]}). Move it away and "
+            f"prepare it with: {_prepare(name, data_dir)}"
         ) from error
     return source
 

@@ -161,8 +161,13 @@ def test_a_record_that_is_no_image_is_named_or_left_out(mnist, capsys):
 
 
 def test_an_unprepared_data_set_names_the_command(tmp_path):
-    with pytest.raises(UserError, match=r"cifar100 is not prepared .*make data DATASET=cifar100"):
-        load(Data(dataset="cifar100", data_dir=str(tmp_path)))
+    data = Data(dataset="cifar100", data_dir=str(tmp_path))
+    command = rf"repare it with: make data DATASET=cifar100 DATA_DIR={tmp_path}$"
+    with pytest.raises(UserError, match=rf"^cifar100 is not prepared in {tmp_path}\. P{command}"):
+        load(data)
+    (tmp_path / "cifar100").mkdir()
+    with pytest.raises(UserError, match=rf"^cifar100 in {tmp_path} cannot be read \(.*{command}"):
+        load(data)
 
 
 def tiny_imagenet(root, classes=200):
