@@ -60,7 +60,7 @@ def tables() -> dict[str, str]:
     """All tables by name, of the records that are there."""
     results, found = ROOT / "results", {}
     for study in ("layers", "initial_point", "evaluations", "regularise"):
-        for dataset in ("digits", "mnist"):
+        for dataset in ("digits", "mnist", "cifar10-jpeg"):
             file = results / f"compare_{study}_{dataset}.json"
             if file.exists():
                 rows = read_json(file)["rows"]

@@ -45,7 +45,8 @@ def draw_stability(rows: Rows, file: Path, title: str) -> None:
     noisy.set(title="input noise", xlabel="standard deviation, of the range of a pixel")
     for axes in (solved, noisy):
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=7)
+        if axes.lines:
+            axes.legend(fontsize=7)
     figure.suptitle(title)
     figure.savefig(file, dpi=110)
 

@@ -2,7 +2,8 @@
 
 Trains each case of a study (`layers`; or `initial_point`, `evaluations`, `regularise`) for each
 seed, run by run; what was cut off is resumed, and what is finished is kept. Then come
-results/compare_STUDY_DATASET.json and .md, and plots in docs/images.
+results/compare_STUDY_DATASET.json and .md, and plots in docs/images. A record that is there keeps
+its rows of cases that were not asked for, as long as seeds and flags are the same.
 
 From the environment: DATASET (digits), DATA_DIR, SEEDS (3), ONLY (some cases of the study, with
 ";" between them), FLAGS (of every run).
@@ -11,16 +12,20 @@ From the environment: DATASET (digits), DATA_DIR, SEEDS (3), ONLY (some cases of
 import os
 import sys
 import time
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
-from benchmarks.compare.plots import draw, draw_stability
-from benchmarks.compare.study import ROOT, RunResult, Study, read_study, run_one
-from benchmarks.compare.table import main_table, stability, stability_table, summarise
+from benchmarks.compare.plots import Rows, draw, draw_stability
+from benchmarks.compare.study import CASES, ROOT, RunResult, Study, read_study, run_one
+from benchmarks.compare.table import (
+    epochs_table, main_table, stability, stability_table, summarise,
+)  # fmt: skip
 from homoode_jax.experiments.console import say
 from homoode_jax.experiments.errors import UserError
 from homoode_jax.experiments.record import environment
-from homoode_jax.experiments.workdir import write_json
+from homoode_jax.experiments.workdir import read_json, write_json
 
 GIVEN = "DATASET", "SEEDS", "ONLY", "FLAGS"
 RENAMED = {"cifar10": "cifar10-jpeg"}  # ours is a JPEG re-encoding, and says so
@@ -43,24 +48,43 @@ def train_all(study: Study) -> dict[str, list[RunResult]]:
     return runs
 
 
+def with_kept(record: Path, asked: dict[str, Any], rows: Rows, order: Iterable[str]) -> Rows:
+    """Rows, and those of other cases that a record of the same conditions and form has."""
+    there = read_json(record) if record.exists() else {}
+    if all(there.get(name) == value for name, value in asked.items()):
+        form = set(next(iter(rows.values())))
+        rows = {case: row for case, row in there["rows"].items() if set(row) == form} | rows
+    return {case: rows[case] for case in order if case in rows}
+
+
+def text_of(study: Study, dataset: str, rows: Rows) -> str:
+    """The tables of a record, and how to have them again."""
+    variables = {key: os.environ[key] for key in GIVEN if key in os.environ}
+    given = " ".join(f"{key}={value!r}" for key, value in variables.items())
+    makers = "; ".join(sorted({maker for row in rows.values() for maker in row["trained_by"]}))
+    by_epoch = epochs_table(rows)
+    return (
+        f"# {study.name} on {dataset}\n\n`{given} make compare STUDY={study.name}`, "
+        f"{study.seeds} seeds, trained by {makers}. NFE counts "
+        "products with the Jacobian too, over the last epoch of training; MiB is what the "
+        "compiled training step holds; failed solves, of images, and loss spikes are over all "
+        "epochs and seeds.\n\n" + main_table(rows)
+        + (f"\nTest accuracy after each epoch:\n\n{by_epoch}" if by_epoch else "")
+        + "\nTest accuracy of the last weights, solved otherwise and under noise:\n\n"
+        + stability_table(rows)
+    )  # fmt: skip
+
+
 def write(study: Study, runs: dict[str, list[RunResult]], told: dict) -> Path:
     """Writes record, tables and plots."""
     dataset = RENAMED.get(study.dataset, study.dataset)
     name = f"compare_{study.name}_{dataset}"
-    rows = {case: {**summarise(r), "stability": stability(r)} for case, r in runs.items()}
     record = ROOT / "results" / f"{name}.json"
-    asked = {"dataset": dataset, "seeds": study.seeds, "flags": study.flags}
+    asked = {"dataset": dataset, "seeds": study.seeds, "flags": list(study.flags)}
+    rows = {case: {**summarise(r), "stability": stability(r)} for case, r in runs.items()}
+    rows = with_kept(record, asked, rows, CASES[study.name])
     write_json(record, {**told, **asked, "rows": rows})
-    variables = {key: os.environ[key] for key in GIVEN if key in os.environ}
-    given = " ".join(f"{key}={value!r}" for key, value in variables.items())
-    text = (
-        f"# {study.name} on {dataset}\n\n`{given} make compare STUDY={study.name}`, "
-        f"commit {told['commit'][:7]}, {told['cores']} cores; {study.seeds} seeds. NFE counts "
-        "products with the Jacobian too, over the last epoch of training; MiB is what the "
-        "compiled training step holds; failed solves, of images, and loss spikes are over all "
-        "epochs and seeds.\n\n" + main_table(rows) + "\nTest accuracy of the last weights, solved "
-        "otherwise and under noise:\n\n" + stability_table(rows)
-    )
+    text = text_of(study, dataset, rows)
     record.with_suffix(".md").write_text(text)
     images = ROOT / "docs" / "images"
     draw(rows, images / f"{name}.png", f"{study.name} on {dataset}, {study.seeds} seeds")

@@ -87,6 +87,7 @@ class RunResult(NamedTuple):
     summary: dict[str, Any]
     metrics: list[dict[str, Any]]
     measured: dict[str, Any]
+    environment: dict[str, Any]
 
 
 def read_study(name: str) -> Study:
@@ -123,8 +124,10 @@ def run_one(study: Study, case: str, seed: int) -> RunResult:
     )  # fmt: skip
     if not (workdir / "measured.json").exists():
         _start("-m", "benchmarks.compare.measure", str(workdir))
-    measured = read_json(workdir / "measured.json")
-    return RunResult(read_json(workdir / "summary.json"), read_metrics(workdir), measured)
+    summary, measured, environment = (
+        read_json(workdir / f"{name}.json") for name in ("summary", "measured", "environment")
+    )
+    return RunResult(summary, read_metrics(workdir), measured, environment)
 
 
 def _start(*arguments: str) -> None:

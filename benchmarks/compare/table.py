@@ -56,7 +56,14 @@ def summarise(runs: list[RunResult]) -> dict[str, Any]:
         "loss_spikes": sum(spikes([row["train_loss"] for row in run.metrics]) for run in runs),
         "seconds": over([run.summary for run in runs], "seconds"),
         "epochs": [[row["nfe_forward"] for row in run.metrics] for run in runs],
+        "test_by_epoch": [[row["test_accuracy"] for row in run.metrics] for run in runs],
+        "trained_by": sorted({_trained_by(run.environment) for run in runs}),
     }
+
+
+def _trained_by(environment: dict[str, Any]) -> str:
+    """What trained a run: commit and processor."""
+    return f"{environment['commit'][:7]} on {environment['processor']}"
 
 
 def stability(runs: list[RunResult]) -> dict[str, dict[str, float | None]]:
@@ -104,6 +111,21 @@ def markdown(heads: tuple[str, ...], rows: list[list[str]]) -> str:
 def main_table(rows: dict[str, dict[str, Any]]) -> str:
     """The table of a study."""
     return markdown(HEADS, [row(case, found) for case, found in rows.items()])
+
+
+def epochs_table(rows: dict[str, dict[str, Any]]) -> str:
+    """Test accuracy after each epoch, where it was taken; means over seeds."""
+    taken = {case: found["test_by_epoch"] for case, found in rows.items() if _taken(found)}
+    lines = [
+        [case, *(number(mean(list(at)), 4) for at in zip(*seeds, strict=True))]
+        for case, seeds in taken.items()
+    ]
+    heads = ("epoch", *(str(i) for i in range(1, max(map(len, lines), default=1))))
+    return markdown(heads, lines) if lines else ""
+
+
+def _taken(found: dict[str, Any]) -> bool:
+    return found["test_by_epoch"][0][0] is not None
 
 
 def stability_table(rows: dict[str, dict[str, Any]]) -> str:

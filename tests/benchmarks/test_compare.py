@@ -7,18 +7,26 @@ from benchmarks.compare import run
 from benchmarks.compare.document import fill
 from benchmarks.compare.measure import NOISE, add_noise, variants
 from benchmarks.compare.study import CASES, RunResult, read_study
-from benchmarks.compare.table import main_table, spikes, stability, stability_table, summarise
+from benchmarks.compare.table import (
+    epochs_table, main_table, spikes, stability, stability_table, summarise,
+)  # fmt: skip
 from homoode_jax.experiments.config import from_dict
 from homoode_jax.experiments.dataset import whole
+from homoode_jax.experiments.workdir import read_json
 from homoode_jax.networks.family import LAYERS
 
 
-def finished(accuracy: float, losses: list[float | None], residual: float | None) -> RunResult:
+def finished(
+    accuracy: float, losses: list[float | None], residual: float | None, each_epoch: bool = False
+) -> RunResult:
     """A run that trained for as many epochs as it has losses."""
     rows = [
-        {"train_loss": loss, "nfe_forward": 10.0 + i, "nfe_backward": 5.0, "failed": i}
+        {
+            "train_loss": loss, "nfe_forward": 10.0 + i, "nfe_backward": 5.0, "failed": i,
+            "test_accuracy": accuracy if each_epoch else None,
+        }
         for i, loss in enumerate(losses)
-    ]
+    ]  # fmt: skip
     summary = {
         "parameters": 34154, "validation_accuracy": accuracy, "test_accuracy": accuracy,
         "nfe_forward": 9.0, "residual": residual, "seconds": 60.0,
@@ -27,7 +35,8 @@ def finished(accuracy: float, losses: list[float | None], residual: float | None
         "as trained": {"accuracy": accuracy, "nfe": 9.0, "failed": 0},
         **{f"noise {sd:g}": {"accuracy": accuracy - sd, "nfe": 9.0, "failed": 1} for sd in NOISE},
     }
-    return RunResult(summary, rows, {"stands": stands, "step_ms": 50.0, "program_mib": 7.0})
+    measured = {"stands": stands, "step_ms": 50.0, "program_mib": 7.0}
+    return RunResult(summary, rows, measured, {"commit": "0123456789", "processor": "Z80"})
 
 
 def test_spikes_are_jumps_above_the_least_loss_and_epochs_without_one():
@@ -63,6 +72,35 @@ def test_ways_to_solve_that_a_layer_does_not_have_are_dashes():
     table = stability_table(rows).splitlines()
     assert table[0].count("|") == table[2].count("|") == table[3].count("|") == 7
     assert table[3].endswith("| – |") and table[2].endswith("| 0.9700 |")
+
+
+def test_accuracy_by_epoch_is_a_table_where_it_was_taken():
+    taken = summarise([finished(accuracy, [2.0, 1.0], None, True) for accuracy in (0.9, 0.8)])
+    table = epochs_table({"deq": taken, "none": summarise([finished(0.9, [1.0], None)])})
+    assert table == "| epoch | 1 | 2 |\n| :-- | --: | --: |\n| deq | 0.8500 | 0.8500 |\n"
+    assert epochs_table({"none": summarise([finished(0.9, [1.0], None)])}) == ""
+
+
+def test_a_record_keeps_the_rows_of_other_cases_under_the_same_conditions(monkeypatch, tmp_path):
+    for folder in ("results", "docs/images"):
+        (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.setattr(run, "ROOT", tmp_path)
+
+    def rows_after(case: str, accuracy: float, **variables: str) -> dict[str, float]:
+        for name in ("DATASET", "ONLY", "FLAGS", "DATA_DIR"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in {"SEEDS": "1", **variables}.items():
+            monkeypatch.setenv(name, value)
+        study, runs = read_study("layers"), {case: [finished(accuracy, [1.0], None)]}
+        record = read_json(run.write(study, runs, {"commit": "0123456789"}))
+        return {case: row["test_accuracy"] for case, row in record["rows"].items()}
+
+    assert rows_after("deq", 0.8) == {"deq": 0.8}
+    assert list(rows_after("homoode", 0.9)) == ["homoode", "deq"]
+    assert rows_after("deq", 0.7) == {"homoode": 0.9, "deq": 0.7}
+    text = (tmp_path / "results" / "compare_layers_digits.md").read_text()
+    assert "trained by 0123456 on Z80" in text and "| homoode |" in text
+    assert rows_after("none", 0.6, FLAGS="--config.train.epochs=1") == {"none": 0.6}
 
 
 @pytest.mark.parametrize("layer", LAYERS)
