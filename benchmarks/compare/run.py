@@ -20,8 +20,12 @@ from typing import Any
 from benchmarks.compare.plots import Rows, draw, draw_stability
 from benchmarks.compare.study import CASES, ROOT, RunResult, Study, read_study, run_one
 from benchmarks.compare.table import (
-    epochs_table, main_table, stability, stability_table, summarise,
-)  # fmt: skip
+    epochs_table,
+    main_table,
+    stability,
+    stability_table,
+    summarise,
+)
 from homoode_jax.experiments.console import say
 from homoode_jax.experiments.errors import UserError
 from homoode_jax.experiments.record import environment

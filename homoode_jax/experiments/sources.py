@@ -131,8 +131,9 @@ def _places(source: Any, split: str) -> list[str]:
 def _open_tfds(name: str, data_dir: str, split: str):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.constants import DATA_DIR
 
-    folder = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+    folder = Path(data_dir or DATA_DIR).expanduser()
     if not (folder / name).is_dir():
         raise UserError(
             f"{name} is not prepared in {folder}. Prepare it with: {_prepare(name, data_dir)}"

@@ -8,8 +8,13 @@ from benchmarks.compare.document import fill
 from benchmarks.compare.measure import NOISE, add_noise, variants
 from benchmarks.compare.study import CASES, RunResult, read_study
 from benchmarks.compare.table import (
-    epochs_table, main_table, spikes, stability, stability_table, summarise,
-)  # fmt: skip
+    epochs_table,
+    main_table,
+    spikes,
+    stability,
+    stability_table,
+    summarise,
+)
 from homoode_jax.experiments.config import from_dict
 from homoode_jax.experiments.dataset import whole
 from homoode_jax.experiments.workdir import read_json
