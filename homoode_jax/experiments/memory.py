@@ -1,0 +1,31 @@
+"""Memory that the compiler leaves behind, handed back to the system before a program runs.
+
+The C library keeps what XLA freed while it compiled, some hundred MiB for a training step, and the
+program's own memory would come on top of it.
+"""
+
+import ctypes
+import functools
+import sys
+from typing import Any
+
+import jax
+
+COMPILED = "/jax/core/compile/backend_compile_duration"
+LONG = 1.0  # seconds: shorter compilations leave little
+
+
+@functools.cache
+def hand_back_after_compiling() -> None:
+    """From now on, hands back what each long compilation left.
+
+    Nothing is done without glibc, whose `malloc_trim` this is.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+
+    def listen(event: str, duration_secs: float, **kwargs: Any) -> None:
+        del kwargs
+        if event == COMPILED and duration_secs > LONG and trim:
+            trim(0)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
