@@ -8,7 +8,14 @@ import sys
 from typing import Any
 
 from benchmarks.compare.study import ROOT
-from benchmarks.compare.table import main_table, markdown, number, stability_table
+from benchmarks.compare.table import (
+    epochs_table,
+    main_table,
+    markdown,
+    number,
+    stability_table,
+    time_table,
+)
 from homoode_jax.experiments.errors import UserError
 from homoode_jax.experiments.workdir import read_json
 
@@ -66,6 +73,8 @@ def tables() -> dict[str, str]:
                 rows = read_json(file)["rows"]
                 found[f"{study} {dataset}"] = main_table(rows)
                 found[f"{study} {dataset} stability"] = stability_table(rows)
+                found[f"{study} {dataset} time"] = time_table(rows)
+                found[f"{study} {dataset} epochs"] = epochs_table(rows)
     if (results / "memory.json").exists():
         found["memory"] = memory_table(read_json(results / "memory.json"))
     if (results / "audits.json").exists():

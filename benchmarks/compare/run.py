@@ -25,6 +25,7 @@ from benchmarks.compare.table import (
     stability,
     stability_table,
     summarise,
+    time_table,
 )
 from homoode_jax.experiments.console import say
 from homoode_jax.experiments.errors import UserError
@@ -62,21 +63,26 @@ def with_kept(record: Path, asked: dict[str, Any], rows: Rows, order: Iterable[s
 
 
 def text_of(study: Study, dataset: str, rows: Rows) -> str:
-    """The tables of a record, and how to have them again."""
+    """How to have a record again, what its columns mean, and its tables."""
     variables = {key: os.environ[key] for key in GIVEN if key in os.environ}
     given = " ".join(f"{key}={value!r}" for key, value in variables.items())
     makers = "; ".join(sorted({maker for row in rows.values() for maker in row["trained_by"]}))
-    by_epoch = epochs_table(rows)
-    return (
+    begin = (
         f"# {study.name} on {dataset}\n\n`{given} make compare STUDY={study.name}`, "
-        f"{study.seeds} seeds, trained by {makers}. NFE counts "
-        "products with the Jacobian too, over the last epoch of training; MiB is what the "
-        "compiled training step holds; failed solves, of images, and loss spikes are over all "
-        "epochs and seeds.\n\n" + main_table(rows)
-        + (f"\nTest accuracy after each epoch:\n\n{by_epoch}" if by_epoch else "")
-        + "\nTest accuracy of the last weights, solved otherwise and under noise:\n\n"
-        + stability_table(rows)
-    )  # fmt: skip
+        f"{study.seeds} seeds, trained by {makers}. NFE counts products with the Jacobian too, "
+        "over the last epoch of training; MiB is what the compiled training step holds; failed "
+        "solves, of images, and loss spikes are over all epochs and seeds."
+    )
+    tables = {
+        "Test accuracy after each epoch": epochs_table(rows),
+        "Training (validation and the initial point's own steps included) to a validation "
+        "accuracy that every run reached": time_table(rows),
+        "Test accuracy of the last weights, solved otherwise and under noise": stability_table(
+            rows
+        ),
+    }
+    told = [f"{head}:\n\n{table}" for head, table in tables.items() if table]
+    return "\n".join([f"{begin}\n", main_table(rows), *told])
 
 
 def write(study: Study, runs: dict[str, list[RunResult]], told: dict) -> Path:

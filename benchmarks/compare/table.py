@@ -37,6 +37,9 @@ def summarise(runs: list[RunResult]) -> dict[str, Any]:
     def over(rows: list[dict], key: str) -> float | None:
         return mean([row.get(key) for row in rows])
 
+    def by_epoch(key: str) -> list[list[float | None]]:
+        return [[row[key] for row in run.metrics] for run in runs]
+
     before, after = over(first, "nfe_forward"), over(last, "nfe_forward")
     return {
         "seeds": len(runs),
@@ -55,8 +58,10 @@ def summarise(runs: list[RunResult]) -> dict[str, Any]:
         "nfe_growth": after / before if after and before else None,
         "loss_spikes": sum(spikes([row["train_loss"] for row in run.metrics]) for run in runs),
         "seconds": over([run.summary for run in runs], "seconds"),
-        "epochs": [[row["nfe_forward"] for row in run.metrics] for run in runs],
-        "test_by_epoch": [[row["test_accuracy"] for row in run.metrics] for run in runs],
+        "epochs": by_epoch("nfe_forward"),
+        "test_by_epoch": by_epoch("test_accuracy"),
+        "validation_by_epoch": by_epoch("validation_accuracy"),
+        "seconds_by_epoch": by_epoch("seconds"),
         "trained_by": sorted({_trained_by(run.environment) for run in runs}),
     }
 
@@ -115,17 +120,34 @@ def main_table(rows: dict[str, dict[str, Any]]) -> str:
 
 def epochs_table(rows: dict[str, dict[str, Any]]) -> str:
     """Test accuracy after each epoch, where it was taken; means over seeds."""
-    taken = {case: found["test_by_epoch"] for case, found in rows.items() if _taken(found)}
+    taken = _with(rows, "test_by_epoch")
     lines = [
-        [case, *(number(mean(list(at)), 4) for at in zip(*seeds, strict=True))]
-        for case, seeds in taken.items()
+        [case, *(number(mean(list(at)), 4) for at in zip(*found["test_by_epoch"], strict=True))]
+        for case, found in taken.items()
     ]
     heads = ("epoch", *(str(i) for i in range(1, max(map(len, lines), default=1))))
     return markdown(heads, lines) if lines else ""
 
 
-def _taken(found: dict[str, Any]) -> bool:
-    return found["test_by_epoch"][0][0] is not None
+def time_table(rows: dict[str, dict[str, Any]]) -> str:
+    """Epochs and seconds of training to a validation accuracy that every run reached; means."""
+    taken = _with(rows, "validation_by_epoch")
+    best = [max(values) for found in taken.values() for values in found["validation_by_epoch"]]
+    lines = []
+    for case, found in taken.items():
+        epochs = [
+            1 + next(i for i, value in enumerate(values) if value >= min(best))
+            for values in found["validation_by_epoch"]
+        ]
+        seconds = [sum(each[:n]) for each, n in zip(found["seconds_by_epoch"], epochs, strict=True)]
+        lines.append([case, number(mean(epochs), 1), number(mean(seconds), 0)])
+    heads = (f"to {min(best):.4f}", "epochs", "seconds") if lines else ()
+    return markdown(heads, lines) if lines else ""
+
+
+def _with(rows: dict[str, dict[str, Any]], key: str) -> dict[str, dict[str, Any]]:
+    """The rows that have a figure for each epoch."""
+    return {case: row for case, row in rows.items() if None not in row.get(key, [[None]])[0]}
 
 
 def stability_table(rows: dict[str, dict[str, Any]]) -> str:

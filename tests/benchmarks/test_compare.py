@@ -14,6 +14,7 @@ from benchmarks.compare.table import (
     stability,
     stability_table,
     summarise,
+    time_table,
 )
 from homoode_jax.experiments.config import from_dict
 from homoode_jax.experiments.dataset import whole
@@ -28,7 +29,8 @@ def finished(
     rows = [
         {
             "train_loss": loss, "nfe_forward": 10.0 + i, "nfe_backward": 5.0, "failed": i,
-            "test_accuracy": accuracy if each_epoch else None,
+            "test_accuracy": accuracy if each_epoch else None, "seconds": 10.0 * (i + 1),
+            "validation_accuracy": None if each_epoch else accuracy + 0.01 * i,
         }
         for i, loss in enumerate(losses)
     ]  # fmt: skip
@@ -84,6 +86,15 @@ def test_accuracy_by_epoch_is_a_table_where_it_was_taken():
     table = epochs_table({"deq": taken, "none": summarise([finished(0.9, [1.0], None)])})
     assert table == "| epoch | 1 | 2 |\n| :-- | --: | --: |\n| deq | 0.8500 | 0.8500 |\n"
     assert epochs_table({"none": summarise([finished(0.9, [1.0], None)])}) == ""
+
+
+def test_time_to_accuracy_is_that_to_what_every_run_reached():
+    fast, slow = finished(0.93, [1.0] * 3, None), finished(0.91, [1.0] * 3, None)  # 0.95, 0.93
+    rows = {"deq": summarise([fast]), "none": summarise([slow, fast])}
+    lines = time_table(rows).splitlines()
+    assert lines[0] == "| to 0.9300 | epochs | seconds |"
+    assert lines[2:] == ["| deq | 1.0 | 10 |", "| none | 2.0 | 35 |"]
+    assert time_table({"deq": summarise([finished(0.9, [1.0], None, True)])}) == ""
 
 
 def test_a_record_keeps_the_rows_of_other_cases_under_the_same_conditions(monkeypatch, tmp_path):
