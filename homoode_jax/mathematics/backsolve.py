@@ -22,7 +22,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from homoode_jax.mathematics.dtypes import cast, cast_like, common_dtype
-from homoode_jax.mathematics.explicit import as_written_out
+from homoode_jax.mathematics.explicit import as_scanned
 from homoode_jax.mathematics.guard import Pullback, drop_axis, map_examples, mend
 from homoode_jax.mathematics.ode import Raw, Stepping, reverse, solve_ode
 from homoode_jax.mathematics.solution import Result
@@ -112,7 +112,7 @@ def _integrals(
     Step n of all examples is one step of size 1: each has its time run at its own rate, its step
     size, and this at zero where it has no step n.
     """
-    method, dtype = as_written_out(back.solver), common_dtype((z1, inputs))
+    method, dtype = as_scanned(back.solver), common_dtype((z1, inputs))
 
     def together(params, t, z, x):
         def one(t, z, x):

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from homoode_jax.mathematics.explicit import Unrolled
+from homoode_jax.mathematics.explicit import Scanned, as_scanned
 from homoode_jax.mathematics.solution import Result
 from homoode_jax.mathematics.solvers import SOLVERS
 from homoode_jax.mathematics.stepping import (
@@ -93,8 +93,9 @@ def solve_ode(
         inner, order = controller.inner, solver.error_order(term)
         tols = inner.rtol, inner.atol, inner.norm  # pyright: ignore
         dt0 = first_step(lambda t, z: rhs(t, z, args), t0, t1, z0, f0, order, *tols)
-    unroll = adjoint is not None and is_counted(controller) and type(solver) in SOLVERS.values()
-    method = Unrolled(solver) if unroll and isinstance(solver, diffrax.AbstractERK) else solver
+    ours = is_counted(controller) and type(solver) in SOLVERS.values()
+    reverse_mode = adjoint is not None and not isinstance(adjoint, diffrax.ForwardMode)
+    method = as_scanned(solver) if ours and reverse_mode else solver
     solution = diffrax.diffeqsolve(
         term, method, t0, t1, None, z0, args,
         saveat=_save_at(ts, keep_steps), stepsize_controller=replace(controller, dt0=dt0),
@@ -112,7 +113,7 @@ def _solver_state(solver, f0: PyTree | None):
 
     Without it Diffrax evaluates f(z0) again after every rejected first step.
     """
-    if isinstance(solver, Unrolled):
+    if isinstance(solver, Scanned):
         return f0 if solver.tableau.fsal else None
     return (jnp.array(False), f0) if reuses_last_stage(solver) else None
 
