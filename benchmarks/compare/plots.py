@@ -15,11 +15,13 @@ def draw(rows: Rows, file: Path, title: str) -> None:
     against = figure.subplots(1, 3)
     _scatter(against[0], rows, "nfe_forward", "evaluations a forward pass")
     _scatter(against[1], rows, "program_mib", "memory of a training step, MiB")
-    for case, found in rows.items():
+    for i, (case, found) in enumerate(rows.items()):
         epochs = [sum(values) / len(values) for values in zip(*found["epochs"], strict=True)]
-        against[2].plot(range(1, len(epochs) + 1), epochs, label=case)
+        against[2].plot(
+            range(1, len(epochs) + 1), epochs, marker="o", markersize=3, color=f"C{i}", label=case
+        )
     against[2].set(xlabel="epoch", ylabel="evaluations a forward pass")
-    against[2].legend(fontsize=7)
+    against[2].legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     against[2].grid(alpha=0.3)
     figure.suptitle(title)
     figure.savefig(file, dpi=110)
@@ -52,11 +54,12 @@ def draw_stability(rows: Rows, file: Path, title: str) -> None:
 
 
 def _scatter(axes: Axes, rows: Rows, key: str, label: str) -> None:
-    for case, found in rows.items():
-        if found[key] is None:
-            continue
-        axes.errorbar(found[key], found["test_accuracy"], yerr=found["test_sd"] or 0, fmt="o")
-        axes.annotate(case, (found[key], found["test_accuracy"]), fontsize=7, xytext=(4, 4),
-                      textcoords="offset points")  # fmt: skip
+    """Colours are those of the curves beside it, whose legend names them."""
+    for i, found in enumerate(rows.values()):
+        if found[key] is not None:
+            axes.errorbar(
+                found[key], found["test_accuracy"], yerr=found["test_sd"] or 0, fmt="o",
+                color=f"C{i}",
+            )  # fmt: skip
     axes.set(xlabel=label, ylabel="test accuracy")
     axes.grid(alpha=0.3)

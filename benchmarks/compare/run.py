@@ -70,7 +70,7 @@ def text_of(study: Study, dataset: str, rows: Rows) -> str:
     makers = "; ".join(sorted({maker for row in rows.values() for maker in row["trained_by"]}))
     begin = (
         f"# {study.name} on {dataset}\n\n`{given} make compare STUDY={study.name}`, "
-        f"{study.seeds} seeds, trained by {makers}. NFE counts products with the Jacobian too, "
+        f"seeds: {study.seeds}, trained by {makers}. NFE counts products with the Jacobian too, "
         "over the last epoch of training; MiB is what the compiled training step holds; failed "
         "solves, of images, and loss spikes are over all epochs and seeds."
     )
@@ -97,7 +97,7 @@ def write(study: Study, runs: dict[str, list[RunResult]], told: dict) -> Path:
     text = text_of(study, dataset, rows)
     record.with_suffix(".md").write_text(text)
     images = ROOT / "docs" / "images"
-    draw(rows, images / f"{name}.png", f"{study.name} on {dataset}, {study.seeds} seeds")
+    draw(rows, images / f"{name}.png", f"{study.name} on {dataset}, seeds: {study.seeds}")
     draw_stability(rows, images / f"{name}_stability.png", f"{study.name} on {dataset}")
     say(text)
     return record
