@@ -1,7 +1,7 @@
 """What a trained model costs and stands: `python -m benchmarks.compare.measure WORKDIR`.
 
 Writes WORKDIR/measured.json: milliseconds of a training step, memory of its compiled program,
-and accuracy on the first test images as trained, under other solvers and tolerances, and under
+and accuracy on some of the test images as trained, under other solvers and tolerances, and under
 input noise.
 """
 
@@ -23,7 +23,7 @@ from homoode_jax.experiments.workdir import write_json
 from homoode_jax.networks.family import LAYERS
 
 TIMED_STEPS = 15
-STOOD = 2000  # test images, the first ones, that models are solved otherwise on
+STOOD = 2000  # test images at most that models are solved otherwise on
 NOISE = 0.05, 0.1, 0.2  # standard deviations, of the full range of a pixel
 FOREIGN = {  # solvers that the model was not trained with: a finer one, a coarser one
     "integrate": (
@@ -90,10 +90,16 @@ def add_noise(split: Split, sd: float) -> Split:
     return split._replace(images=noisy)
 
 
+def spread(split: Split, most: int) -> Split:
+    """Every k-th image, so many that they are not more: a split may be in order of its classes."""
+    images = len(split.labels)
+    return take(split, np.arange(0, images, -(-images // most)))
+
+
 def stands(model: Trained) -> dict[str, dict[str, Any]]:
     """Accuracy and evaluations of the last weights, as trained and otherwise."""
     run, weights, test = model.run, model.weights, model.run.data.test
-    test = take(test, np.arange(min(STOOD, len(test.labels))))
+    test = spread(test, STOOD)
     results = {"as trained": run.evaluate(weights, test)}
     for name, config in variants(run.config).items():
         results[name] = Run(config, run.workdir, run.data).evaluate(weights, test)

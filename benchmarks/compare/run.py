@@ -78,8 +78,8 @@ def text_of(study: Study, dataset: str, rows: Rows) -> str:
         "Test accuracy after each epoch": epochs_table(rows),
         "Training (validation and the initial point's own steps included) to a validation "
         "accuracy that every run reached": time_table(rows),
-        f"Accuracy of the last weights on the test images (the first {STOOD:,}, where there are "
-        "more), solved otherwise and under noise": stability_table(rows),
+        f"Accuracy of the last weights on the test images (every k-th of more than {STOOD:,}), "
+        "solved otherwise and under noise": stability_table(rows),
     }
     told = [f"{head}:\n\n{table}" for head, table in tables.items() if table]
     return "\n".join([f"{begin}\n", main_table(rows), *told])

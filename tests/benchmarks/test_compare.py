@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks.compare import run
 from benchmarks.compare.document import fill
-from benchmarks.compare.measure import NOISE, add_noise, variants
+from benchmarks.compare.measure import NOISE, add_noise, spread, variants
 from benchmarks.compare.study import CASES, RunResult, read_study
 from benchmarks.compare.table import (
     epochs_table,
@@ -135,6 +135,14 @@ def test_noise_keeps_images_and_has_the_size_asked_for():
     assert noisy.images.dtype == np.uint8
     assert np.std(noisy.images.astype(float)) == pytest.approx(25.5, rel=0.05)
     np.testing.assert_array_equal(add_noise(split, 0.1).images, noisy.images)
+
+
+def test_spread_images_are_of_all_classes_and_not_too_many():
+    labels = np.repeat(np.arange(10), 1001)
+    some = spread(whole(np.zeros((10010, 2, 2, 1), np.uint8), labels), 2000)
+    assert len(some.labels) == len(some.images) == 1669  # every sixth
+    assert set(np.bincount(some.labels)) == {166, 167}
+    assert len(spread(some, 2000).labels) == 1669
 
 
 @pytest.mark.parametrize(
