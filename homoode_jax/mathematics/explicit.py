@@ -1,7 +1,7 @@
 """Solvers made of an explicit Runge-Kutta method: its steps with their stages in a scan.
 
 Diffrax's own step runs its stages in a loop whose backpropagation evaluates each stage once more
-than that of a scan. Stages written out would take the same time, and a program of twice the size.
+than that of a scan. Stages written out would take the same time, and a longer program.
 """
 
 from collections.abc import Callable
@@ -119,8 +119,7 @@ def _moved(y: PyTree[Array], weights: ArrayLike, stages: PyTree[Array]) -> PyTre
 
 @jax.custom_vjp
 def _combined(weights: Float[Array, " stages"], slopes: Array) -> Array:
-    """The weighted sum; its gradient with respect to all slopes is one product, not a sum of
-    padded ones."""
+    """The weighted sum; the gradient of all slopes is one product, not a sum of padded ones."""
     return sum((w * k for w, k in zip(weights, slopes, strict=True)), jnp.zeros((), slopes.dtype))
 
 
