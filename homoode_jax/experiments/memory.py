@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
-LONG = 1.0  # seconds: shorter compilations leave little
+LONG = 0.2  # seconds, to compile a program or to load it: shorter ones leave little
 
 
 @functools.cache
