@@ -104,18 +104,18 @@ def main() -> int:
     described = environment()  # before the record changes, which is a file of the commit
     described["versions"] |= versions
     record |= {**described, "pairs": PAIRS}
-    commit = {"commit": described["commit"]}
+    told = {name: described[name] for name in ("commit", "processor")}
     rows = record.setdefault("cases", {})
     wanted = [name for name in CASES if name.startswith(only)]
     began = time.perf_counter()
     for count, name in enumerate(wanted, start=1):
-        rows[name] = {**commit, **compare(*CASES[name])}
+        rows[name] = {**told, **compare(*CASES[name])}
         left = (time.perf_counter() - began) / count * (len(wanted) - count)
         console.print(f"{name}: {rows[name]['ratio']:.2f} x PyTorch · ETA {left / 60:.0f} min")
         write_json(RESULT, record)
     for name, part in PARTS.items():
         if name.startswith(only):
-            record[name] = {**commit, "rows": part.measure()}
+            record[name] = {**told, "rows": part.measure()}
             write_json(RESULT, record)
     show(record["cases"])
     for name, part in PARTS.items():
