@@ -59,7 +59,11 @@ def with_kept(record: Path, asked: dict[str, Any], rows: Rows, order: Iterable[s
     there = read_json(record) if record.exists() else {}
     if all(there.get(name) == value for name, value in asked.items()):
         form = set(next(iter(rows.values())))
-        rows = {case: row for case, row in there["rows"].items() if set(row) == form} | rows
+        kept = {case: row for case, row in there["rows"].items() if set(row) == form}
+        lost = [case for case in there["rows"] if case not in {**kept, **rows}]
+        if lost:
+            say(f"left out of {record.name}, being of an older form: {', '.join(lost)}")
+        rows = kept | rows
     return {case: rows[case] for case in order if case in rows}
 
 

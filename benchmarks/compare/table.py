@@ -59,6 +59,8 @@ def summarise(runs: list[RunResult]) -> dict[str, Any]:
         "loss_spikes": sum(spikes([row["train_loss"] for row in run.metrics]) for run in runs),
         "seconds": over([run.summary for run in runs], "seconds"),
         "epochs": by_epoch("nfe_forward"),
+        "loss_by_epoch": by_epoch("train_loss"),
+        "failed_by_epoch": by_epoch("failed"),
         "test_by_epoch": by_epoch("test_accuracy"),
         "validation_by_epoch": by_epoch("validation_accuracy"),
         "seconds_by_epoch": by_epoch("seconds"),

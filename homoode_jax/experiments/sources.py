@@ -133,18 +133,18 @@ def _open_tfds(name: str, data_dir: str, split: str):
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.constants import DATA_DIR
 
-    folder = Path(data_dir or DATA_DIR).expanduser()
-    if not (folder / name).is_dir():
-        raise UserError(
-            f"{name} is not prepared in {folder}. Prepare it with: {_prepare(name, data_dir)}"
-        )
     try:
-        source = tfds.data_source(name, split=split, data_dir=folder, download=False)
+        source = tfds.data_source(name, split=split, data_dir=data_dir or None, download=False)
         len(source)  # opens the files
     except Exception as error:
+        folder, command = data_dir or DATA_DIR, _prepare(name, data_dir)
+        if not (Path(folder).expanduser() / name).is_dir():
+            raise UserError(
+                f"{name} is not prepared in {folder}. Prepare it with: {command}"
+            ) from error
         raise UserError(
             f"{name} in {folder} cannot be read ({first_line(error)[:200]}). Move it away and "
-            f"prepare it with: {_prepare(name, data_dir)}"
+            f"prepare it with: {command}"
         ) from error
     return source
 

@@ -18,7 +18,7 @@ from benchmarks.compare.table import (
 )
 from homoode_jax.experiments.config import from_dict
 from homoode_jax.experiments.dataset import whole
-from homoode_jax.experiments.workdir import read_json
+from homoode_jax.experiments.workdir import read_json, write_json
 from homoode_jax.networks.family import LAYERS
 
 
@@ -97,7 +97,9 @@ def test_time_to_accuracy_is_that_to_what_every_run_reached():
     assert time_table({"deq": summarise([finished(0.9, [1.0], None, True)])}) == ""
 
 
-def test_a_record_keeps_the_rows_of_other_cases_under_the_same_conditions(monkeypatch, tmp_path):
+def test_a_record_keeps_the_rows_of_other_cases_under_the_same_conditions(
+    monkeypatch, tmp_path, capsys
+):
     for folder in ("results", "docs/images"):
         (tmp_path / folder).mkdir(parents=True)
     monkeypatch.setattr(run, "ROOT", tmp_path)
@@ -116,6 +118,12 @@ def test_a_record_keeps_the_rows_of_other_cases_under_the_same_conditions(monkey
     assert rows_after("deq", 0.7) == {"homoode": 0.9, "deq": 0.7}
     text = (tmp_path / "results" / "compare_layers_digits.md").read_text()
     assert "trained by 0123456 on Z80" in text and "| homoode |" in text
+    record = tmp_path / "results" / "compare_layers_digits.json"
+    older = read_json(record)
+    del older["rows"]["deq"]["trained_by"]
+    write_json(record, older)
+    assert rows_after("none", 0.6) == {"homoode": 0.9, "none": 0.6}
+    assert "being of an older form: deq" in capsys.readouterr().out
     assert rows_after("none", 0.6, FLAGS="--config.train.epochs=1") == {"none": 0.6}
 
 
