@@ -88,7 +88,7 @@ def backsolve_examples(
 
         a1, scale = _scaled(cotangent, Norm())
         state = cast((z1, a1), dtype)
-        return solve_ode(rhs, back, state, own, AdjointNorm(Norm()), keep_steps=True), scale
+        return solve_ode(rhs, back, state, own, AdjointNorm(Norm()), keep="times"), scale
 
     raw, scale = map_examples(alone, z1, inputs[1], fixed[1], cotangent)
     ok = raw.result == Result.ok

@@ -95,6 +95,11 @@ class CellPlan(eqx.Module):
         """True if the gradient is that of the solver's steps."""
         return isinstance(self.adjoint, Unrolled)
 
+    @property
+    def has_path(self) -> bool:
+        """The equilibrium does not depend on the path."""
+        return False
+
     def run(self, inputs: Inputs) -> Outcome:
         """Solves the batch."""
 
@@ -117,7 +122,7 @@ class CellPlan(eqx.Module):
         """The equilibrium is all that its gradient needs."""
         return raw.z
 
-    def pull_back(self, inputs: Inputs, memory: PyTree[Array], cotangent: PyTree) -> Pullback:
+    def pull_back(self, inputs: Inputs, memory: PyTree[Array], cotangents: Outcome) -> Pullback:
         """Gradients by the formula of the route."""
         route = self.adjoint
         assert not isinstance(route, Unrolled)
@@ -127,7 +132,7 @@ class CellPlan(eqx.Module):
                 self.cell, route, inputs.params, z, x, cotangent, mask, self.preconditioner
             )
 
-        return pull_back_by_problem(one, self, memory, inputs.x, cotangent)
+        return pull_back_by_problem(one, self, memory, inputs.x, cotangents.z)
 
     def count_vjps(self, raw: Outcome) -> Int[Array, "*batch"]:
         """Unknown: backpropagation through linear solves takes as many as they take."""

@@ -33,3 +33,12 @@ def cast_like(tree: PyTree[Array], like: PyTree[Array]) -> PyTree[Array]:
         return (jnp.real(leaf) if is_real else leaf).astype(target.dtype)
 
     return jax.tree.map(convert, tree, like)
+
+
+def wide_zeros(tree: PyTree[Array]) -> PyTree[Array]:
+    """Zeros to sum into, each in float32 or better."""
+
+    def zeros(leaf: Array) -> Array:
+        return jnp.zeros(leaf.shape, jnp.promote_types(leaf.dtype, jnp.float32))
+
+    return jax.tree.map(zeros, tree)

@@ -33,6 +33,11 @@ class OfMethod(diffrax.AbstractAdaptiveSolver):
         return self.base.tableau  # pyright: ignore
 
     @property
+    def stages(self) -> int:
+        """Stages that a step's answer needs; error estimate and interpolation may need more."""
+        return int(np.flatnonzero(self.tableau.b_sol)[-1]) + 1
+
+    @property
     def interpolation_cls(self) -> Callable[..., diffrax.AbstractLocalInterpolation]:  # pyright: ignore
         """That of the method."""
         return self.base.interpolation_cls
@@ -65,27 +70,36 @@ class Scanned(OfMethod):
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
         """One step, its error estimate, and its stages for the interpolation."""
         del made_jump
-        tableau, control = self.tableau, terms.contr(t0, t1)
+        tableau = self.tableau
         first = solver_state if tableau.fsal else terms.vf(t0, y0, args)
-        weights = _rows(tableau)
+        slopes, y, last = self._run(tableau.num_stages, terms, t0, t1, y0, first, args)
+        y1 = y if tableau.fsal else _moved(y0, tableau.b_sol, slopes)
+        error = _moved(jax.tree.map(jnp.zeros_like, y0), tableau.b_error, slopes)
+        dense_info = {"y0": y0, "y1": y1, "k": slopes}
+        return y1, error, dense_info, last if tableau.fsal else None, diffrax.RESULTS.successful
+
+    def move(self, terms, t0, t1, y0, args) -> PyTree[Array]:
+        """The state after a step, from the stages that it needs."""
+        slopes, _, _ = self._run(self.stages, terms, t0, t1, y0, terms.vf(t0, y0, args), args)
+        return _moved(y0, self.tableau.b_sol[: self.stages], slopes)
+
+    def _run(self, count: int, terms, t0, t1, y0, first, args):
+        """The first stages, h f each; where the last of them was taken, and f there."""
+        control = terms.contr(t0, t1)
 
         def stage(carry, at):
             row, node, i = at
             y = _moved(y0, row, carry[0])
             slope = terms.vf(t0 + node * (t1 - t0), y, args)
-            stages = jax.tree.map(
+            slopes = jax.tree.map(
                 lambda ks, k: ks.at[i].set(k), carry[0], terms.prod(slope, control)
             )
-            return (stages, y, slope), None
+            return (slopes, y, slope), None
 
-        rest = weights, tableau.c.astype(jnp.result_type(t0)), np.arange(1, len(weights) + 1)
-        begun = jax.tree.map(partial(_begun, len(weights)), terms.prod(first, control))
-        (stages, y, slope), _ = lax.scan(stage, (begun, y0, first), rest)
-        y1 = y if tableau.fsal else _moved(y0, tableau.b_sol, stages)
-        error = _moved(jax.tree.map(jnp.zeros_like, y0), tableau.b_error, stages)
-        dense_info = {"y0": y0, "y1": y1, "k": stages}
-        state = slope if tableau.fsal else None
-        return y1, error, dense_info, state, diffrax.RESULTS.successful
+        weights, nodes = _rows(self.tableau)[: count - 1, :count], self.tableau.c[: count - 1]
+        begun = jax.tree.map(partial(_begun, count - 1), terms.prod(first, control))
+        rest = weights, nodes.astype(jnp.result_type(t0)), np.arange(1, count)
+        return lax.scan(stage, (begun, y0, first), rest)[0]
 
 
 def as_scanned(solver: diffrax.AbstractSolver) -> diffrax.AbstractSolver:

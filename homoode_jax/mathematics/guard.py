@@ -70,6 +70,11 @@ class Plan(Protocol):
         """True if the gradient is that of `run`, False if `pull_back` has it."""
         ...
 
+    @property
+    def has_path(self) -> bool:
+        """True if `pull_back` takes cotangents of saved states."""
+        ...
+
     def run(self, inputs: Inputs) -> Any:
         """Solves the batch."""
         ...
@@ -78,8 +83,11 @@ class Plan(Protocol):
         """What `pull_back` needs of an outcome."""
         ...
 
-    def pull_back(self, inputs: Inputs, memory: PyTree, cotangent: PyTree) -> Pullback:
-        """Gradients of the batch; all of its examples have succeeded."""
+    def pull_back(self, inputs: Inputs, memory: PyTree, cotangents: Any) -> Pullback:
+        """Gradients of the batch, all of whose examples have succeeded.
+
+        `cotangents` is as an outcome; all but `z` is None where there is no cotangent.
+        """
         ...
 
     def count_vjps(self, raw: Any) -> Int[Array, "*batch"]:
@@ -130,18 +138,20 @@ def _backward(residuals, cotangents: Any, perturbed, inputs: Inputs, plan: Plan)
     inputs = as_arrays(inputs)
     raw, pull = residuals
     ok = raw.result == Result.ok
-    cotangent = _kept(ok, cotangents.z, raw.z)
+    z = _kept(ok, cotangents.z, raw.z)
     if pull is not None:
-        cts = cotangent, _kept(ok, cotangents.zs, raw.zs, axis=1)
+        cts = z, _kept(ok, cotangents.zs, raw.zs, axis=1)
         gradients = _recorded(pull, cts, ok, inputs, plan)
         vjps = plan.count_vjps(raw)
     else:
-        if jax.tree.leaves(cotangents.zs):
+        has_zs = bool(jax.tree.leaves(cotangents.zs))
+        if has_zs and not plan.has_path:
             raise ValueError(
                 f"adjoint={plan.adjoint!r} has no gradient through the saved states `zs`; "
                 "use a route that backpropagates through the solve, or take the loss of `z` alone."
             )
-        args = ok, cotangent, raw, inputs, plan
+        zs = _kept(ok, cotangents.zs, raw.zs, axis=1) if has_zs else None
+        args = ok, cotangents._replace(z=z, zs=zs), raw, inputs, plan
         back = lax.cond(jnp.any(ok), lambda: _by_formula(*args), lambda: _nothing(ok, inputs))
         gradients, vjps = Inputs(back.params, back.z0, back.x, inputs.probe), back.vjps
     vjps = jnp.where(ok, vjps, 0).astype(inputs.probe.dtype)
@@ -178,12 +188,12 @@ def _recorded(pull, cts, ok: Bool[Array, "*batch"], inputs: Inputs, plan: Plan) 
     return lax.switch(case, [recorded, mended, nothing])
 
 
-def _by_formula(ok, cotangent, raw, inputs: Inputs, plan: Plan) -> Pullback:
+def _by_formula(ok, cotangents, raw, inputs: Inputs, plan: Plan) -> Pullback:
     memory = plan.memory(raw)
     if plan.per_example:
         good = mend(ok, memory=memory, z0=inputs.z0, x=inputs.x)
         memory, inputs = good["memory"], inputs._replace(z0=good["z0"], x=good["x"])
-    return plan.pull_back(inputs, memory, cotangent)
+    return plan.pull_back(inputs, memory, cotangents)
 
 
 def pull_back_by_problem(

@@ -6,7 +6,7 @@ gradients beyond the Diffrax adjoint that it is handed.
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import diffrax
 import equinox as eqx
@@ -41,15 +41,17 @@ class Stepping(eqx.Module):
 
 
 class Steps(NamedTuple):
-    """What a reversible solve is undone from, beside its final state.
+    """The accepted steps of a solve.
 
     Attributes:
-        ends: times at which the accepted steps ended, infinite beyond the last.
-        partner: final z of `Reversible`.
+        ends: times at which they ended, infinite beyond the last.
+        partner: final z of `Reversible`; of other solvers nothing of use.
+        states: z0 and the state after each, infinite beyond the last; None where not kept.
     """
 
     ends: Float[Array, " max_steps"]
     partner: PyTree[Array]
+    states: PyTree[Float[Array, "max_steps+1 ..."]] | None = None
 
 
 class Raw(NamedTuple):
@@ -78,9 +80,9 @@ def reverse(stepping: Stepping) -> Stepping:
 def solve_ode(
     rhs: Callable, stepping: Stepping, z0: PyTree[Array], args: PyTree, norm: Callable,
     ts: Float[Array, " times"] | None = None, adjoint: diffrax.AbstractAdjoint | None = None,
-    keep_steps: bool = False,
+    keep: Literal["nothing", "times", "states"] = "nothing",
 ) -> Raw:  # fmt: skip
-    """Solves dz/dt = rhs(t, z, args); stops at the first non-finite step."""
+    """Solves dz/dt = rhs(t, z, args); stops at the first non-finite step. Keeps that of steps."""
     solver, t0, t1 = stepping.solver, stepping.t0, stepping.t1
     term = diffrax.ODETerm(rhs)  # pyright: ignore
     controller = make_controller(
@@ -93,19 +95,21 @@ def solve_ode(
         inner, order = controller.inner, solver.error_order(term)
         tols = inner.rtol, inner.atol, inner.norm  # pyright: ignore
         dt0 = first_step(lambda t, z: rhs(t, z, args), t0, t1, z0, f0, order, *tols)
-    ours = is_counted(controller) and type(solver) in SOLVERS.values()
-    reverse_mode = adjoint is not None and not isinstance(adjoint, diffrax.ForwardMode)
-    method = as_scanned(solver) if ours and reverse_mode else solver
+    forward_mode = isinstance(adjoint, diffrax.ForwardMode)
+    method = as_scanned(solver) if is_plain(stepping) and not forward_mode else solver
     solution = diffrax.diffeqsolve(
         term, method, t0, t1, None, z0, args,
-        saveat=_save_at(ts, keep_steps), stepsize_controller=replace(controller, dt0=dt0),
+        saveat=_save_at(ts, keep), stepsize_controller=replace(controller, dt0=dt0),
         max_steps=stepping.max_steps, adjoint=adjoint or diffrax.RecursiveCheckpointAdjoint(),
         throw=False, solver_state=_solver_state(method, f0),
     )  # fmt: skip
-    raw = _raw(solution, ts, solver if is_counted(controller) else None, selected)
-    if not keep_steps:
-        return raw
-    return raw._replace(steps=Steps(solution.ts[-1], solution.solver_state))  # pyright: ignore
+    raw = _raw(solution, ts, solver if is_counted(stepping.controller) else None, selected)
+    return raw if keep == "nothing" else raw._replace(steps=_steps(solution, keep))
+
+
+def is_plain(stepping: Stepping) -> bool:
+    """True for steps of a method by name, each of which follows from its state, time and size."""
+    return is_counted(stepping.controller) and type(stepping.solver) in SOLVERS.values()
 
 
 def _solver_state(solver, f0: PyTree | None):
@@ -118,13 +122,22 @@ def _solver_state(solver, f0: PyTree | None):
     return (jnp.array(False), f0) if reuses_last_stage(solver) else None
 
 
-def _save_at(ts: Float[Array, " times"] | None, keep_steps: bool) -> diffrax.SaveAt:
+def _save_at(ts: Float[Array, " times"] | None, keep: str) -> diffrax.SaveAt:
     subs = [diffrax.SubSaveAt(t1=True)]
     if ts is not None:
         subs.append(diffrax.SubSaveAt(ts=ts))
-    if keep_steps:  # the times alone
+    if keep == "times":
         subs.append(diffrax.SubSaveAt(steps=True, fn=lambda t, y, args: None))
-    return diffrax.SaveAt(subs=subs, solver_state=keep_steps)
+    if keep == "states":
+        subs.append(diffrax.SubSaveAt(t0=True, steps=True))
+    return diffrax.SaveAt(subs=subs, solver_state=keep == "times")
+
+
+def _steps(solution: diffrax.Solution, keep: str) -> Steps:
+    assert solution.ts is not None and solution.ys is not None
+    if keep == "times":
+        return Steps(solution.ts[-1], solution.solver_state)
+    return Steps(solution.ts[-1][1:], None, solution.ys[-1])
 
 
 def _raw(solution: diffrax.Solution, ts, solver, selected: bool) -> Raw:

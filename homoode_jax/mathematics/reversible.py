@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from homoode_jax.mathematics.dtypes import cast_like
+from homoode_jax.mathematics.dtypes import cast_like, wide_zeros
 from homoode_jax.mathematics.guard import Pullback
 from homoode_jax.mathematics.ode import Raw, Stepping
 from homoode_jax.mathematics.solvers import Reversible
@@ -76,7 +76,7 @@ def undo(
         return Undone(state, cotangent, before.gradient)
 
     zeros = jax.tree.map(jnp.zeros_like, cotangent)
-    end = Undone(Pair(raw.z, steps.partner), Pair(cotangent, zeros), _wide_zeros(inputs))
+    end = Undone(Pair(raw.z, steps.partner), Pair(cotangent, zeros), wide_zeros(inputs))
     start = lax.fori_loop(0, jnp.max(accepted), body, end)
     g_z0 = jax.tree.map(jnp.add, *start.cotangent)  # both y and z start at z0
     back = jax.vmap(_leads_back) if per_example else _leads_back
@@ -149,10 +149,3 @@ def _leads_back(y0: PyTree[Array], z0: PyTree[Array], z1: PyTree[Array]) -> Bool
     y0, z0, z1 = jax.tree.map(lambda leaf: leaf[None], (y0, z0, z1))
     miss = norm(jax.tree.map(jnp.subtract, y0, z0))
     return miss <= 0.01 * jnp.maximum(norm(z0), norm(z1))
-
-
-def _wide_zeros(tree: PyTree[Array]) -> PyTree[Array]:
-    def zeros(leaf: Array) -> Array:
-        return jnp.zeros(leaf.shape, jnp.promote_types(leaf.dtype, jnp.float32))
-
-    return jax.tree.map(zeros, tree)

@@ -1,13 +1,16 @@
 """How `integrate` solves a batch, and the routes that its gradient may take (see `guard`)."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import diffrax
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from homoode_jax.mathematics.backsolve import backsolve, backsolve_examples
+from homoode_jax.mathematics.direct import backpropagate
 from homoode_jax.mathematics.guard import (
     Inputs,
     Pullback,
@@ -15,7 +18,7 @@ from homoode_jax.mathematics.guard import (
     map_examples,
     times_first,
 )
-from homoode_jax.mathematics.ode import Raw, Stepping, solve_ode
+from homoode_jax.mathematics.ode import Raw, Stepping, is_plain, solve_ode
 from homoode_jax.mathematics.reversible import undo
 from homoode_jax.mathematics.stepping import Norm, count_vjps
 
@@ -40,7 +43,12 @@ class FieldPlan(eqx.Module):
     @property
     def backpropagates(self) -> bool:
         """True if the gradient is Diffrax's own, of the solver's steps."""
-        return self.adjoint not in ("backsolve", "reversible")
+        return self.adjoint not in ("backsolve", "reversible") and not self.has_path
+
+    @property
+    def has_path(self) -> bool:
+        """True if the solve keeps the states of its steps, and is taken back through them."""
+        return self.adjoint == "direct" and is_plain(self.stepping)
 
     def run(self, inputs: Inputs) -> Raw:
         """Solves the batch."""
@@ -51,22 +59,28 @@ class FieldPlan(eqx.Module):
         def one(z0, x, mask=None) -> Raw:
             return solve_ode(
                 rhs, self.stepping, z0, (inputs.params, x), Norm(mask), self.ts,
-                self._diffrax_adjoint(), keep_steps=self.adjoint == "reversible",
+                self._diffrax_adjoint(), self._keep(),
             )  # fmt: skip
 
         if not self.per_example:
             return one(inputs.z0, inputs.x, self.mask)
         raw = map_examples(one, inputs.z0, inputs.x)
-        zs = times_first(raw.zs)
-        steps = raw.steps and raw.steps._replace(partner=drop_axis(raw.steps.partner))
-        return raw._replace(z=drop_axis(raw.z), zs=zs, steps=steps)
+        steps = raw.steps and raw.steps._replace(
+            partner=drop_axis(raw.steps.partner),
+            states=jax.tree.map(lambda leaf: leaf[:, :, 0], raw.steps.states),
+        )
+        return raw._replace(z=drop_axis(raw.z), zs=times_first(raw.zs), steps=steps)
 
     def memory(self, raw: Raw) -> PyTree[Array]:
-        """The final state; for a reversible solve its steps too."""
-        return raw._replace(zs=None) if self.adjoint == "reversible" else raw.z
+        """The final state; for a solve that is taken back its steps too."""
+        return raw.z if self.adjoint == "backsolve" else raw._replace(zs=None)
 
-    def pull_back(self, inputs: Inputs, memory: PyTree[Array], cotangent: PyTree) -> Pullback:
-        """Gradients by a second solve, or by undoing the first."""
+    def pull_back(self, inputs: Inputs, memory: PyTree[Array], cotangents: Raw) -> Pullback:
+        """Gradients by a second solve, or by taking back the first."""
+        if self.has_path:
+            solved = self.ts, inputs, memory, cotangents  # pyright: ignore
+            return backpropagate(self.field, self.stepping, *solved, self.per_example)  # pyright: ignore
+        cotangent = cotangents.z
         if self.adjoint == "reversible":
             solved = inputs.params, inputs.z0, inputs.x, memory
             return undo(self.field, self.stepping, *solved, cotangent, self.per_example)
@@ -79,8 +93,13 @@ class FieldPlan(eqx.Module):
         vjps = count_vjps(self.stepping.solver, raw.num_steps)
         return jnp.where(known & (raw.nfe >= 0), vjps, -1)
 
+    def _keep(self) -> Literal["nothing", "times", "states"]:
+        if self.has_path:
+            return "states"
+        return "times" if self.adjoint == "reversible" else "nothing"
+
     def _diffrax_adjoint(self) -> diffrax.AbstractAdjoint | None:
         if isinstance(self.adjoint, diffrax.AbstractAdjoint):
             return self.adjoint
-        route = ADJOINTS[self.adjoint]
+        route = None if self.has_path else ADJOINTS[self.adjoint]
         return None if route is None else route()

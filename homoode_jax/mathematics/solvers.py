@@ -89,11 +89,6 @@ class Reversible(OfMethod):
             raise ValueError(f"coupling must lie in (0, 1], got {coupling!r}.")
         self.base, self.coupling = base, float(coupling)
 
-    @property
-    def stages(self) -> int:
-        """Stages of an increment: those that an error estimate alone needs do not count."""
-        return int(np.flatnonzero(self.tableau.b_sol)[-1]) + 1
-
     def init(self, terms, t0, t1, y0, args):
         """The partner starts where y does."""
         del terms, t0, t1, args

@@ -73,6 +73,52 @@ def test_the_two_discrete_routes_are_the_same_to_rounding(batching):
     assert relative_error(direct, checkpointed) < 1e-12
 
 
+def saved_loss(params, z0, x, adjoint, batching, **options):
+    """Of states saved at the ends, twice within a step, and in between, at tolerance 1e-3."""
+    solution = integrate(
+        smooth_field, params, z0, x, adjoint=adjoint, batching=batching, max_steps=32, **options
+    )
+    return jnp.sum(smooth_weights() * (jnp.sin(solution.zs) + solution.z**2))
+
+
+@pytest.mark.parametrize("batching", ["joint", "per_example"])
+def test_saved_states_have_the_same_gradient_by_both_discrete_routes(batching):
+    """Forwards and backwards in time, with steps that are the examples' own."""
+    for t0, t1 in ((0.0, 1.0), (1.0, 0.0)):
+        save_at = t0 + (t1 - t0) * np.array([0.0, 0.011, 0.012, 0.3, 0.8, 1.0])
+        options = {"batching": batching, "t0": t0, "t1": t1, "save_at": save_at}
+        direct, checkpointed = (
+            jax.jit(jax.grad(functools.partial(saved_loss, adjoint=adjoint, **options), (0, 1, 2)))(
+                *smooth_problem()
+            )
+            for adjoint in ("direct", "checkpointed")
+        )
+        assert relative_error(direct, checkpointed) < 1e-12
+
+
+@pytest.mark.parametrize("batching", ["joint", "per_example"])
+def test_direct_has_second_derivatives(batching):
+    """Beside differences of the first ones; of saved states, with an example that fails."""
+    params, z0, x = smooth_problem()
+    x = np.where((np.arange(4)[:, None] == 3) & (batching == "per_example"), np.nan, x)
+    direction = jax.tree.map(lambda leaf: np.cos(np.arange(leaf.size)).reshape(leaf.shape), params)
+    options = {"batching": batching, "save_at": (0.2, 0.9), "rtol": 1e-10, "atol": 1e-10}
+    first = jax.grad(functools.partial(saved_loss, adjoint="direct", **options), (0, 1))
+
+    def along(step, z0):
+        moved = jax.tree.map(lambda p, d: p + step * d, params, direction)
+        return sum(jnp.sum(jnp.cos(g)) for g in jax.tree.leaves(first(moved, z0, x)))
+
+    slope = jax.jit(jax.grad(along))(0.0, z0)
+    assert float(slope) == pytest.approx(central_difference(jax.jit(along), z0), rel=1e-6)
+
+
+def central_difference(function, *args, step=1e-3):
+    """Of fourth order, at zero."""
+    far_below, below, above, far_above = (function(k * step, *args) for k in (-2, -1, 1, 2))
+    return float(8 * (above - below) - (far_above - far_below)) / (12 * step)
+
+
 @pytest.mark.parametrize("batching", ["joint", "per_example"])
 def test_the_error_of_backsolve_falls_with_the_tolerance(batching):
     """At the default tolerance of 1e-3 it is 0.3 % on this mild problem."""
