@@ -55,6 +55,11 @@ def test_memory_does_not_grow_with_the_steps(adjoint, batching):
     assert many <= 1.01 * few + 1000 * number
 
 
+def test_direct_has_room_for_one_state_a_step():
+    few, more = (gradient_in(n, "direct", "joint") for n in STEPS[:2])
+    assert (more - few) / (100 - 10) == pytest.approx(1, abs=0.03)
+
+
 @pytest.mark.slow
 def test_memory_of_checkpointed_grows_as_its_checkpoints_do():
     """Diffrax keeps c of n steps, the least c with (c + 1) (c + 2) / 2 > n: 4, 13 and 44."""
@@ -72,6 +77,6 @@ def test_a_given_number_of_checkpoints_bounds_the_memory():
 
 
 def test_one_gradient_of_the_parameters_for_all_examples():
-    """Held for each of 4 examples, that of 16 states would be 64 states in each stage."""
+    """Held for each of 4 examples, that of 16 states would be 48 states more, in each stage."""
     joint, alone = (gradient_in(10, "backsolve", batching) for batching in ("joint", "per_example"))
-    assert alone <= joint
+    assert alone <= joint + 16
