@@ -96,8 +96,8 @@ class CellPlan(eqx.Module):
         return isinstance(self.adjoint, Unrolled)
 
     @property
-    def has_path(self) -> bool:
-        """The equilibrium does not depend on the path."""
+    def pulls_back_saved(self) -> bool:
+        """False: the formulas know the equilibrium alone."""
         return False
 
     def run(self, inputs: Inputs) -> Outcome:

@@ -4,8 +4,8 @@ With z' = Phi(z; theta, x) for a step and a the cotangent of z, last step first:
 
     a <- (dPhi/dz)^T a        g <- g + (dPhi/d(theta, x))^T a
 
-Step sizes are held fixed. Each step is taken again, and pulled back through its stages, those that
-its answer needs; rejected steps cost nothing.
+Step sizes are held fixed. Each step is taken again, and pulled back through its stages: those that
+its answer needs, or all of them where states are saved. Rejected steps cost nothing.
 """
 
 from collections.abc import Callable
@@ -18,11 +18,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from homoode_jax.mathematics.dtypes import cast_like, wide_zeros
+from homoode_jax.mathematics.dtypes import cast_like
 from homoode_jax.mathematics.explicit import Scanned, as_scanned
 from homoode_jax.mathematics.guard import Inputs, Pullback
 from homoode_jax.mathematics.ode import Raw, Stepping, Steps
-from homoode_jax.mathematics.scan import scan
+from homoode_jax.mathematics.scan import Swept, scan
 from homoode_jax.mathematics.stepping import count_stages, select_rows
 
 
@@ -54,19 +54,9 @@ class Given(NamedTuple):
     """What is the same for all steps."""
 
     inputs: PyTree
-    end: PyTree[Array]
+    z0: PyTree[Array]
     ts: Float[Array, " times"] | None
     of_zs: PyTree[Array] | None
-
-
-class Gone(NamedTuple):
-    """The cotangent of the state at the start of a step, and the gradient from there on.
-
-    `gradient` is that of (params, x), in float32 or better.
-    """
-
-    of_z: PyTree[Array]
-    gradient: PyTree[Array]
 
 
 def backpropagate(
@@ -79,44 +69,54 @@ def backpropagate(
     has kept the states of its steps, whose own cotangents count where there are any.
     """
     assert raw.steps is not None
-    accepted = raw.num_steps - raw.num_rejected
-    if not jax.tree.leaves(cotangents.zs):
-        ts = None
-    method, spans = _method(field, stepping.solver, ts), partial(_spans, stepping.t0, ts)
+    accepted, of_zs = raw.num_steps - raw.num_rejected, cotangents.zs
+    ts = None if of_zs is None else ts
+    method = _method(field, stepping.solver, saves=ts is not None)
+    spans = partial(_spans, stepping.t0, ts)
     states, of_states = raw.steps.states, _states_of(cotangents.steps)
     if per_example:
         method, spans = _by_example(method), jax.vmap(spans, out_axes=1)
         states, of_states = jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), (states, of_states))
-    given = Given((inputs.params, inputs.x), raw.z, ts, cotangents.zs)
-    floats = eqx.filter(given.inputs, eqx.is_inexact_array)
-    start, _ = scan(
-        partial(_pull_back, method, per_example), given, Gone(cotangents.z, wide_zeros(floats)),
+    given = Given((inputs.params, inputs.x), inputs.z0, ts, of_zs)
+    of_z0, _, gradient = scan(
+        partial(_pull_back, method, per_example), given, _at_end(cotangents, accepted),
         (spans(raw.steps.ends, accepted), states, of_states), 0, jnp.max(accepted), reverse=True,
     )  # fmt: skip
-    g_params, g_x = cast_like(start.gradient, floats)
-    return Pullback(g_params, start.of_z, g_x, method.stages * accepted)
+    g_params, g_x = cast_like(gradient, eqx.filter(given.inputs, eqx.is_inexact_array))
+    return Pullback(g_params, of_z0, g_x, method.stages * accepted)
 
 
-def _pull_back(method: Method, per_example: bool, given: Given, after: Gone, x) -> tuple:
-    """Pulls one step back."""
+def _at_end(cotangents: Raw, accepted: Int[Array, "*batch"]) -> PyTree[Array]:
+    """The cotangent of the last state; without a step, t0 = t1, all saved ones are that too."""
+    if cotangents.zs is None:
+        return cotangents.z
+
+    def add(of_z, of_zs):
+        here = (accepted == 0).reshape(accepted.shape + (1,) * (of_z.ndim - accepted.ndim))
+        return of_z + jnp.where(here, jnp.sum(of_zs, axis=0), 0)
+
+    return jax.tree.map(add, cotangents.z, cotangents.zs)
+
+
+def _pull_back(method: Method, per_example: bool, given: Given, of_z: PyTree[Array], x) -> Swept:
+    """Pulls one step back; the term is the gradient of (params, x)."""
     span, z, of_start = x
-    if per_example:  # an example that has arrived rests there, in steps of size zero
-        z = select_rows(span.t0 != span.t1, z, given.end)
+    if per_example:  # an example that has arrived rests at its start, in steps of size zero
+        z = select_rows(span.t0 != span.t1, z, given.z0)
     (_, dense), pull = eqx.filter_vjp(
         lambda inputs, z: method.advance(inputs, span, z), given.inputs, z
     )
     of_dense = dense if dense is None else method.gather(span, dense, given.ts, given.of_zs)
-    from_step, of_z = pull((after.of_z, of_dense))
+    gradient, of_z = pull((of_z, of_dense))
     if of_start is not None:
         of_z = jax.tree.map(jnp.add, of_z, of_start)
-    gradient = jax.tree.map(lambda g, new: g + new.astype(g.dtype), after.gradient, from_step)
-    return Gone(of_z, gradient), None
+    return Swept(of_z, None, gradient)
 
 
-def _method(field: Callable, solver: diffrax.AbstractSolver, ts) -> Method:
+def _method(field: Callable, solver: diffrax.AbstractSolver, saves: bool) -> Method:
     """The steps of one problem."""
     taken = as_scanned(solver)
-    short = taken if ts is None and isinstance(taken, Scanned) else None
+    short = taken if isinstance(taken, Scanned) and not saves else None
 
     def rhs(t, z, args):
         return field(args[0], t, z, args[1])
@@ -129,21 +129,21 @@ def _method(field: Callable, solver: diffrax.AbstractSolver, ts) -> Method:
             return short.move(term, *problem), None
         begun = taken.init(term, *problem)
         z1, _, dense, _, _ = taken.step(term, *problem, begun, jnp.array(False))
-        return z1, None if ts is None else dense
+        return z1, dense if saves else None
 
     def gather(span: Span, dense, ts, of_zs):
-        zeros = jax.tree.map(jnp.zeros_like, dense)
         read = partial(_pull_back_saved, taken.interpolation_cls)
-        return scan(read, (span.t0, span.t1, dense), zeros, (ts, of_zs), span.first, span.last)[0]
+        step, saved = (span.t0, span.t1, dense), (ts, of_zs)
+        return cast_like(scan(read, step, None, saved, span.first, span.last).total, dense)
 
     return Method(advance, gather, short.stages if short else count_stages(solver))
 
 
-def _pull_back_saved(interpolation: Callable, step: tuple, total: PyTree, x) -> tuple:
-    """Adds what one saved state says to the cotangent of what the step is interpolated by."""
+def _pull_back_saved(interpolation: Callable, step: tuple, carry: None, x) -> Swept:
+    """The term is the cotangent, from one saved state, of what the step is interpolated by."""
     (t0, t1, dense), (t, of_z) = step, x
     _, pull = jax.vjp(lambda dense: interpolation(t0=t0, t1=t1, **dense).evaluate(t), dense)
-    return jax.tree.map(jnp.add, total, pull(of_z)[0]), None
+    return Swept(carry, None, pull(of_z)[0])
 
 
 def _by_example(one: Method) -> Method:
@@ -172,15 +172,22 @@ def _spans(
     start: Float[Array, ""], ts: Float[Array, " times"] | None, ends: Float[Array, " max_steps"],
     accepted: Int[Array, ""],
 ) -> Span:  # fmt: skip
-    """All steps, and after the last one some of size zero."""
-    at = jnp.minimum(jnp.arange(len(ends) + 2), accepted)
-    times = jnp.append(start, ends)[at]
-    if ts is None:
-        passed = jnp.zeros(len(times), jnp.int32)
-    else:
+    """All steps, and after the last one some of size zero, at the start."""
+    times = jnp.append(start, ends)
+    passed = jnp.zeros(len(times), jnp.int32)
+    if ts is not None:
         sign = jnp.where(ends[0] < start, -1, 1)
         passed = jnp.searchsorted(sign * ts, sign * times, side="right").at[0].set(0)
-    return Span(times[:-1], times[1:], passed[:-1], passed[1:])
+
+    taken = jnp.arange(len(times)) < accepted
+
+    def column(values, resting):
+        return jnp.where(taken, values, resting)
+
+    nexts = jnp.append(ends, start), jnp.append(passed[1:], 0)
+    return Span(
+        column(times, start), column(nexts[0], start), column(passed, 0), column(nexts[1], 0)
+    )
 
 
 def _states_of(steps: Steps | None) -> PyTree[Array] | None:

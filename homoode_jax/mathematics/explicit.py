@@ -56,7 +56,7 @@ class OfMethod(diffrax.AbstractAdaptiveSolver):
 
 
 class Scanned(OfMethod):
-    """The method itself, step for step; for controllers without jumps, and for reverse mode.
+    """The method itself, step for step; for controllers without jumps, and not for forward mode.
 
     Where the method reuses its last stage, the state of the solver is the slope at the start of
     the step.

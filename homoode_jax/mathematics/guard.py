@@ -71,7 +71,7 @@ class Plan(Protocol):
         ...
 
     @property
-    def has_path(self) -> bool:
+    def pulls_back_saved(self) -> bool:
         """True if `pull_back` takes cotangents of saved states."""
         ...
 
@@ -145,7 +145,7 @@ def _backward(residuals, cotangents: Any, perturbed, inputs: Inputs, plan: Plan)
         vjps = plan.count_vjps(raw)
     else:
         has_zs = bool(jax.tree.leaves(cotangents.zs))
-        if has_zs and not plan.has_path:
+        if has_zs and not plan.pulls_back_saved:
             raise ValueError(
                 f"adjoint={plan.adjoint!r} has no gradient through the saved states `zs`; "
                 "use a route that backpropagates through the solve, or take the loss of `z` alone."

@@ -81,12 +81,12 @@ def integrate(
         max_steps: the most steps to try, accepted and rejected together.
         save_at: times between `t0` and `t1`, in the order of integration, at which to keep z.
         adjoint: "checkpointed" (recursive checkpoints; the default), "direct" (from the stored
-            start of every accepted step, with room for `max_steps` states; has reverse-mode
-            derivatives of every order; by Diffrax itself for solvers without a name here and
-            for controllers that may jump), "backsolve" (continuous adjoint: constant memory,
-            accurate to the tolerance only, no gradient through `zs`; per example at twice the
-            evaluations and for explicit solvers), "reversible" (exact gradient of
-            the discrete solve at constant memory, by the reversible form of `solver`, at twice
+            start of every accepted step, with room for `max_steps` states, three times that per
+            example; has reverse-mode derivatives of every order; by Diffrax itself for solvers
+            without a name here and for controllers that may jump), "backsolve" (continuous
+            adjoint: constant memory, accurate to the tolerance only, no gradient through `zs`; per
+            example at twice the evaluations and for explicit solvers), "reversible" (exact
+            gradient of the discrete solve at constant memory, by the reversible form of `solver`, at twice
             the evaluations, more where the field contracts: for solves of ten or twenty steps in
             float32, forty in float64, else choose the coupling of a `Reversible`; no gradient
             through `zs`), or a Diffrax adjoint.

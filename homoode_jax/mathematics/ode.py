@@ -44,7 +44,7 @@ class Steps(NamedTuple):
     """The accepted steps of a solve.
 
     Attributes:
-        ends: times at which they ended, infinite beyond the last.
+        ends: times at which they ended, infinite (of the sign of t1 - t0) beyond the last.
         partner: final z of `Reversible`; of other solvers nothing of use.
         states: z0 and the state after each, infinite beyond the last; None where not kept.
     """
@@ -82,7 +82,11 @@ def solve_ode(
     ts: Float[Array, " times"] | None = None, adjoint: diffrax.AbstractAdjoint | None = None,
     keep: Literal["nothing", "times", "states"] = "nothing",
 ) -> Raw:  # fmt: skip
-    """Solves dz/dt = rhs(t, z, args); stops at the first non-finite step. Keeps that of steps."""
+    """Solves dz/dt = rhs(t, z, args); stops at the first non-finite step.
+
+    `keep` is what is kept of the accepted steps: their times and the last state of the solver, or
+    their times and states.
+    """
     solver, t0, t1 = stepping.solver, stepping.t0, stepping.t1
     term = diffrax.ODETerm(rhs)  # pyright: ignore
     controller = make_controller(

@@ -43,10 +43,10 @@ class FieldPlan(eqx.Module):
     @property
     def backpropagates(self) -> bool:
         """True if the gradient is Diffrax's own, of the solver's steps."""
-        return self.adjoint not in ("backsolve", "reversible") and not self.has_path
+        return self.adjoint not in ("backsolve", "reversible") and not self.pulls_back_saved
 
     @property
-    def has_path(self) -> bool:
+    def pulls_back_saved(self) -> bool:
         """True if the solve keeps the states of its steps, and is taken back through them."""
         return self.adjoint == "direct" and is_plain(self.stepping)
 
@@ -77,7 +77,7 @@ class FieldPlan(eqx.Module):
 
     def pull_back(self, inputs: Inputs, memory: PyTree[Array], cotangents: Raw) -> Pullback:
         """Gradients by a second solve, or by taking back the first."""
-        if self.has_path:
+        if self.pulls_back_saved:
             solved = self.ts, inputs, memory, cotangents  # pyright: ignore
             return backpropagate(self.field, self.stepping, *solved, self.per_example)  # pyright: ignore
         cotangent = cotangents.z
@@ -94,12 +94,12 @@ class FieldPlan(eqx.Module):
         return jnp.where(known & (raw.nfe >= 0), vjps, -1)
 
     def _keep(self) -> Literal["nothing", "times", "states"]:
-        if self.has_path:
+        if self.pulls_back_saved:
             return "states"
         return "times" if self.adjoint == "reversible" else "nothing"
 
     def _diffrax_adjoint(self) -> diffrax.AbstractAdjoint | None:
         if isinstance(self.adjoint, diffrax.AbstractAdjoint):
             return self.adjoint
-        route = None if self.has_path else ADJOINTS[self.adjoint]
+        route = None if self.pulls_back_saved else ADJOINTS[self.adjoint]
         return None if route is None else route()

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from homoode_jax.mathematics.scan import scan
+from homoode_jax.mathematics.scan import Swept, scan
 
 pytestmark = pytest.mark.usefixtures("x64")
 XS = {"v": np.linspace(0.1, 1.0, 6), "k": np.arange(6)}
@@ -16,22 +16,22 @@ FLAT = np.append([0.7, 0.3], XS["v"])
 
 def body(p, carry, x):
     carry = jnp.sin(p["w"] * carry + x["v"] * x["k"])
-    return carry, {"y": carry**2 * p["w"]}
+    return Swept(carry, {"y": carry**2 * p["w"]}, jnp.exp(p["w"] * carry))
 
 
 def scanned(flat, start, stop, reverse):
-    """A number that parameter, carry and xs go into, by way of the last carry and all ys."""
+    """A number that parameter, carry and xs go into, by way of last carry, ys and total."""
     xs = {"v": flat[2:], "k": jnp.asarray(XS["k"])}
-    carry, ys = scan(body, {"w": flat[0]}, flat[1], xs, start, stop, reverse)
-    return jnp.sum(ys["y"] * (1 + XS["k"])) + carry**2
+    carry, ys, total = scan(body, {"w": flat[0]}, flat[1], xs, start, stop, reverse)
+    return jnp.sum(ys["y"] * (1 + XS["k"])) + carry**2 + jnp.sin(total)
 
 
 def looped(flat, start, stop, reverse):
-    total, carry, at = 0.0, flat[1], range(start, stop)
+    weighted, total, carry, at = 0.0, 0.0, flat[1], range(start, stop)
     for i in reversed(at) if reverse else at:
-        carry, y = body({"w": flat[0]}, carry, {"v": flat[2 + i], "k": i})
-        total += y["y"] * (1 + i)
-    return total + carry**2
+        carry, y, term = body({"w": flat[0]}, carry, {"v": flat[2 + i], "k": i})
+        weighted, total = weighted + y["y"] * (1 + i), total + term
+    return weighted + carry**2 + jnp.sin(total)
 
 
 def derivative(function, order):
