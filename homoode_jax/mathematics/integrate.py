@@ -83,11 +83,11 @@ def integrate(
         adjoint: "checkpointed" (recursive checkpoints; the default), "direct" (from the stored
             start of every accepted step, with room for `max_steps` states, three times that per
             example; has reverse-mode derivatives of every order; by Diffrax itself for solvers
-            without a name here and for controllers that may jump), "backsolve" (continuous
-            adjoint: constant memory, accurate to the tolerance only, no gradient through `zs`; per
-            example at twice the evaluations and for explicit solvers), "reversible" (exact
-            gradient of the discrete solve at constant memory, by the reversible form of `solver`, at twice
-            the evaluations, more where the field contracts: for solves of ten or twenty steps in
+            without a name here and for controllers that may jump), "backsolve" (continuous adjoint:
+            constant memory, accurate to the tolerance only, no gradient through `zs`; per example
+            at twice the evaluations and for explicit solvers), "reversible" (exact gradient of the
+            discrete solve at constant memory, by the reversible form of `solver`, at twice the
+            evaluations, more where the field contracts: for solves of ten or twenty steps in
             float32, forty in float64, else choose the coupling of a `Reversible`; no gradient
             through `zs`), or a Diffrax adjoint.
         batching: "joint" (one step size; the error norm is over the batch) or "per_example"
