@@ -143,7 +143,12 @@ class Run:
     ) -> Means:
         """Evaluates weights on a split, in a fixed order; calls `pause` between batches."""
         totals = self.no_totals()
-        for batch in evaluation_batches(split, self.config.train.eval_batch_size, self.mesh):
+        batches = evaluation_batches(split, self.config.train.eval_batch_size, self.mesh)
+        following = next(batches, None)
+        while following is not None:
             pause()
-            totals = self.steps.evaluate(weights, batch, totals)
+            totals = self.steps.evaluate(weights, following, totals)
+            following = next(batches, None)  # while the device computes
+            # Without this all batches would queue up, and a stop would wait for the last of them.
+            jax.block_until_ready(totals)
         return means(totals)

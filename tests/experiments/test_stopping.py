@@ -6,6 +6,7 @@ import signal
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -66,6 +67,28 @@ def test_stopped_anywhere_a_run_loses_nothing(tmp_path, monkeypatch):
     jax.tree.map(
         np.testing.assert_array_equal, state._replace(totals=None), expected._replace(totals=None)
     )
+
+
+def test_a_stop_does_not_wait_for_batches_that_were_queued(tmp_path):
+    """With an evaluation that takes far longer than to call it: done at each `pause`."""
+    run = Run(CONFIG, tmp_path, load(CONFIG.data))
+    evaluate, made = run.steps.evaluate, []
+
+    @jax.jit
+    def linger(totals):
+        long = jax.lax.fori_loop(0, 2_000_000, lambda _, x: jnp.sin(x) + 1, totals.loss)
+        return totals._replace(loss=totals.loss + 0 * long)
+
+    def slow(weights, batch, totals):
+        made.append(linger(evaluate(weights, batch, totals)))
+        return made[-1]
+
+    def pause():
+        assert all(leaf.is_ready() for leaf in jax.tree.leaves(made[-1:]))
+
+    run.__dict__["steps"] = run.steps._replace(evaluate=slow)
+    run.evaluate(run.initial_state().weights, run.data.validation, pause)
+    assert len(made) == TESTED
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
