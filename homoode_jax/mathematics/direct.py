@@ -178,16 +178,10 @@ def _spans(
     if ts is not None:
         sign = jnp.where(ends[0] < start, -1, 1)
         passed = jnp.searchsorted(sign * ts, sign * times, side="right").at[0].set(0)
-
-    taken = jnp.arange(len(times)) < accepted
-
-    def column(values, resting):
-        return jnp.where(taken, values, resting)
-
-    nexts = jnp.append(ends, start), jnp.append(passed[1:], 0)
-    return Span(
-        column(times, start), column(nexts[0], start), column(passed, 0), column(nexts[1], 0)
-    )
+    live = jnp.arange(len(times)) < accepted
+    t0, t1 = (jnp.where(live, t, start) for t in (times, jnp.append(ends, start)))
+    first, last = (jnp.where(live, i, 0) for i in (passed, jnp.append(passed[1:], 0)))
+    return Span(t0, t1, first, last)
 
 
 def _states_of(steps: Steps | None) -> PyTree[Array] | None:
