@@ -33,7 +33,7 @@ from homoode_jax.experiments.errors import UserError
 from homoode_jax.experiments.record import environment
 from homoode_jax.experiments.workdir import read_json, write_json
 
-GIVEN = "DATASET", "SEEDS", "ONLY", "FLAGS"
+GIVEN = "DATASET", "SEEDS", "FLAGS"
 RENAMED = {"cifar10": "cifar10-jpeg"}  # ours is a JPEG re-encoding, and says so
 
 
@@ -69,7 +69,9 @@ def with_kept(record: Path, asked: dict[str, Any], rows: Rows, order: Iterable[s
 
 def text_of(study: Study, dataset: str, rows: Rows) -> str:
     """How to have a record again, what its columns mean, and its tables."""
-    variables = {key: os.environ[key] for key in GIVEN if key in os.environ}
+    variables = {key: os.environ[key] for key in GIVEN if os.environ.get(key)}
+    if len(rows) < len(CASES[study.name]):
+        variables["ONLY"] = ";".join(rows)
     given = " ".join(f"{key}={value!r}" for key, value in variables.items())
     makers = "; ".join(sorted({maker for row in rows.values() for maker in row["trained_by"]}))
     begin = (

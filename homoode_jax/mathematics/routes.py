@@ -1,7 +1,7 @@
 """How `integrate` solves a batch, and the routes that its gradient may take (see `guard`)."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import diffrax
 import equinox as eqx
@@ -75,11 +75,12 @@ class FieldPlan(eqx.Module):
         """The final state; for a solve that is taken back its steps too."""
         return raw.z if self.adjoint == "backsolve" else raw._replace(zs=None)
 
-    def pull_back(self, inputs: Inputs, memory: PyTree[Array], cotangents: Raw) -> Pullback:
+    def pull_back(self, inputs: Inputs, memory: Any, cotangents: Raw) -> Pullback:
         """Gradients by a second solve, or by taking back the first."""
         if self.pulls_back_saved:
-            solved = self.ts, inputs, memory, cotangents  # pyright: ignore
-            return backpropagate(self.field, self.stepping, *solved, self.per_example)  # pyright: ignore
+            return backpropagate(
+                self.field, self.stepping, self.ts, inputs, memory, cotangents, self.per_example
+            )
         cotangent = cotangents.z
         if self.adjoint == "reversible":
             solved = inputs.params, inputs.z0, inputs.x, memory

@@ -118,6 +118,7 @@ def test_a_record_keeps_the_rows_of_other_cases_under_the_same_conditions(
     assert rows_after("deq", 0.7) == {"homoode": 0.9, "deq": 0.7}
     text = (tmp_path / "results" / "compare_layers_digits.md").read_text()
     assert "trained by 0123456 on Z80" in text and "| homoode |" in text
+    assert "ONLY='homoode;deq' make compare" in text
     record = tmp_path / "results" / "compare_layers_digits.json"
     older = read_json(record)
     del older["rows"]["deq"]["trained_by"]

@@ -17,7 +17,7 @@ from tests.mathematics.problems import counted
 
 pytestmark = pytest.mark.usefixtures("x64")
 X = np.array([[1.0], [5.0], [2.0]])
-EULER = {"solver": "euler", "controller": "constant", "dt0": 0.1, "max_steps": 32}
+EULER = {"solver": "euler", "controller": "constant", "dt0": 0.1, "max_steps": 16}
 
 
 def wave(params, t, z, x):
@@ -103,7 +103,7 @@ def test_vector_jacobian_products_are_those_on_the_host(adjoint, options):
     assert vjps == vjps_on_host > 0
     if "controller" not in options:
         assert solution.stats.num_rejected > 0
-    if options.get("max_steps") == 16:
+    if isinstance(options.get("solver"), Reversible):  # Diffrax's own, which keeps 16 steps whole
         assert evaluations == solution.stats.nfe
     elif adjoint != "checkpointed":
         assert evaluations == solution.stats.nfe + vjps
