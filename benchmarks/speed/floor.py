@@ -22,6 +22,7 @@ from benchmarks.speed.setting import Setting, draw_images
 from homoode_jax.experiments.console import console
 from homoode_jax.experiments.step import make_classifier
 from homoode_jax.mathematics.integrate import integrate
+from homoode_jax.networks.classifier import as_field
 from homoode_jax.networks.field import Condition
 
 REPEATS, LOOP = 5, 10
@@ -29,19 +30,14 @@ ROUTES = ("direct", "checkpointed", "backsolve", "reversible")
 
 
 def problem():
-    """The field as a function, its parameters, z0 and condition, from the reference network."""
+    """The reference network's field as training has it, its parameters, z0 and condition."""
     setting = Setting()
     classifier = make_classifier(setting.config)
     weights = jax.jit(classifier.init)(jax.random.key(0))
     features = jax.jit(classifier)(weights, draw_images(setting).normalised).features
     z0 = jnp.broadcast_to(classifier.initial_point(weights.initial_point, features), features.shape)
     function, params = classifier.function(weights)
-
-    def field(params, t, z, x):
-        del t
-        return function(params, z, Condition(x, None))
-
-    return field, params, z0, features
+    return as_field(lambda p, z, x: function(p, z, Condition(x, None))), params, z0, features
 
 
 def measure() -> dict:

@@ -1,20 +1,19 @@
 """Solvers made of an explicit Runge-Kutta method: its steps with their stages in a scan.
 
 Diffrax's own step runs its stages in a loop whose backpropagation evaluates each stage once more
-than that of a scan. Stages written out would take the same time, and a longer program.
+than that of a scan. Stages written out would make a program half as long again.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import ClassVar
 
 import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from jax.typing import ArrayLike
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, PyTree
+
+from homoode_jax.mathematics.stages import combine, run_stages
 
 
 class OfMethod(diffrax.AbstractAdaptiveSolver):
@@ -71,74 +70,21 @@ class Scanned(OfMethod):
         """One step, its error estimate, and its stages for the interpolation."""
         del made_jump
         tableau = self.tableau
-        first = solver_state if tableau.fsal else terms.vf(t0, y0, args)
-        slopes, y, last = self._run(tableau.num_stages, terms, t0, t1, y0, first, args)
-        y1 = y if tableau.fsal else _moved(y0, tableau.b_sol, slopes)
-        error = _moved(jax.tree.map(jnp.zeros_like, y0), tableau.b_error, slopes)
+        slopes, last = run_stages(
+            tableau, tableau.num_stages, terms, t0, t1, y0, args, solver_state
+        )
+        y1 = combine(y0, tableau.b_sol, slopes)
+        error = combine(jax.tree.map(jnp.zeros_like, y0), tableau.b_error, slopes)
         dense_info = {"y0": y0, "y1": y1, "k": slopes}
-        return y1, error, dense_info, last if tableau.fsal else None, diffrax.RESULTS.successful
+        return y1, error, dense_info, last, diffrax.RESULTS.successful
 
     def move(self, terms, t0, t1, y0, args) -> PyTree[Array]:
         """The state after a step, from the stages that it needs."""
-        slopes, _, _ = self._run(self.stages, terms, t0, t1, y0, terms.vf(t0, y0, args), args)
-        return _moved(y0, self.tableau.b_sol[: self.stages], slopes)
-
-    def _run(self, count: int, terms, t0, t1, y0, first, args):
-        """The first stages, h f each; where the last of them was taken, and f there."""
-        control = terms.contr(t0, t1)
-
-        def stage(carry, at):
-            row, node, i = at
-            y = _moved(y0, row, carry[0])
-            slope = terms.vf(t0 + node * (t1 - t0), y, args)
-            slopes = jax.tree.map(
-                lambda ks, k: ks.at[i].set(k), carry[0], terms.prod(slope, control)
-            )
-            return (slopes, y, slope), None
-
-        weights, nodes = _rows(self.tableau)[: count - 1, :count], self.tableau.c[: count - 1]
-        begun = jax.tree.map(partial(_begun, count - 1), terms.prod(first, control))
-        rest = weights, nodes.astype(jnp.result_type(t0)), np.arange(1, count)
-        return lax.scan(stage, (begun, y0, first), rest)[0]
+        slopes, _ = run_stages(self.tableau, self.stages, terms, t0, t1, y0, args)
+        return combine(y0, self.tableau.b_sol[: self.stages], slopes)
 
 
 def as_scanned(solver: diffrax.AbstractSolver) -> diffrax.AbstractSolver:
     """The explicit method itself, or that which a solver is made of; others as they are."""
     base = solver.base if isinstance(solver, OfMethod) else solver
     return Scanned(base) if isinstance(base, diffrax.AbstractERK) else base
-
-
-def _rows(tableau: diffrax.ButcherTableau) -> np.ndarray:
-    """The weights of all stages but the first: a row for each, with zeros after it."""
-    rows = np.zeros((len(tableau.c), len(tableau.b_sol)))
-    for row, weights in zip(rows, tableau.a_lower, strict=True):
-        row[: len(weights)] = weights
-    return rows
-
-
-def _begun(further: int, first: Array) -> Array:
-    """Room for all stages, with the first in its place."""
-    return jnp.zeros((1 + further, *first.shape), first.dtype).at[0].set(first)
-
-
-def _moved(y: PyTree[Array], weights: ArrayLike, stages: PyTree[Array]) -> PyTree[Array]:
-    """y and the weighted sum of the stages."""
-
-    def total(leaf: Array, slopes: Array) -> Array:
-        real = jnp.finfo(leaf.dtype).dtype
-        return leaf + _combined(jnp.asarray(weights, real), slopes)
-
-    return jax.tree.map(total, y, stages)
-
-
-@jax.custom_vjp
-def _combined(weights: Float[Array, " stages"], slopes: Array) -> Array:
-    """The weighted sum; the gradient of all slopes is one product, not a sum of padded ones."""
-    return sum((w * k for w, k in zip(weights, slopes, strict=True)), jnp.zeros((), slopes.dtype))
-
-
-def _pull_back(weights: Array, cotangent: Array) -> tuple[None, Array]:
-    return None, weights.reshape(-1, *(1,) * cotangent.ndim) * cotangent
-
-
-_combined.defvjp(lambda weights, slopes: (_combined(weights, slopes), weights), _pull_back)

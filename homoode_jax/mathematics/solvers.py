@@ -26,12 +26,11 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax import lax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, PyTree
 
 from homoode_jax.mathematics.explicit import OfMethod
 from homoode_jax.mathematics.problem import check_option
+from homoode_jax.mathematics.stages import combine, run_stages
 
 SOLVERS = {
     "euler": diffrax.Euler,
@@ -98,15 +97,14 @@ class Reversible(OfMethod):
         """Steps the pair; y - z is an error, and shows a partner that is not finite."""
         del made_jump
         tableau, z0 = self.tableau, solver_state
-        count = tableau.num_stages
-        slopes = _slopes(tableau, count, terms, t0, t1, z0, args)
-        own = _weighted(tableau.b_sol, slopes)
+        slopes, _ = run_stages(tableau, tableau.num_stages, terms, t0, t1, z0, args)
+        nothing = jax.tree.map(jnp.zeros_like, z0)
+        own, error = (combine(nothing, b, slopes) for b in (tableau.b_sol, tableau.b_error))
         y1 = jax.tree.map(lambda y, z, p: z + self.coupling * (y - z) + p, y0, z0, own)
         back = self.increment(terms, t1, t0, y1, args)
         z1 = jax.tree.map(jnp.subtract, z0, back)
         error = jax.tree.map(
-            lambda own, y, z: jnp.abs(own) + jnp.abs(y - z),
-            _weighted(tableau.b_error, slopes), y1, z1,
+            lambda own, y, z: jnp.abs(own) + jnp.abs(y - z), error, y1, z1
         )  # fmt: skip
         dense_info = {"y0": y0, "y1": y1, "k": slopes}
         return y1, error, dense_info, z1, diffrax.RESULTS.successful
@@ -114,42 +112,10 @@ class Reversible(OfMethod):
     def increment(self, terms, t0, t1, z: PyTree[Array], args: PyTree) -> PyTree[Array]:
         """Psi_{t1 - t0}(t0, z), the change of z in a step of the method."""
         tableau = self.tableau
-        slopes = _slopes(tableau, self.stages, terms, t0, t1, z, args)
-        return _weighted(tableau.b_sol[: self.stages], slopes)
+        slopes, _ = run_stages(tableau, self.stages, terms, t0, t1, z, args)
+        return combine(jax.tree.map(jnp.zeros_like, z), tableau.b_sol[: self.stages], slopes)
 
 
 def make_reversible(solver: diffrax.AbstractSolver) -> Reversible:
     """Returns the solver in reversible form; passes reversible ones through."""
     return solver if isinstance(solver, Reversible) else Reversible(solver)
-
-
-def _slopes(
-    tableau: diffrax.ButcherTableau, count: int, terms, t0, t1, z: PyTree[Array], args: PyTree
-) -> PyTree[Float[Array, "stages ..."]]:
-    """The first `count` stages of a step, h f each; in a scan, so that f is compiled once."""
-    lower, nodes = np.zeros((count, count)), np.append(0.0, tableau.c)[:count]
-    for i, row in enumerate(tableau.a_lower[: count - 1]):
-        lower[i + 1, : i + 1] = row
-    control = terms.contr(t0, t1)
-
-    def stage(slopes, row):
-        i, weights, node = row
-        here = jax.tree.map(jnp.add, z, _weighted(weights, slopes))
-        slope = terms.vf_prod(t0 + node * (t1 - t0), here, args, control)
-        return jax.tree.map(lambda all, one: all.at[i].set(one), slopes, slope), None
-
-    nothing = jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape), leaf.dtype), z)
-    rows = jnp.arange(count), jnp.asarray(lower), jnp.asarray(nodes, t0.dtype)
-    return lax.scan(stage, nothing, rows)[0]
-
-
-def _weighted(weights, slopes: PyTree[Array]) -> PyTree[Array]:
-    """Sum of the stages by weight."""
-
-    def total(stack: Array) -> Array:
-        real = jnp.finfo(stack.dtype).dtype
-        return jnp.tensordot(
-            jnp.asarray(weights, real), stack, axes=1, precision=lax.Precision.HIGHEST
-        )
-
-    return jax.tree.map(total, slopes)

@@ -198,12 +198,7 @@ class ImageClassifier:
             norm = jacobian_norm(function, params, solution.z, x, signs)
             return solution, norm.astype(none.dtype)
 
-        # Backpropagation keeps the outputs of convolutions, and computes the rest anew.
-        @partial(jax.checkpoint, policy=_is_convolution, prevent_cse=False)
-        def field(params, t, z, x):
-            del t
-            return function(params, z, x)
-
+        field = as_field(function)
         if regulariser != "kinetic":
             return self.solve(field, params, z0, x, **options), none
         moving, start = with_kinetic_energy(field, z0)
@@ -235,6 +230,20 @@ class ImageClassifier:
     def _drawn(self, module: Callable) -> Callable[[Any], nnx.Module]:
         channels, groups = self.sizes.channels, min(self.sizes.groups, self.sizes.channels)
         return lambda seed: module(channels, groups, nnx.Rngs(seed))
+
+
+def as_field(function: Callable[..., Array]) -> Callable[..., Array]:
+    """Returns a function of (params, z, x) as the field(params, t, z, x) of an ODE.
+
+    Backpropagation keeps the outputs of its convolutions, and computes the rest anew.
+    """
+
+    @partial(jax.checkpoint, policy=_is_convolution, prevent_cse=False)
+    def field(params, t, z, x):
+        del t
+        return function(params, z, x)
+
+    return field
 
 
 def _is_convolution(primitive: Any, *_: Any, **__: Any) -> bool:
