@@ -3,9 +3,8 @@
 Both sides of a case have processes of their own, the same initial weights, images and tolerances,
 and work in turn; a ratio is the median over pairs. Then the time to the first step (`first`), each
 route beside the cost of its field evaluations (`floor`), joint solves beside per-example ones
-(`batching`), memory kept in huge pages beside memory as it is (`pages`). Writes
-results/speed.json, case by case: `--only NAME` runs those whose name begins so, and keeps the
-others.
+(`batching`). Writes results/speed.json, case by case: `--only NAME` runs those whose name begins
+so, and keeps the others.
 """
 
 import json
@@ -19,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from benchmarks.speed import batching, first, floor, pages
+from benchmarks.speed import batching, first, floor
 from benchmarks.speed.setting import Setting
 from benchmarks.speed.sides import for_peer
 from benchmarks.speed.worker import Worker
@@ -42,7 +41,7 @@ CASES["train mnist"] = MNIST, replace(MNIST, adjoint="direct")
 for size in (1, 64, 400):
     infer = replace(CIFAR, batch=size, train=False)
     CASES[f"infer {size}"] = infer, replace(infer, adjoint="direct")
-PARTS = {"first": first, "floor": floor, "batching": batching, "pages": pages}
+PARTS = {"first": first, "floor": floor, "batching": batching}
 
 
 def compare(setting: Setting, theirs: Setting) -> dict:
