@@ -16,7 +16,7 @@ from homoode_jax.experiments.errors import UserError
 from homoode_jax.experiments.run import Run, keep_programs, use_precision
 from homoode_jax.experiments.state import TrainState
 from homoode_jax.experiments.workdir import stored_config
-from homoode_jax.networks.classifier import Output, Weights
+from homoode_jax.networks.classifier import Output, Weights, as_field
 from homoode_jax.networks.field import Condition
 
 
@@ -38,9 +38,9 @@ class Trained(NamedTuple):
         return jax.jit(self.run.classifier)(self.weights, images)
 
     def field(self):
-        """Returns F as field(params, t, z, x), and its params."""
-        function, params = self.run.classifier.function(self.weights)
-        return lambda params, t, z, x: function(params, z, x), params
+        """Returns F as the field(params, t, z, x) that it is in training, and its params."""
+        function, params = self.cell()
+        return as_field(function), params
 
     def cell(self) -> tuple[Any, PyTree[Array]]:
         """Returns F as cell(params, z, x), and its params."""

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.table import Table
 
+from benchmarks.compare.run import RENAMED
 from benchmarks.compare.trained import Trained, for_workdir
 from benchmarks.speed.floor import problem
 from homoode_jax.experiments.console import console
@@ -87,7 +88,9 @@ def measure_trained(model: Trained) -> None:
     told = environment()
     z0, x = model.problem(model.look(model.run.data.test, BATCH))
     rows = measure((*model.field(), z0, x))
-    write_json(RESULTS / f"batching_{model.run.config.data.dataset}.json", {**told, "rows": rows})
+    dataset = model.run.config.data.dataset
+    name = f"batching_{RENAMED.get(dataset, dataset)}.json"
+    write_json(RESULTS / name, {**told, "rows": rows})
     show(rows)
 
 
