@@ -75,7 +75,7 @@ class Classifier(nn.Module):
         field.x = x
         z0 = self.z0[None, :, None, None].expand_as(x).contiguous()
         params = {"adjoint_params": (*field.parameters(), x)} if route == "adjoint" else {}
-        times, tols = torch.tensor([0.0, 1.0]), {"rtol": rtol, "atol": atol}
+        times, tols = torch.tensor([0.0, 1.0], device=x.device), {"rtol": rtol, "atol": atol}
         z1 = ROUTES[route](field, z0, times, method="dopri5", **tols, **params)[1]
         return self.head(z1)
 
@@ -103,13 +103,15 @@ def _named(tree: dict, prefix: str = ""):
 
 def make_side(
     shape: tuple[int, ...], weights: tuple, images: np.ndarray, labels: np.ndarray,
-    route: str | None, tol: float,
+    route: str | None, tol: float, device: str = "cpu",
 ) -> Side:  # fmt: skip
     """A step of training by Adam, with a learning rate of 0; inference where `route` is None."""
     model, last = Classifier(*shape), []
     load(model, *weights)
-    model.train(route is not None)
-    pixels, targets = torch.tensor(images.transpose(0, 3, 1, 2)).contiguous(), torch.tensor(labels)
+    model.to(device).train(route is not None)
+    model.z0 = model.z0.to(device)
+    pixels = torch.tensor(images.transpose(0, 3, 1, 2)).contiguous().to(device)
+    targets = torch.tensor(labels).to(device)
     optimiser = torch.optim.Adam(model.parameters(), 0.0)
 
     def infer() -> Tensor:
@@ -125,7 +127,7 @@ def make_side(
 
     def repeat():
         model.field.nfe = 0
-        last[:] = [(infer() if route is None else step()).numpy()]
+        last[:] = [(infer() if route is None else step()).cpu().numpy()]  # waits for a GPU
 
     def tell():
         logits = {"logits": last[0]} if route is None else {}

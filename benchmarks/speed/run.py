@@ -3,11 +3,13 @@
 Both sides of a case have processes of their own, the same initial weights, images and tolerances,
 and work in turn; a ratio is the median over pairs. Then the time to the first step (`first`), each
 route beside the cost of its field evaluations (`floor`), joint solves beside per-example ones
-(`batching`). Writes results/speed.json, case by case: `--only NAME` runs those whose name begins
-so, and keeps the others.
+(`batching`), and both sides on a GPU where one is at hand (`gpu`); all else is on the CPU. Writes
+results/speed.json, case by case: `--only NAME` runs those whose name begins so, and keeps the
+others.
 """
 
 import json
+import os
 import statistics
 import sys
 import time
@@ -15,10 +17,11 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
+import jax
 import numpy as np
 from rich.table import Table
 
-from benchmarks.speed import batching, first, floor
+from benchmarks.speed import batching, first, floor, gpu
 from benchmarks.speed.setting import Setting
 from benchmarks.speed.sides import for_peer
 from benchmarks.speed.worker import Worker
@@ -41,7 +44,7 @@ CASES["train mnist"] = MNIST, replace(MNIST, adjoint="direct")
 for size in (1, 64, 400):
     infer = replace(CIFAR, batch=size, train=False)
     CASES[f"infer {size}"] = infer, replace(infer, adjoint="direct")
-PARTS = {"first": first, "floor": floor, "batching": batching}
+PARTS = {"first": first, "floor": floor, "batching": batching, "gpu": gpu}
 
 
 def compare(setting: Setting, theirs: Setting) -> dict:
@@ -99,6 +102,8 @@ def main() -> int:
     except ModuleNotFoundError as error:
         print(f"error: {error.name} is not installed: pip install -e '.[compare]'", file=sys.stderr)
         return 2
+    os.environ["JAX_PLATFORMS"] = "cpu"  # of the sides; the GPU's have their own
+    jax.config.update("jax_platforms", "cpu")
     only = sys.argv[2] if sys.argv[1:2] == ["--only"] else ""
     record = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     described = environment()  # before the record changes, which is a file of the commit
@@ -109,13 +114,17 @@ def main() -> int:
     wanted = [name for name in CASES if name.startswith(only)]
     began = time.perf_counter()
     for count, name in enumerate(wanted, start=1):
-        rows[name] = {**told, **compare(*CASES[name])}
+        try:
+            rows[name] = {**told, **compare(*CASES[name])}
+        except EOFError:  # its process has printed why, if it was not killed for its memory
+            console.print(f"{name}: one side ended early, so its row is left out")
+            continue
         left = (time.perf_counter() - began) / count * (len(wanted) - count)
         console.print(f"{name}: {rows[name]['ratio']:.2f} x PyTorch · ETA {left / 60:.0f} min")
         write_json(RESULT, record)
     for name, part in PARTS.items():
-        if name.startswith(only):
-            record[name] = {**told, "rows": part.measure()}
+        if name.startswith(only) and (found := part.measure()):
+            record[name] = {**told, "rows": found}
             write_json(RESULT, record)
     show(record["cases"])
     for name, part in PARTS.items():
