@@ -25,7 +25,7 @@ from homoode_jax.mathematics.integrate import integrate
 from homoode_jax.networks.classifier import as_field
 from homoode_jax.networks.field import Condition
 
-REPEATS, LOOP = 5, 10
+REPEATS, LOOP = 9, 10
 ROUTES = ("direct", "checkpointed", "backsolve", "reversible")
 
 
@@ -57,19 +57,25 @@ def measure() -> dict:
     for _ in range(REPEATS):
         for name, run in runs.items():
             times[name].append(_milliseconds(run))
-    ms = {name: statistics.median(values) for name, values in times.items()}
-    ms["field"], ms["vjp"] = ms["field"] / LOOP, ms["vjp"] / LOOP
-    rows = {"field_ms": ms["field"], "vjp_ms": ms["vjp"]}
-    for route in ROUTES:
-        (g_params, g_x, backward), solution = told[route]
-        forward, backward = int(solution.stats.nfe), int(backward)
-        least = forward * ms["field"] + backward * ms["vjp"]
-        rows[route] = {
-            "ms": ms[route], "floor_ms": least, "overhead": ms[route] / least,
-            "nfe_forward": forward, "nfe_backward": backward,
-            "error_params": _apart(g_params, exact[0]), "error_x": _apart(g_x, exact[1]),
-        }  # fmt: skip
-    return rows
+    for name in ("field", "vjp"):
+        times[name] = [each / LOOP for each in times[name]]
+    rows: dict = {f"{name}_ms": statistics.median(times[name]) for name in ("field", "vjp")}
+    return rows | {route: _row(told[route], exact, times, route) for route in ROUTES}
+
+
+def _row(told: tuple, exact: tuple, times: dict[str, list[float]], route: str) -> dict:
+    """One route, each of its times beside the floor of the same round."""
+    (g_params, g_x, backward), solution = told
+    forward, backward = int(solution.stats.nfe), int(backward)
+    rounds = zip(times[route], times["field"], times["vjp"], strict=True)
+    floors = [forward * f + backward * v for _, f, v in rounds]
+    ratios = [ms / floor for ms, floor in zip(times[route], floors, strict=True)]
+    return {
+        "ms": statistics.median(times[route]), "floor_ms": statistics.median(floors),
+        "overhead": statistics.median(ratios), "overhead_range": [min(ratios), max(ratios)],
+        "nfe_forward": forward, "nfe_backward": backward,
+        "error_params": _apart(g_params, exact[0]), "error_x": _apart(g_x, exact[1]),
+    }  # fmt: skip
 
 
 def _fields(field, params, z, x):
@@ -113,14 +119,16 @@ def show(rows: dict) -> None:
     """Prints the table of overheads."""
     title = f"overhead of the solver; F {rows['field_ms']:.1f} ms, vjp {rows['vjp_ms']:.1f} ms"
     table = Table(title=title)
-    for name in ("route", "ms", "floor ms", "ratio", "NFE forward", "backward", "error"):
+    columns = "route", "ms", "floor ms", "ratio", "range", "NFE forward", "backward", "error"
+    for name in columns:
         table.add_column(name, justify="left" if name == "route" else "right")
     for route in ROUTES:
         row = rows[route]
-        table.add_row(
-            route, f"{row['ms']:.0f}", f"{row['floor_ms']:.0f}", f"{row['overhead']:.2f}",
-            str(row["nfe_forward"]), str(row["nfe_backward"]), f"{row['error_params']:.1e}",
-        )  # fmt: skip
+        ms = (f"{row[name]:.0f}" for name in ("ms", "floor_ms"))
+        spread = "{:.2f} to {:.2f}".format(*row["overhead_range"])
+        nfe = (str(row[name]) for name in ("nfe_forward", "nfe_backward"))
+        error = f"{row['error_params']:.1e}"
+        table.add_row(route, *ms, f"{row['overhead']:.2f}", spread, *nfe, error)
     console.print(table)
 
 
