@@ -70,18 +70,16 @@ class Scanned(OfMethod):
         """One step, its error estimate, and its stages for the interpolation."""
         del made_jump
         tableau = self.tableau
-        slopes, last = run_stages(
+        y1, slopes, last = run_stages(
             tableau, tableau.num_stages, terms, t0, t1, y0, args, solver_state
         )
-        y1 = combine(y0, tableau.b_sol, slopes)
         error = combine(jax.tree.map(jnp.zeros_like, y0), tableau.b_error, slopes)
         dense_info = {"y0": y0, "y1": y1, "k": slopes}
         return y1, error, dense_info, last, diffrax.RESULTS.successful
 
     def move(self, terms, t0, t1, y0, args) -> PyTree[Array]:
         """The state after a step, from the stages that it needs."""
-        slopes, _ = run_stages(self.tableau, self.stages, terms, t0, t1, y0, args)
-        return combine(y0, self.tableau.b_sol[: self.stages], slopes)
+        return run_stages(self.tableau, self.stages, terms, t0, t1, y0, args)[0]
 
 
 def as_scanned(solver: diffrax.AbstractSolver) -> diffrax.AbstractSolver:

@@ -97,7 +97,7 @@ class Reversible(OfMethod):
         """Steps the pair; y - z is an error, and shows a partner that is not finite."""
         del made_jump
         tableau, z0 = self.tableau, solver_state
-        slopes, _ = run_stages(tableau, tableau.num_stages, terms, t0, t1, z0, args)
+        _, slopes, _ = run_stages(tableau, tableau.num_stages, terms, t0, t1, z0, args)
         nothing = jax.tree.map(jnp.zeros_like, z0)
         own, error = (combine(nothing, b, slopes) for b in (tableau.b_sol, tableau.b_error))
         y1 = jax.tree.map(lambda y, z, p: z + self.coupling * (y - z) + p, y0, z0, own)
@@ -112,7 +112,7 @@ class Reversible(OfMethod):
     def increment(self, terms, t0, t1, z: PyTree[Array], args: PyTree) -> PyTree[Array]:
         """Psi_{t1 - t0}(t0, z), the change of z in a step of the method."""
         tableau = self.tableau
-        slopes, _ = run_stages(tableau, self.stages, terms, t0, t1, z, args)
+        _, slopes, _ = run_stages(tableau, self.stages, terms, t0, t1, z, args)
         return combine(jax.tree.map(jnp.zeros_like, z), tableau.b_sol[: self.stages], slopes)
 
 

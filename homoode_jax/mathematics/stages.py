@@ -1,6 +1,6 @@
 """The stages of a step of an explicit Runge-Kutta method, in a scan.
 
-    k_i = h f(t0 + c_i h, y_i),    y_i = y0 + sum_{j < i} a_ij k_j
+    k_i = h f(t0 + c_i h, y_i),    y_i = y0 + sum_{j < i} a_ij k_j,    y = y0 + sum_j b_j k_j
 
 The next state is made at the end of a stage, of all stages in their place. Made at its start, XLA
 makes it anew for each use in f, and copies all stages beside the one that is written.
@@ -22,7 +22,7 @@ class Stages(NamedTuple):
 
     Attributes:
         slopes: h f of each, zeros for those to come.
-        y: the state at which the next one is taken.
+        y: the state at which the next one is taken, or the step's answer after the last.
         of_ys: zeros, whose cotangents are those of the states: see `_extended`.
     """
 
@@ -42,10 +42,10 @@ class Place(NamedTuple):
 def run_stages(
     tableau: diffrax.ButcherTableau, count: int, terms, t0, t1, y0: PyTree[Array], args: PyTree,
     first: PyTree[Array] | None = None,
-) -> tuple[PyTree[Float[Array, "stages ..."]], PyTree[Array] | None]:  # fmt: skip
-    """Returns the first `count` stages, h f each, and f at the last of them if `first` is given.
+) -> tuple[PyTree[Array], PyTree[Float[Array, "stages ..."]], PyTree[Array] | None]:  # fmt: skip
+    """Returns a step's answer from its first `count` stages, and those stages, h f each.
 
-    `first` is f(t0, y0), where it is known.
+    `first` is f(t0, y0), where it is known; f at the last stage is then returned too.
     """
     control, rows = terms.contr(t0, t1), _rows(tableau, count)
     nodes = np.append(0, tableau.c)[:count].astype(jnp.result_type(t0))
@@ -62,12 +62,13 @@ def run_stages(
         stages = _extend(y0, stages, terms.prod(first, control), Place(0, rows[0], rows.T[0]))
         places = jax.tree.map(lambda leaf: leaf[1:], places)
     (stages, last), _ = lax.scan(stage, (stages, first), places)
-    return stages.slopes, last
+    return stages.y, stages.slopes, last
 
 
 def _rows(tableau: diffrax.ButcherTableau, count: int) -> np.ndarray:
-    """Row i: the weights of the stages in the state that stage i + 1 is taken at."""
+    """Row i: the weights of the stages in the state of stage i + 1; the last row: in the answer."""
     rows = np.zeros((count, count))
+    rows[-1] = tableau.b_sol[:count]
     for row, weights in zip(rows, tableau.a_lower[: count - 1], strict=False):
         row[: len(weights)] = weights
     return rows

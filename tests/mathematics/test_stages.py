@@ -19,27 +19,29 @@ def rate(t, y, args):
 
 
 def written_out(tableau, y0, args):
-    """All h f of a step."""
+    """A step's answer, and all h f of it."""
     slopes = []
     for weights, node in zip([[], *tableau.a_lower], [0, *tableau.c], strict=True):
         moved = {key: y0[key] + sum(w * k[key] for w, k in zip(weights, slopes, strict=True))
                  for key in y0}  # fmt: skip
         slope = rate(T0 + node * (T1 - T0), moved, args)
         slopes.append({key: (T1 - T0) * slope[key] for key in slope})
-    return {key: jnp.stack([slope[key] for slope in slopes]) for key in y0}
+    y1 = {key: y0[key] + sum(b * k[key] for b, k in zip(tableau.b_sol, slopes, strict=True))
+          for key in y0}  # fmt: skip
+    return y1, {key: jnp.stack([slope[key] for slope in slopes]) for key in y0}
 
 
 def in_scan(tableau, y0, args, first):
     """The same by `run_stages`."""
     known = rate(T0, y0, args) if first else None
     term, times = diffrax.ODETerm(rate), (jnp.array(T0), jnp.array(T1))
-    return run_stages(tableau, tableau.num_stages, term, *times, y0, args, known)[0]
+    return run_stages(tableau, tableau.num_stages, term, *times, y0, args, known)[:2]
 
 
 def loss(stages, tableau, y0, args):
-    """Of the stages, and of the step that they make."""
-    slopes = stages(tableau, y0, args)
-    y1 = combine(y0, tableau.b_sol, slopes)
+    """Of a step's answer, and of its stages, also by way of a sum of them."""
+    y1, slopes = stages(tableau, y0, args)
+    y1 = jax.tree.map(jnp.add, y1, combine(y0, tableau.b_error, slopes))
     shape = jnp.cos(jnp.arange(slopes["a"].size, dtype=float)).reshape(slopes["a"].shape)
     return jnp.sum(jnp.sin(3 * y1["a"]) * y1["b"]) + jnp.sum(shape * slopes["a"] * slopes["b"])
 
