@@ -52,7 +52,9 @@ def measure() -> dict:
         runs[route] = functools.partial(gradient, params, x, 0.0, z0)
     told = {name: jax.block_until_ready(run()) for name, run in runs.items()}
     fine = functools.partial(_loss, field, "checkpointed", tol=1e-6)
-    exact, _ = jax.jit(jax.grad(fine, (0, 1), has_aux=True))(params, x, 0.0, z0)
+    exact, _ = jax.block_until_ready(
+        jax.jit(jax.grad(fine, (0, 1), has_aux=True))(params, x, 0.0, z0)
+    )
     times = {name: [] for name in runs}
     for _ in range(REPEATS):
         for name, run in runs.items():

@@ -2,10 +2,12 @@
 
     k_i = h f(t0 + c_i h, y_i),    y_i = y0 + sum_{j < i} a_ij k_j,    y = y0 + sum_j b_j k_j
 
-The next state is made at the end of a stage, of all stages in their place. Made at its start, XLA
-makes it anew for each use in f, and copies all stages beside the one that is written.
+The next state is made at the end of a stage, of the stages in their place. Made at its start, XLA
+makes it anew for each use in f, and copies all stages beside the one that is written. Which stages
+it is made of follows from a switch: a sum over all of them would read those that have no weight.
 """
 
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import diffrax
@@ -16,12 +18,14 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
+Rows = tuple[tuple[float, ...], ...]
+
 
 class Stages(NamedTuple):
     """The stages of a step so far.
 
     Attributes:
-        slopes: h f of each, zeros for those to come.
+        slopes: h f of each, and room for those to come.
         y: the state at which the next one is taken, or the step's answer after the last.
         of_ys: zeros, whose cotangents are those of the states: see `_extended`.
     """
@@ -29,14 +33,6 @@ class Stages(NamedTuple):
     slopes: PyTree[Float[Array, "stages ..."]]
     y: PyTree[Array]
     of_ys: PyTree[Float[Array, "stages ..."]]
-
-
-class Place(NamedTuple):
-    """Which stage it is, all stages' weights in the state after it, and its own in all states."""
-
-    i: ArrayLike
-    row: Float[ArrayLike, " stages"]
-    column: Float[ArrayLike, " stages"]
 
 
 def run_stages(
@@ -49,29 +45,25 @@ def run_stages(
     """
     control, rows = terms.contr(t0, t1), _rows(tableau, count)
     nodes = np.append(0, tableau.c)[:count].astype(jnp.result_type(t0))
-    places = nodes, Place(np.arange(count), rows, rows.T)
 
     def stage(carry, at):
-        node, place = at
+        i, node = at
         slope = terms.vf(t0 + node * (t1 - t0), carry[0].y, args)
-        stages = _extend(y0, carry[0], terms.prod(slope, control), place)
+        stages = _extend(rows, y0, carry[0], terms.prod(slope, control), i)
         return (stages, None if first is None else slope), None
 
-    stages = _room(y0, count)
+    stages, begun = _room(y0, count), 0
     if first is not None:
-        stages = _extend(y0, stages, terms.prod(first, control), Place(0, rows[0], rows.T[0]))
-        places = jax.tree.map(lambda leaf: leaf[1:], places)
-    (stages, last), _ = lax.scan(stage, (stages, first), places)
+        stages, begun = _extend(rows, y0, stages, terms.prod(first, control), 0), 1
+    at = np.arange(begun, count), nodes[begun:]
+    (stages, last), _ = lax.scan(stage, (stages, first), at)
     return stages.y, stages.slopes, last
 
 
-def _rows(tableau: diffrax.ButcherTableau, count: int) -> np.ndarray:
-    """Row i: the weights of the stages in the state of stage i + 1; the last row: in the answer."""
-    rows = np.zeros((count, count))
-    rows[-1] = tableau.b_sol[:count]
-    for row, weights in zip(rows, tableau.a_lower[: count - 1], strict=False):
-        row[: len(weights)] = weights
-    return rows
+def _rows(tableau: diffrax.ButcherTableau, count: int) -> tuple[tuple[float, ...], ...]:
+    """Row i: the weights of stages 0 ... i in the state after stage i; the last: in the answer."""
+    rows = [*tableau.a_lower[: count - 1], tableau.b_sol[:count]]
+    return tuple(tuple(float(weight) for weight in row) for row in rows)
 
 
 def _room(y: PyTree[Array], count: int) -> Stages:
@@ -94,33 +86,45 @@ def combine(y: PyTree[Array], weights: ArrayLike, stages: PyTree[Array]) -> PyTr
     return jax.tree.map(total, y, stages)
 
 
-def _extended(y0: PyTree[Array], stages: Stages, slope: PyTree[Array], place: Place) -> Stages:
+def _extended(rows: Rows, y0: PyTree[Array], stages: Stages, slope: PyTree[Array], i) -> Stages:
     """One stage more, and the state that the next one is taken at.
 
     The cotangent of a slope is the weighted sum of those of the states after it. Autodiff would
     add up all slopes' cotangents at every stage; kept by state instead, as the cotangents of
     `of_ys`, they are read once for each stage.
     """
-    slopes = _put(slope, stages.slopes, place.i)
+    slopes = _put(slope, stages.slopes, i)
     # Where slopes have a batch axis (`vmap`), so must these: cotangents are summed over one that
     # is not there.
     of_ys = jax.tree.map(lambda a, like: jnp.where(False, like, a), stages.of_ys, slopes)
-    return Stages(slopes, combine(y0, place.row, slopes), of_ys)
+    of_earlier = [_of_some(range(len(row)), row) for row in rows]
+    return Stages(slopes, lax.switch(i, of_earlier, y0, slopes), of_ys)
 
 
-def _remembered(y0, stages: Stages, slope, place: Place) -> tuple[Stages, Place]:
-    return _extended(y0, stages, slope, place), place
+def _of_some(places: Iterable[int], weights: Sequence[float]) -> Callable:
+    """`combine` of a few of all stages; XLA reads no others."""
+    some = [(i, w) for i, w in zip(places, weights, strict=True) if w]
+
+    def total(y: PyTree[Array], stages: PyTree[Array]) -> PyTree[Array]:
+        return jax.tree.map(lambda a, all: a + sum(w * all[i] for i, w in some), y, stages)
+
+    return total
 
 
-def _pull_back_extended(place: Place, cotangents: Stages) -> tuple:
+def _remembered(rows: Rows, y0, stages: Stages, slope, i) -> tuple[Stages, ArrayLike]:
+    return _extended(rows, y0, stages, slope, i), i
+
+
+def _pull_back_extended(rows: Rows, i: ArrayLike, cotangents: Stages) -> tuple:
     of_slopes, of_y, of_ys = cotangents
-    of_ys = _put(of_y, of_ys, place.i)
-    own = jax.tree.map(lambda all: lax.dynamic_index_in_dim(all, place.i, 0, False), of_slopes)
+    of_ys, count = _put(of_y, of_ys, i), len(rows)
+    own = jax.tree.map(lambda all: lax.dynamic_index_in_dim(all, i, 0, False), of_slopes)
+    of_later = [_of_some(range(j, count), [row[j] for row in rows[j:]]) for j in range(count)]
     # Of `of_slopes` only those of earlier stages are read after this: its own need not be zeroed.
-    return of_y, Stages(of_slopes, None, of_ys), combine(own, place.column, of_ys), None
+    return of_y, Stages(of_slopes, None, of_ys), lax.switch(i, of_later, own, of_ys), None
 
 
-_extend = jax.custom_vjp(_extended)
+_extend = jax.custom_vjp(_extended, nondiff_argnums=(0,))
 _extend.defvjp(_remembered, _pull_back_extended)
 
 
