@@ -20,6 +20,7 @@ from rich.table import Table
 
 from benchmarks.speed.setting import Setting, draw_images
 from homoode_jax.experiments.console import console
+from homoode_jax.experiments.solves import make_adjoint
 from homoode_jax.experiments.step import make_classifier
 from homoode_jax.mathematics.integrate import integrate
 from homoode_jax.networks.classifier import as_field
@@ -98,9 +99,10 @@ def _vjps(field, params, z, x):
 
 
 def _loss(field, route, params, x, probe, z0, tol=1e-3):
+    solver = Setting(adjoint=route).config.solver
     solution = integrate(
-        field, params, z0, x, adjoint=route, rtol=tol, atol=tol, max_steps=64,
-        backward_probe=probe,
+        field, params, z0, x, adjoint=make_adjoint(solver), rtol=tol, atol=tol,
+        max_steps=solver.max_steps, backward_probe=probe,
     )  # fmt: skip
     return jnp.sum(jnp.square(solution.z)), solution
 

@@ -50,7 +50,10 @@ class Model:
 
 @dataclass(frozen=True)
 class Solver:
-    """Solves of ODE layers, as `homoode_jax.integrate` has them; `dt0` 0 selects the first step."""
+    """Solves of ODE layers, as `homoode_jax.integrate` has them; `dt0` 0 selects the first step.
+
+    `checkpoints` is how many states "checkpointed" keeps; longer solves take steps anew.
+    """
 
     method: str = _setting("dopri5", of=tuple(SOLVERS))
     controller: str = _setting("pid", of=CONTROLLERS)
@@ -59,6 +62,7 @@ class Solver:
     dt0: float = _setting(0.0, 0, 1)
     max_steps: int = _setting(64, 1, 100_000)
     adjoint: str = _setting("checkpointed", of=tuple(ADJOINTS))
+    checkpoints: int = _setting(5, 1, 10_000)
     batching: str = _setting("joint", of=BATCHINGS)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import diffrax
 from jaxtyping import Array, Float
 
 from homoode_jax.experiments.config import Config
@@ -86,9 +87,16 @@ def _integrate(config: Config) -> Callable[..., Solution]:
     return partial(
         integrate, solver=solver.method, controller=solver.controller,
         rtol=solver.rtol if adaptive else None, atol=solver.atol if adaptive else None,
-        dt0=solver.dt0 or None, max_steps=solver.max_steps, adjoint=solver.adjoint,
+        dt0=solver.dt0 or None, max_steps=solver.max_steps, adjoint=make_adjoint(solver),
         batching=solver.batching,
     )  # fmt: skip
+
+
+def make_adjoint(solver: Solver) -> str | diffrax.AbstractAdjoint:
+    """Returns the route of gradients, as `integrate` takes it."""
+    if solver.adjoint != "checkpointed":
+        return solver.adjoint
+    return diffrax.RecursiveCheckpointAdjoint(min(solver.checkpoints, solver.max_steps))
 
 
 def _equilibrium(config: Config) -> Callable[..., Solution]:

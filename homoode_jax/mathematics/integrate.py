@@ -80,7 +80,8 @@ def integrate(
         dt0: first step, negative if t1 < t0; None selects it (Hairer, Nørsett & Wanner, II.4).
         max_steps: the most steps to try, accepted and rejected together.
         save_at: times between `t0` and `t1`, in the order of integration, at which to keep z.
-        adjoint: "checkpointed" (recursive checkpoints; the default), "direct" (from the stored
+        adjoint: "checkpointed" (recursive checkpoints, more for more `max_steps`; as many as you
+            like by `diffrax.RecursiveCheckpointAdjoint`; the default), "direct" (from the stored
             start of every accepted step, with room for `max_steps` states, three times that per
             example; has reverse-mode derivatives of every order; by Diffrax itself for solvers
             without a name here and for controllers that may jump), "backsolve" (continuous adjoint:

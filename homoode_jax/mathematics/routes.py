@@ -89,8 +89,8 @@ class FieldPlan(eqx.Module):
         return backsolve_examples(*problem) if self.per_example else backsolve(*problem, self.mask)
 
     def count_vjps(self, raw: Raw) -> Int[Array, "*batch"]:
-        """One for each evaluation of a step; unknown for Diffrax's own adjoint objects."""
-        known = isinstance(self.adjoint, str)
+        """One for each evaluation of a step; unknown for most of Diffrax's adjoint objects."""
+        known = isinstance(self.adjoint, str | diffrax.RecursiveCheckpointAdjoint)
         vjps = count_vjps(self.stepping.solver, raw.num_steps)
         return jnp.where(known & (raw.nfe >= 0), vjps, -1)
 

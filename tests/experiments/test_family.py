@@ -121,6 +121,13 @@ def test_the_same_options_reach_the_solver():
     assert solve.keywords["max_steps"] == 1  # pyright: ignore
 
 
+def test_a_solve_keeps_as_many_states_as_it_is_told_to():
+    """And no more than it can have steps."""
+    for told, kept in ((3, 3), (10, 8)):
+        solve = make_solve(small_config(solver={"checkpoints": told, "max_steps": 8}))
+        assert solve.keywords["adjoint"].checkpoints == kept  # pyright: ignore
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("layer", LAYERS)
 def test_every_layer_trains_resumes_evaluates_and_describes_itself(
