@@ -6,6 +6,7 @@ seed, and writes results/devices.json. In float64 the losses themselves are equa
 compared is where they end.
 """
 
+import argparse
 import os
 import socket
 import statistics
@@ -57,7 +58,9 @@ def train(workdir: Path, seed: int, processes: int, devices: int) -> dict[str, f
 
 def main() -> int:
     """Trains all, compares and writes."""
-    seeds, told = int(sys.argv[1]) if len(sys.argv) > 1 else 3, environment()
+    parser = argparse.ArgumentParser("benchmarks.devices")
+    parser.add_argument("seeds", nargs="?", type=int, default=3, help="seeds of each layout")
+    seeds, told = parser.parse_args().seeds, environment()
     found: dict[str, list[dict[str, float]]] = {name: [] for name in LAYOUTS}
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(seeds):

@@ -6,6 +6,7 @@ final state must have the bits of a run that was left alone, each start must go 
 checkpoint that was there, and no step may be lost but those since that one.
 """
 
+import argparse
 import os
 import re
 import signal
@@ -110,7 +111,9 @@ def same(one: Path, other: Path) -> bool:
 
 def main() -> int:
     """Kills, compares and writes."""
-    kills, told = int(sys.argv[1]) if len(sys.argv) > 1 else 100, environment()
+    parser = argparse.ArgumentParser("benchmarks.kills")
+    parser.add_argument("kills", nargs="?", type=int, default=100, help="lives to end")
+    kills, told = parser.parse_args().kills, environment()
     with tempfile.TemporaryDirectory() as folder:
         straight, broken = Path(folder) / "straight", Path(folder) / "broken"
         began = time.monotonic()

@@ -4,11 +4,11 @@ Rules in README.md beside this file. Writes results/nonlinear.json, problem by p
 that was stopped goes on where it was. Then prints the table and writes results/nonlinear.md.
 """
 
+import argparse
 import functools
 import json
 import multiprocessing
 import os
-import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -104,7 +104,9 @@ def run_index(index: int) -> dict:
 
 def main() -> None:
     """Runs what is not in the record yet, a problem to a process."""
-    anew = "--anew" in sys.argv
+    parser = argparse.ArgumentParser("benchmarks.nonlinear.run")
+    parser.add_argument("--anew", action="store_true", help="run what is in the record too")
+    anew = parser.parse_args().anew
     done = {} if anew or not RESULT.exists() else json.loads(RESULT.read_text())["problems"]
     keys = [f"{problem.name}/{problem.n}" for problem in every()]
     missing = [index for index, key in enumerate(keys) if key not in done]

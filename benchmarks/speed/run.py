@@ -8,6 +8,7 @@ results/speed.json, case by case: `--only NAME` runs those whose name begins so,
 others.
 """
 
+import argparse
 import json
 import os
 import statistics
@@ -95,8 +96,19 @@ def show(rows: dict) -> None:
     console.print(table)
 
 
+def _asked() -> str:
+    """How the names of the cases and parts to run begin."""
+    parser = argparse.ArgumentParser("benchmarks.speed.run", description="ours beside PyTorch")
+    parser.add_argument("--only", default="", metavar="NAME", help="those whose name begins so")
+    only = parser.parse_args().only
+    if not any(name.startswith(only) for name in (*CASES, *PARTS)):
+        parser.error(f"--only takes the beginning of {', '.join((*CASES, *PARTS))}; got {only!r}.")
+    return only
+
+
 def main() -> int:
     """Runs the cases asked for; returns the exit code."""
+    only = _asked()
     try:
         versions = {name: version(name) for name in ("torch", "torchdiffeq")}
     except ModuleNotFoundError as error:
@@ -104,7 +116,6 @@ def main() -> int:
         return 2
     os.environ["JAX_PLATFORMS"] = "cpu"  # of the sides; the GPU's have their own
     jax.config.update("jax_platforms", "cpu")
-    only = sys.argv[2] if sys.argv[1:2] == ["--only"] else ""
     record = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     described = environment()  # before the record changes, which is a file of the commit
     described["versions"] |= versions
