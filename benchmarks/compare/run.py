@@ -78,7 +78,8 @@ def text_of(study: Study, dataset: str, rows: Rows) -> str:
         f"# {study.name} on {dataset}\n\n`{given} make compare STUDY={study.name}`, "
         f"seeds: {study.seeds}, trained by {makers}. NFE counts products with the Jacobian too, "
         "over the last epoch of training; MiB is what the compiled training step holds; failed "
-        "solves, of images, and loss spikes are over all epochs and seeds."
+        "solves, of images, and loss spikes (a training loss beyond twice the least before it) "
+        "are over all epochs and seeds."
     )
     tables = {
         "Test accuracy after each epoch": epochs_table(rows),

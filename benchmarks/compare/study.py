@@ -30,6 +30,7 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
         "dopri5, huber": (
             *FREE, "--config.initial_point.kind=huber", "--config.initial_point.every=1",
         ),
+        "dopri5, huber, slower": (*FREE, "--config.initial_point.kind=huber"),
         "dopri5, predicted": (*FREE, "--config.initial_point.kind=predicted"),
     },
     "evaluations": {
