@@ -117,7 +117,7 @@ def audit_field(model: Trained) -> dict[str, Any]:
     (z0, x), (held_z0, held_x) = (
         model.problem(model.look(split, COUNT)) for split in (data.train, data.test)
     )
-    untrained = Trained(model.run, model.run.initial_state().weights)
+    untrained = Trained(model.run, model.run.initial_state())
     fresh = untrained.cell()[1]
     found: dict[str, Any] = {}
     for name, weights in (("trained", params), ("untrained", fresh)):
