@@ -2,7 +2,7 @@
 
 python train.py --config=configs/digits.py
 
-Test accuracy 0.9806 after 40 epochs (results/digits.json).
+Test accuracy 0.9917 after 40 epochs (results/digits.json).
 """
 
 from ml_collections import ConfigDict
