@@ -6,6 +6,7 @@ and what came out, so that a reader can run it again.
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from importlib.metadata import version
@@ -24,7 +25,7 @@ def environment() -> dict[str, Any]:
     """Describes command, commit, hardware and versions."""
     device = jax.devices()[0]
     return {
-        "command": " ".join(["python", *sys.argv]),
+        "command": shlex.join(["python", *sys.orig_argv[1:]]),
         "commit": _commit(),
         "processor": _processor(),
         "cores": os.cpu_count(),
