@@ -41,13 +41,13 @@ lint: install  ## Run the linters: ruff and pyright
 	@$(BIN)/pyright
 
 accuracy: install  ## Measure answers and gradients (writes results/accuracy.json)
-	@$(BIN)/python benchmarks/accuracy.py
+	@$(BIN)/python -m benchmarks.accuracy
 
 reversible: install  ## Measure the reversible adjoint (writes results/reversible.json)
-	@$(BIN)/python benchmarks/reversible.py
+	@$(BIN)/python -m benchmarks.reversible
 
 gradients: install  ## Measure every gradient route of every function (writes results/gradients.json)
-	@$(BIN)/python benchmarks/gradients.py
+	@$(BIN)/python -m benchmarks.gradients
 
 nonlinear: install  ## Run the solvers on standard nonlinear systems (writes results/nonlinear.json)
 	@XLA_FLAGS="--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true" \

@@ -126,7 +126,7 @@ def measure_torchdiffeq():
             rows.append({
                 "problem": name, "tolerance": tolerance,
                 "error": float(jnp.abs(ours.z - tight.z).max()), "nfe": int(ours.stats.nfe),
-                "torchdiffeq_error": float(np.abs(theirs.numpy() - tight.z).max()),
+                "torchdiffeq_error": float(np.abs(np.asarray(theirs) - tight.z).max()),
                 "torchdiffeq_nfe": calls,
             })  # fmt: skip
     return rows

@@ -18,6 +18,7 @@ import numpy as np
 from rich.table import Table
 
 import homoode_jax
+from benchmarks.held import held
 from homoode_jax.experiments.console import console
 from homoode_jax.experiments.record import environment
 from homoode_jax.experiments.workdir import write_json
@@ -104,7 +105,7 @@ def measure(function, adjoint, want) -> dict:
     return {
         "error": error(gradients, want, function),
         "success": bool(solution.success),
-        "memory_states": program.memory_analysis().temp_size_in_bytes / state,
+        "memory_states": held(program) / state,
         "ms": 1e3 * statistics.median(_seconds(run) for _ in range(15)),
         "evaluations": int(stats.nfe),
         "jvps": int(stats.num_jvp or 0),

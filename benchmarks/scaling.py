@@ -58,13 +58,15 @@ def compiled_step() -> Any:
     steps = make_steps(config, classifier, optimisers, 0, replicated(mesh))
     size = EACH * mesh.size
 
-    def laid(shape, dtype, sharding):
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+    def laid(sharding, make):
+        shapes = jax.eval_shape(make)
+        return jax.tree.map(
+            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), shapes
+        )
 
-    state = jax.eval_shape(lambda: init_state(classifier, optimisers, 0, "float32"))
-    state = jax.tree.map(lambda a: laid(a.shape, a.dtype, replicated(mesh)), state)
+    state = laid(replicated(mesh), lambda: init_state(classifier, optimisers, 0, "float32"))
     kinds = ((size, *info.shape), jnp.uint8), ((size,), jnp.int32), ((size,), jnp.bool_)
-    batch = Batch(*(laid(*kind, over_devices(mesh)) for kind in kinds))
+    batch = laid(over_devices(mesh), lambda: Batch(*(jnp.zeros(*kind) for kind in kinds)))
     return steps.train.lower(state, batch).compile()  # pyright: ignore
 
 

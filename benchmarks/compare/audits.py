@@ -129,9 +129,11 @@ def audit_field(model: Trained) -> dict[str, Any]:
             "explained": explain(field, weights, weights, here, there, cell),
         }
     here, there = points_of(field, params, z0, x), points_of(field, params, held_z0, held_x)
-    lines = [_straightened(points) for points in (here, there)]
+    lines, others = _straightened(here), _straightened(there)
     found["straight"] = {
-        "explained": explain(straight, params, params, *lines, lambda p, z, x: cell(p, z, x[0]))
+        "explained": explain(
+            straight, params, params, lines, others, lambda p, z, x: cell(p, z, x[0])
+        )
     }
     return found
 
@@ -206,7 +208,7 @@ def main() -> int:
     for name, model in cells.items():
         found[name], sigmas = audit_cell(model)
         say(f"{name}: {found[name]}")
-        audit.plot(lams=LAMS[1:], sigmas=sigmas, path=IMAGES / f"audit_{name}.png")
+        audit.plot(lams=jnp.asarray(LAMS[1:]), sigmas=sigmas, path=IMAGES / f"audit_{name}.png")
     found["homoode"] = audit_field(field)
     say(f"homoode: {found['homoode']}")
     found["augmented_neural_ode"] = audit_readout(augmented)

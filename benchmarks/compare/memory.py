@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from matplotlib.figure import Figure
 
+from benchmarks.held import MIB, held
 from homoode_jax.experiments.batches import Batch
 from homoode_jax.experiments.config import Config, from_dict
 from homoode_jax.experiments.console import say
@@ -53,9 +54,9 @@ def measure(config: Config) -> float:
     classifier, optimisers = make_classifier(config), make_optimisers(config, 100)
     state = jax.eval_shape(partial(init_state, classifier, optimisers, 0, "float32"))
     shapes = ((BATCH, 8, 8, 1), jnp.uint8), ((BATCH,), jnp.int32), ((BATCH,), jnp.bool)
-    batch = Batch(*(jax.ShapeDtypeStruct(*shape) for shape in shapes))
+    batch = jax.eval_shape(lambda: Batch(*(jnp.zeros(*shape) for shape in shapes)))
     step = jax.jit(partial(train_step, config, classifier, optimisers), donate_argnums=0)
-    return step.lower(state, batch).compile().memory_analysis().temp_size_in_bytes / 2**20
+    return held(step.lower(state, batch).compile()) / MIB
 
 
 def draw(rows: dict[str, list[float]], file: Path) -> None:

@@ -7,6 +7,7 @@ fixed-point homotopy from either start takes. Writes results/starts.json.
 
 import sys
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +44,9 @@ def measure() -> dict:
     z0 = jnp.broadcast_to(z0, output.features.shape)
     points = {"z0": z0, "F(z0; x)": cell(params, z0, x), "z*": output.solution.z}
     radius = jax.jit(lambda z: homoode_jax.audit.spectral_radius(cell, params, z, x).value)
-    rows = {name: {"spectral_radius": spread(radius(z))} for name, z in points.items()}
+    rows: dict[str, dict[str, Any]] = {
+        name: {"spectral_radius": spread(radius(z))} for name, z in points.items()
+    }
     follow = jax.jit(
         partial(
             homoode_jax.continuation, cell, rtol=1e-3, linear_tol=0.1, max_evaluations=BUDGET,

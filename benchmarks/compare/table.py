@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.compare.study import RunResult
@@ -11,7 +12,7 @@ from benchmarks.compare.study import RunResult
 SPIKE = 2
 
 
-def mean(values: list[float | None]) -> float | None:
+def mean(values: Sequence[float | None]) -> float | None:
     """Mean of what is there."""
     there = [value for value in values if value is not None]
     return statistics.fmean(there) if there else None

@@ -48,11 +48,13 @@ def ending(problem: Problem, homotopy: str, factor: float, linear_solver) -> dic
     z0 = jnp.asarray(problem.start(factor))
     options = {"path": "arclength", "homotopy": homotopy, "linear_solver": linear_solver}
     solution = continuation(cell, z0[None], problem.tol, **options)
-    z, lam = solution.z[0], float(solution.stats.lam)
+    stats, z = solution.stats, solution.z[0]
+    assert stats.lam is not None and stats.num_folds is not None
+    lam = float(stats.lam)
     return {
         "result": homoode_jax.Result(int(solution.result)).name,
         "lam": lam,
-        "folds": int(solution.stats.num_folds),
+        "folds": int(stats.num_folds),
         "max_z": float(jnp.max(jnp.abs(z))),
         "max_f": float(jnp.max(jnp.abs(problem.f(z)))),
         "max_z_minus_f": float(jnp.max(jnp.abs(z - problem.f(z)))),

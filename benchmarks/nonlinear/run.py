@@ -12,6 +12,7 @@ import os
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +31,7 @@ FACTORS = (1, 10, 100)
 RESULTS = Path(__file__).parents[2] / "results"
 RESULT = RESULTS / "nonlinear.json"
 LINEAR = homoode_jax.GMRES(rtol=1e-3, restart=50, max_products=1_000)
-BOUNDS = {"max_steps": BUDGET, "max_evaluations": BUDGET}
+BOUNDS: dict[str, Any] = {"max_steps": BUDGET, "max_evaluations": BUDGET}
 
 
 def continuation(cell, z0, tol, **options):

@@ -20,6 +20,7 @@ from rich.table import Table
 
 from benchmarks.compare.run import RENAMED
 from benchmarks.compare.trained import Trained, for_workdir
+from benchmarks.held import MIB, held
 from benchmarks.speed.floor import problem
 from homoode_jax.experiments.console import console
 from homoode_jax.experiments.record import environment
@@ -65,7 +66,7 @@ def _solve(field, case, batching, params, x, z0):
 def _described(stats, program) -> dict[str, Any]:
     nfe = np.atleast_1d(stats.nfe)
     least, median, most = (float(np.quantile(nfe, q)) for q in (0, 0.5, 1))
-    memory = program.memory_analysis().temp_size_in_bytes / 2**20
+    memory = held(program) / MIB
     return {
         "nfe_least": least, "nfe_median": median, "nfe_most": most, "program_mib": memory,
         "nfe_counts": {str(int(n)): int(np.sum(nfe == n)) for n in np.unique(nfe)},

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks.held import MIB, held
 from benchmarks.speed.setting import Setting, draw_images
 from benchmarks.speed.worker import Side
 from homoode_jax.experiments.batches import Batch
@@ -40,17 +41,13 @@ def ours(setting: Setting) -> Side:
             for name in ("nfe_forward", "nfe_backward")
         )
         failed = int(now.failed - before.failed)  # pyright: ignore
-        temporary = _temporary_mib(program)
+        temporary = held(program) / MIB
         return {
             "nfe_forward": forward, "nfe_backward": backward, "failed": failed,
             "program_mib": temporary,
         }  # fmt: skip
 
     return Side(repeat, tell)
-
-
-def _temporary_mib(program) -> float:
-    return program.memory_analysis().temp_size_in_bytes / 2**20
 
 
 def _our_inference(classifier, weights, images) -> Side:
@@ -62,7 +59,7 @@ def _our_inference(classifier, weights, images) -> Side:
         last[:] = jax.block_until_ready(program(weights, images))
 
     def tell():
-        temporary = _temporary_mib(program)
+        temporary = held(program) / MIB
         nfe = float(np.mean(last[1].stats.nfe))
         return {"nfe_forward": nfe, "program_mib": temporary, "logits": np.asarray(last[0])}
 
