@@ -28,6 +28,15 @@ def memory_table(record: dict[str, Any]) -> str:
     return markdown(heads, [[k, *(number(v, 2) for v in row)] for k, row in record["mib"].items()])
 
 
+def first_steps_table(record: dict[str, Any]) -> str:
+    """Evaluations (and accuracy) of each run by its first step."""
+    rows = [
+        [name, *(f"{one['nfe']:.1f} ({one['accuracy']:.4f})" for one in row.values())]
+        for name, row in record["rows"].items()
+    ]
+    return markdown(("first step", *next(iter(record["rows"].values()))), rows)
+
+
 def cells_table(record: dict[str, Any]) -> str:
     """Median and range of each figure of a cell."""
 
@@ -77,6 +86,8 @@ def tables() -> dict[str, str]:
                 found[f"{study} {dataset} epochs"] = epochs_table(rows)
     if (results / "memory.json").exists():
         found["memory"] = memory_table(read_json(results / "memory.json"))
+    if (results / "first_steps.json").exists():
+        found["first steps"] = first_steps_table(read_json(results / "first_steps.json"))
     if (results / "audits.json").exists():
         audits = read_json(results / "audits.json")
         found |= {
