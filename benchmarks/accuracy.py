@@ -99,8 +99,8 @@ def measure_gradients():
 def measure_torchdiffeq():
     """Answers and NFE beside torchdiffeq, with the same tolerances."""
     try:
-        import torch
-        from torchdiffeq import odeint
+        import torch  # pyright: ignore
+        from torchdiffeq import odeint  # pyright: ignore
     except ImportError:
         return []
     params, z0, x = problem()

@@ -5,9 +5,9 @@ go over by name.
 """
 
 import numpy as np
-import torch
-import torchdiffeq
-from torch import Tensor, nn
+import torch  # pyright: ignore
+import torchdiffeq  # pyright: ignore
+from torch import Tensor, nn  # pyright: ignore
 
 from benchmarks.speed.worker import Side
 
