@@ -13,18 +13,30 @@ from pathlib import Path
 from benchmarks.compare.measure import STOOD, spread
 from benchmarks.compare.study import ROOT
 from benchmarks.compare.trained import Trained, open_trained
+from homoode_jax.experiments.config import Config
 from homoode_jax.experiments.console import say
 from homoode_jax.experiments.errors import UserError
 from homoode_jax.experiments.record import environment
 from homoode_jax.experiments.run import Run
 from homoode_jax.experiments.workdir import write_json
+from homoode_jax.networks.family import LAYERS
 
 FIRST = 0.0, 0.1, 0.25, 0.5, 1.0  # of an interval of length 1; 0: selected
+
+
+def check(config: Config) -> None:
+    """Refuses models whose steps are not chosen by an error estimate."""
+    layer = config.model.layer
+    if LAYERS[layer].solve != "integrate" or layer == "euler":
+        raise UserError(f"a run of layer {layer!r} has no first step; give those of ODE layers.")
+    if config.solver.controller == "constant":
+        raise UserError("a run with solver.controller='constant' has no first step to choose.")
 
 
 def measure(model: Trained) -> dict[str, dict[str, float]]:
     """Evaluations, accuracy and failed solves by first step."""
     run, found = model.run, {}
+    check(run.config)
     test = spread(run.data.test, STOOD)
     for dt0 in FIRST:
         solver = dataclasses.replace(run.config.solver, dt0=dt0)

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from benchmarks.compare.trained import Trained, for_workdir
+from benchmarks.held import MIB, held
 from homoode_jax.experiments.batches import training_batches
 from homoode_jax.experiments.config import Config
 from homoode_jax.experiments.dataset import Split, take
@@ -48,13 +49,13 @@ def cost(model: Trained) -> dict[str, float]:
         training_batches(run.data.train, train.batch_size, train.seed, begun, 0, run.mesh)
     )
     program = run.steps.train.lower(state, batches[0]).compile()  # pyright: ignore
-    memory, seconds = program.memory_analysis(), []
+    seconds, arguments = [], program.memory_analysis().argument_size_in_bytes
     for i in range(TIMED_STEPS):
         began = time.perf_counter()
         state = jax.block_until_ready(program(state, batches[i % len(batches)]))
         seconds.append(time.perf_counter() - began)
-    held = memory.temp_size_in_bytes + memory.argument_size_in_bytes
-    return {"step_ms": 1e3 * statistics.median(seconds[3:]), "program_mib": held / 2**20}
+    mib = (held(program) + arguments) / MIB
+    return {"step_ms": 1e3 * statistics.median(seconds[3:]), "program_mib": mib}
 
 
 def variants(config: Config) -> dict[str, Config]:

@@ -67,15 +67,20 @@ def with_kept(record: Path, asked: dict[str, Any], rows: Rows, order: Iterable[s
     return {case: rows[case] for case in order if case in rows}
 
 
-def text_of(study: Study, dataset: str, rows: Rows) -> str:
-    """How to have a record again, what its columns mean, and its tables."""
+def command_of(study: Study, rows: Rows) -> str:
+    """The command that has these rows, but for where the data is."""
     variables = {key: os.environ[key] for key in GIVEN if os.environ.get(key)}
     if len(rows) < len(CASES[study.name]):
         variables["ONLY"] = ";".join(rows)
-    given = " ".join(f"{key}={value!r}" for key, value in variables.items())
+    given = [f"{key}={value!r}" for key, value in variables.items()]
+    return " ".join([*given, "make compare", f"STUDY={study.name}"])
+
+
+def text_of(study: Study, command: str, dataset: str, rows: Rows) -> str:
+    """How to have a record again, what its columns mean, and its tables."""
     makers = "; ".join(sorted({maker for row in rows.values() for maker in row["trained_by"]}))
     begin = (
-        f"# {study.name} on {dataset}\n\n`{given} make compare STUDY={study.name}`, "
+        f"# {study.name} on {dataset}\n\n`{command}`, "
         f"seeds: {study.seeds}, trained by {makers}. NFE counts products with the Jacobian too, "
         "over the last epoch of training; MiB is what the compiled training step holds; failed "
         "solves, of images, and loss spikes (a training loss beyond twice the least before it) "
@@ -100,8 +105,9 @@ def write(study: Study, runs: dict[str, list[RunResult]], told: dict) -> Path:
     asked = {"dataset": dataset, "seeds": study.seeds, "flags": list(study.flags)}
     rows = {case: {**summarise(r), "stability": stability(r)} for case, r in runs.items()}
     rows = with_kept(record, asked, rows, CASES[study.name])
-    write_json(record, {**told, **asked, "rows": rows})
-    text = text_of(study, dataset, rows)
+    command = command_of(study, rows)
+    write_json(record, {**told, "command": command, **asked, "rows": rows})
+    text = text_of(study, command, dataset, rows)
     record.with_suffix(".md").write_text(text)
     images = ROOT / "docs" / "images"
     draw(rows, images / f"{name}.png", f"{study.name} on {dataset}, seeds: {study.seeds}")

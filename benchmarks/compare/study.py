@@ -15,7 +15,7 @@ from homoode_jax.experiments.workdir import read_json, read_metrics
 from homoode_jax.networks.family import LAYERS
 
 ROOT = Path(__file__).parents[2]
-# Where evaluations are compared, the solver must be free to take few.
+# Where evaluations are compared: the reference's solver, which selects its first step.
 FREE = "--config.solver.method=dopri5", "--config.solver.dt0=0", "--config.regularise.kinetic=0"
 ALTERNATING = *FREE, "--config.initial_point.kind=alternating"
 # A configuration may regularise paths, which not every layer has.

@@ -36,12 +36,24 @@ def environment() -> dict[str, Any]:
 
 
 def _commit() -> str:
-    """Returns the commit of this code, with "+" where it was changed; "" outside git."""
+    """Returns the commit of this code, with "+" where it was changed; "" outside git.
+
+    Records and pictures are not code: a second record is of the same commit as the first.
+    """
     root = Path(__file__).parents[2]
     try:
         git = ["git", "-C", str(root)]
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, check=True)
-        changes = [*git, "status", "--porcelain", "--untracked-files=no"]
+        changes = [
+            *git,
+            "status",
+            "--porcelain",
+            "--untracked-files=no",
+            "--",
+            ".",
+            ":!results",
+            ":!docs",
+        ]
         dirty = subprocess.run(changes, capture_output=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return ""

@@ -60,7 +60,7 @@ def run_stages(
     return stages.y, stages.slopes, last
 
 
-def _rows(tableau: diffrax.ButcherTableau, count: int) -> tuple[tuple[float, ...], ...]:
+def _rows(tableau: diffrax.ButcherTableau, count: int) -> Rows:
     """Row i: the weights of stages 0 ... i in the state after stage i; the last: in the answer."""
     rows = [*tableau.a_lower[: count - 1], tableau.b_sol[:count]]
     return tuple(tuple(float(weight) for weight in row) for row in rows)
