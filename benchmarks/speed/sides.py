@@ -10,7 +10,10 @@ from benchmarks.held import MIB, held
 from benchmarks.speed.setting import Setting, draw_images
 from benchmarks.speed.worker import Side
 from homoode_jax.experiments.batches import Batch
-from homoode_jax.experiments.memory import hand_back_after_compiling
+from homoode_jax.experiments.memory import (
+    hand_back_after_compiling,
+    leave_imports_uncollected,
+)
 from homoode_jax.experiments.optimiser import make_optimisers
 from homoode_jax.experiments.sources import INFO
 from homoode_jax.experiments.state import draw_state
@@ -20,6 +23,7 @@ from homoode_jax.experiments.step import make_classifier, train_step
 def ours(setting: Setting) -> Side:
     """The training or evaluation step of `train.py`, compiled."""
     hand_back_after_compiling()
+    leave_imports_uncollected()
     config, images = setting.config, draw_images(setting)
     classifier, optimisers = make_classifier(config), make_optimisers(config, 1000)
     state = draw_state(classifier, optimisers, 0, "float32")

@@ -12,7 +12,10 @@ from homoode_jax.experiments.console import say
 from homoode_jax.experiments.dataset import load
 from homoode_jax.experiments.epoch import Facts, is_unrecorded, train_epoch
 from homoode_jax.experiments.errors import UserError
-from homoode_jax.experiments.memory import hand_back_after_compiling
+from homoode_jax.experiments.memory import (
+    hand_back_after_compiling,
+    leave_imports_uncollected,
+)
 from homoode_jax.experiments.plots import draw_curves
 from homoode_jax.experiments.processes import deaths_told, is_first
 from homoode_jax.experiments.record import environment
@@ -34,6 +37,7 @@ def train(config: Config, path: str) -> dict[str, Any]:
     use_precision(config.model.dtype)
     keep_programs()
     hand_back_after_compiling()
+    leave_imports_uncollected()
     folder = workdir.find_workdir(path, config)
     finished = folder / "summary.json"
     if finished.exists():

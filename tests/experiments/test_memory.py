@@ -1,6 +1,7 @@
-"""Memory is handed back after each long compilation, and after nothing else."""
+"""Memory is handed back after long compilations alone; imports are not looked through again."""
 
 import ctypes
+import gc
 from types import SimpleNamespace
 
 import jax
@@ -41,3 +42,12 @@ def test_a_system_without_glibc_is_left_alone(monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", lambda _: pytest.fail("no such library there"))
     memory.hand_back_after_compiling.__wrapped__()
     jax.monitoring.record_event_duration_secs(memory.COMPILED, 2.0)
+
+
+def test_what_is_imported_is_not_looked_through_again():
+    frozen = gc.get_freeze_count()
+    try:
+        memory.leave_imports_uncollected.__wrapped__()
+        assert gc.get_freeze_count() > frozen + 10_000
+    finally:
+        gc.unfreeze()
