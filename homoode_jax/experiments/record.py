@@ -44,7 +44,8 @@ def _commit() -> str:
     try:
         git = ["git", "-C", str(root)]
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, check=True)
-        changes = [*git, *"status --porcelain --untracked-files=no -- . :!results :!docs".split()]
+        code = "--", ".", ":!results", ":!docs"
+        changes = [*git, "status", "--porcelain", "--untracked-files=no", *code]
         dirty = subprocess.run(changes, capture_output=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return ""
