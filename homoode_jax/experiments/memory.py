@@ -35,7 +35,7 @@ def hand_back_after_compiling() -> None:
 
 @functools.cache
 def leave_imports_uncollected() -> None:
-    """Takes what there is by now out of the collector's sight: a fifth off the time to trace.
+    """Takes what there is by now out of the collector's sight, which shortens tracing.
 
     Once a process, at its start: what dies later and was part of a cycle would stay.
     """
