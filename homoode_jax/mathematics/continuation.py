@@ -153,7 +153,7 @@ def continuation(
         path: "natural" (lam is the parameter; ends at a fold) or "arclength" (passes folds, and
             counts them in `stats.num_folds`).
         schedule: lam(t) for t from 0 to 1 along a natural path: "linear", "cosine", "quadratic",
-            or a function that grows from 0 to 1; steps are chosen in t.
+            or a function that grows from 0 to 1, and whose slope may be 0; steps are chosen in t.
         solver: the predictor along the Davidenko field: "euler", or an explicit Diffrax
             Runge-Kutta method by name or object.
         rtol: the root, and the points saved on the way, are corrected until
@@ -175,11 +175,16 @@ def continuation(
             (backpropagation through the path's steps). All but the last return zeros for z0.
         batching: "joint" (one path for the whole batch) or "per_example" (a path for each).
         backward_probe: its cotangent is the number of vector-Jacobian products of the cell in
-            the backward pass; negative where its linear solve failed, or where unknown.
+            the backward pass: a scalar, or `[batch]` in per-example mode (a scalar then gets the
+            sum, negative if one is). Negative where its linear solve failed, which makes the
+            gradient exactly zero, or where unknown.
         mask: bool `[batch]`, False for rows that are padding.
 
     Returns:
-        A `Solution`. A path that ends early leaves its last point in `z`, its lam in
+        A `Solution`. `ok` promises that z and f are finite, that |z - f| <= atol + rtol
+        max(|f|, 1e-3 min(1, s0)), root mean squares, s0 = |z0|, or |f(z0)| where z0 = 0, and that
+        a state further than 10 max(s0, min(1, |f(z0)|)) from 0 was confirmed by one more
+        evaluation beside it (see `acceptance`). A path that ends early leaves its last point in `z`, its lam in
         `stats.lam`, and the reason in `result`: `fold`, `bifurcation`, `unbounded_path`,
         `linear_solve`, `stagnated`, `nonfinite` or `max_steps`. Failed solves contribute exactly
         zero to every gradient.

@@ -95,8 +95,9 @@ def integrate(
             (each example has its own steps and its own outcome).
         backward_probe: its cotangent is the number of vector-Jacobian products of the field in
             the backward pass: a scalar, or `[batch]` in per-example mode (a scalar then gets
-            the sum). Negative where the backward solve of "backsolve", or the reconstruction
-            of "reversible" (then of the whole batch), was not finite or otherwise failed.
+            the sum, negative if one is). Negative where the backward solve of "backsolve", or the
+            reconstruction of "reversible" (then of the whole batch), failed or did not lead back
+            to z0: the gradient is then exactly zero.
         mask: bool `[batch]`, False for rows that are padding: they come back as they were, count
             in no error norm, no outcome and no gradient, and may hold anything.
 
