@@ -2,9 +2,13 @@
 
 With r = z - f(z), all norms root mean squares, z is accepted where all is finite and
 
-    |r| <= atol + tol max(|f|, 1e-3 min(1, s0)),       s0 = |z0|, or |f(z0)| where z0 = 0
+    |r| <= max(tol |f|, floor min(1, s0)),       s0 = |z0|, or |f(z0)| where z0 = 0
 
-and either |f| <= 10 max(s0, min(1, |f(z0)|)), or a second look confirms it.
+with a floor of 1e-3 tol, or the absolute tolerance that was asked for, and either
+
+    |f| <= 10 max(s0, min(1, |f(z0)|))
+
+or a second look confirms it.
 
 A residual alone keeps no promise far from the start. An iterate that runs to infinity passes any
 test relative to |f|: z + 1 has a residual of 1e-6 |f| at 1e6, and in float32 one of exactly 0 at
@@ -16,6 +20,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
 from homoode_jax.mathematics.solution import Result
@@ -42,14 +47,14 @@ class Scale(NamedTuple):
     """What the norms of a solve are measured against; fixed at its start.
 
     Attributes:
-        floor: the least |f| that a residual is relative to.
+        least: min(1, s0); absolute tolerances are in units of it.
         reach: the largest |f| up to which a small residual is enough.
         residual: |r| at the start.
         unit: norms are taken of vectors divided by it, so that no square leaves the dtype's range.
         eps: the precision that the cell is evaluated in.
     """
 
-    floor: Float[Array, ""]
+    least: Float[Array, ""]
     reach: Float[Array, ""]
     residual: Float[Array, ""]
     unit: Float[Array, ""]
@@ -104,7 +109,7 @@ def measure(equation: Equation, f0: Vector) -> Scale:
     ordinary = (start > 1e-6) & (start < 1e6)
     unit = jnp.where(ordinary | ~(start > 0) | ~jnp.isfinite(start), 1, unit).astype(z0.dtype)
     return Scale(
-        floor=FLOOR * jnp.minimum(1, start),
+        least=jnp.minimum(1, start),
         reach=REACH * jnp.maximum(start, jnp.minimum(1, size_f)),
         residual=_safe_rms(z0 - f0),
         unit=unit,
@@ -112,11 +117,12 @@ def measure(equation: Equation, f0: Vector) -> Scale:
     )
 
 
-def judge(scale: Scale, z: Vector, f: Vector, tol, atol=0.0) -> Verdict:
+def judge(scale: Scale, z: Vector, f: Vector, tol: ArrayLike, atol: ArrayLike = 0.0) -> Verdict:
     """Returns what |r| and |f| say of z, where the cell is f."""
     size = scale.norm(f)
     residual = scale.norm(z - f)
-    small = residual <= atol + tol * jnp.maximum(size, scale.floor)
+    absolute = jnp.maximum(FLOOR * tol, atol) * scale.least
+    small = residual <= jnp.maximum(tol * size, absolute)
     small = small & jnp.isfinite(size)
     near = size <= scale.reach
     rounding = ROUNDINGS * scale.eps * size
@@ -140,7 +146,12 @@ def look_towards(scale: Scale, verdict: Verdict, z: Vector, f: Vector, z0: Vecto
 
 
 def look(
-    equation: Equation, z: Vector, step: Vector, needed: Bool[Array, ""], first=1.0, then=0.1
+    equation: Equation,
+    z: Vector,
+    step: Vector,
+    needed: Bool[Array, ""],
+    first: ArrayLike = 1.0,
+    then: ArrayLike = 0.1,
 ) -> Look:
     """Evaluates the cell at z + step, shortened until it is finite there; only where `needed`.
 
@@ -176,7 +187,12 @@ def confirms(scale: Scale, verdict: Verdict, z: Vector, f: Vector, seen: Look) -
 
 
 def accept(
-    equation: Equation, scale: Scale, z: Vector, f: Vector, tol, atol=0.0
+    equation: Equation,
+    scale: Scale,
+    z: Vector,
+    f: Vector,
+    tol: ArrayLike,
+    atol: ArrayLike = 0.0,
 ) -> tuple[Bool[Array, ""], Bool[Array, ""], Cost]:
     """Returns whether z is a root, whether it only looks like one, and what that took."""
     verdict = judge(scale, z, f, tol, atol)

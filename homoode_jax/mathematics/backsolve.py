@@ -64,7 +64,8 @@ def backsolve(
     """Pulls the cotangent of z(t1) of a joint batch back to params, z0 and x.
 
     `field(params, t, z, x)` as `integrate` has it; gradients of non-float leaves are None. All
-    are zero, and the count is negative, where the backward solve failed or does not lead back to z0.
+    are zero, and the count is negative, where the backward solve failed or does not lead back to
+    z0.
     """
     inputs, fixed = eqx.partition((params, x), eqx.is_inexact_array)
     dtype = common_dtype((z1, inputs))
@@ -115,9 +116,7 @@ def backsolve_examples(
         leads_back, looks = _leads_back(evaluate, stepping, Norm(), z0, z1, *raw.z)
         return raw._replace(z=raw.z[:2]), scale, leads_back, looks
 
-    raw, scale, leads_back, looks = map_examples(
-        alone, z0, z1, inputs[1], fixed[1], cotangent
-    )
+    raw, scale, leads_back, looks = map_examples(alone, z0, z1, inputs[1], fixed[1], cotangent)
     ok = (raw.result == Result.ok) & leads_back
     a0 = scale_rows(scale, cast_like(drop_axis(raw.z[1]), z1))
     a0, a1 = (select_rows(ok, a, jax.tree.map(jnp.zeros_like, a)) for a in (a0, cotangent))

@@ -61,7 +61,9 @@ class Fallback(lx.AbstractLinearSolver):
             return pending
 
         start = (failed, (failed, ravel_pytree(value)[0], stats["products"]))
-        end = lax.while_loop(goes_on, lambda carry: (jnp.zeros_like(failed), again(carry[1])), start)
+        end = lax.while_loop(
+            goes_on, lambda carry: (jnp.zeros_like(failed), again(carry[1])), start
+        )
         failed, x, products = end[1]
         result = lx.RESULTS.where(failed, lx.RESULTS.breakdown, lx.RESULTS.successful)
         stats = {"products": products, "num_steps": products, "close": ~failed}

@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, PyTree
 from homoode_jax.mathematics.fallback import Fallback
 from homoode_jax.mathematics.guard import Pullback
 from homoode_jax.mathematics.krylov import (
+    GMRES,
     Linear,
     counts_products,
     make_linear_solver,
@@ -110,7 +111,7 @@ def _solve(route: Implicit | Phantom, jt: Callable, v: Vector, precondition) -> 
         yes = jnp.asarray(True)
         return Linear(phantom(jt, v, route), yes, yes, jnp.asarray(route.steps - 1))
     solver = make_linear_solver(route.linear_solver, route.tol)
-    if route.linear_solver == "gmres":
+    if route.linear_solver == "gmres" and isinstance(solver, GMRES):
         solver = Fallback(solver)
     return solve_linear(lambda u: u - jt(u), v, solver, precondition)
 

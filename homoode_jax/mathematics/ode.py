@@ -125,7 +125,7 @@ def _numbers(stepping: Stepping, ts) -> PyTree[Array]:
 
 
 def _is_usable(stepping: Stepping, ts: Float[Array, " times"] | None) -> Bool[Array, ""]:
-    """True if times and tolerances are finite: with others a solve would end at once, as if done."""
+    """Whether times and tolerances are finite: with others a solve ends at once, as if done."""
     return all_finite(_numbers(stepping, ts))
 
 

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import diffrax
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import lineax as lx
 from jax import lax
@@ -133,9 +132,7 @@ def _predict(homotopy: Homotopy, method: Method, place: Place, t1) -> tuple[Poin
         y = state[0] if method.arclength else state[0].at[-1].set(t)
         here = linearise(homotopy, y)
         solver = tighten(method.linear_solver, 1)
-        solved = solve_linear(
-            lambda v: here.bordered(args, v), unit, solver, here.precondition
-        )
+        solved = solve_linear(lambda v: here.bordered(args, v), unit, solver, here.precondition)
         speed = _unit_speed(solved.value) if method.arclength else 1
         return speed * solved.value, jnp.stack([1, 1, solved.products]).astype(y.dtype)
 

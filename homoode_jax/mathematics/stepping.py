@@ -76,7 +76,9 @@ class FiniteController(diffrax.AbstractStepSizeController):
         end, state = self.inner.init(terms, t0, t1, y0, self.dt0, args, func, error_order)
         return end, (state, jnp.zeros((), jnp.int32))
 
-    def adapt_step_size(self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state):  # pyright: ignore
+    def adapt_step_size(
+        self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state
+    ):  # pyright: ignore
         """Adapts as the controller inside does; a step that is not finite has an infinite error."""
         state, refused = controller_state
         finite = all_finite((y1_candidate, y_error if self.check_error else None))

@@ -54,10 +54,14 @@ def test_what_only_seems_to_converge_says_so():
     """In float32 z + 1 is z itself beyond 2^24: a residual of exactly 0."""
     cell = lambda p, z, x: z + 2.0 ** jnp.ceil(jnp.log2(jnp.abs(z) + 2))  # noqa: E731
     far = lambda p, z, x: z + 1  # noqa: E731
-    doubling = jax.jit(lambda z: equilibrium(cell, None, z, None, solver="picard"))(jnp.ones((1, 1)))
+    doubling = jax.jit(lambda z: equilibrium(cell, None, z, None, solver="picard"))(
+        jnp.ones((1, 1))
+    )
     assert doubling.result != Result.ok
     jump = lambda p, z, x: jnp.where(jnp.abs(z) < 1, 1e9, far(p, z, x))  # noqa: E731
-    gone = jax.jit(lambda z: equilibrium(jump, None, z, None, solver="picard"))(jnp.zeros((1, 1)) + 0.5)
+    gone = jax.jit(lambda z: equilibrium(jump, None, z, None, solver="picard"))(
+        jnp.zeros((1, 1)) + 0.5
+    )
     assert gone.result == Result.unbounded_path and gone.stats.num_steps <= 3
 
 
@@ -91,9 +95,9 @@ def test_a_path_ends_far_off_only_at_a_root(cell):
         assert abs(solution.z[0, 0] / 2000 - 1) < 2e-3
 
 
-@pytest.mark.parametrize("solver", ["picard", "anderson", "broyden", "newton"])
+@pytest.mark.parametrize("solver", ["anderson", "broyden", "newton"])
 def test_an_iterate_outside_the_domain_is_drawn_back(solver):
-    """f = sqrt(z) - 0.2 from 0.3 has roots 0.0764 and 0.5236; plain Newton steps leave z >= 0."""
+    """f = 3 sqrt(z) - 1.9, which plain iteration leaves below: roots 0.825 and 4.368."""
     cell = lambda p, z, x: 3 * jnp.sqrt(z) - p  # noqa: E731
     solve = jax.jit(lambda z: equilibrium(cell, 1.9, z, None, solver=solver, max_steps=100))
     solution = solve(jnp.full((1, 1), 0.42))
