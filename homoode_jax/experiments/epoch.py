@@ -5,8 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from homoode_jax.experiments import checkpoint, failure, report, workdir
 from homoode_jax.experiments.batches import training_batches
 from homoode_jax.experiments.console import say
@@ -111,7 +109,7 @@ def _steps(run: Run, state: TrainState, facts: Facts, advance: Advance, pause: P
         with _saved_if_stopped(run, state, facts, began):
             pause()
         batch = following
-        state = take(state, batch)
+        state = take(state, batch, run.hyperparameters)
         following = next(batches, None)  # while the device computes
         step += 1
         if int(state.skipped) >= train.max_skipped:
@@ -143,6 +141,6 @@ def _row(
         "skipped": trained.skipped,
         "longest": trained.longest,
         "residual": trained.residual,
-        "learning_rate": float(np.asarray(run.optimisers.learning_rate(step - 1))),
+        "learning_rate": run.learning_rate(step - 1),
         "seconds": seconds,
     }

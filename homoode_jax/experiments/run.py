@@ -17,6 +17,11 @@ from homoode_jax.experiments.checkpoint import Checkpoints, open_checkpoints
 from homoode_jax.experiments.config import Config
 from homoode_jax.experiments.dataset import Dataset, Split
 from homoode_jax.experiments.errors import UserError
+from homoode_jax.experiments.hyperparameters import (
+    Hyperparameters,
+    make_hyperparameters,
+    rate_at,
+)
 from homoode_jax.experiments.mesh import (
     check_batch_size,
     make_mesh,
@@ -24,7 +29,6 @@ from homoode_jax.experiments.mesh import (
     replicated,
     split_parameters,
 )
-from homoode_jax.experiments.optimiser import Optimisers, make_optimisers
 from homoode_jax.experiments.processes import compiled_together
 from homoode_jax.experiments.state import (
     Means,
@@ -87,16 +91,20 @@ class Run:
         return make_classifier(self.config)
 
     @cached_property
-    def optimisers(self) -> Optimisers:
-        """The optimisers, with their schedules over the whole run."""
-        return make_optimisers(self.config, self.total_steps)
+    def hyperparameters(self) -> Hyperparameters:
+        """The numbers that the compiled steps take, on every device."""
+        numbers = make_hyperparameters(self.config, self.epoch_steps)
+        return jax.tree.map(lambda a: put(a, replicated(self.mesh)), numbers)
+
+    def learning_rate(self, step: int) -> float:
+        """Returns the network's learning rate at a step."""
+        rate = make_hyperparameters(self.config, self.epoch_steps).learning_rate
+        return float(rate_at(rate, step / self.total_steps))
 
     @cached_property
     def steps(self) -> Steps:
         """The compiled steps."""
-        steps = make_steps(
-            self.config, self.classifier, self.optimisers, self.early_steps(0), self.layout
-        )
+        steps = make_steps(self.config, self.classifier, self.layout)
         return Steps(*map(compiled_together, Steps._fields, steps))
 
     @cached_property
@@ -104,9 +112,8 @@ class Run:
         """How the training state lies on the mesh: a copy on every device, unless it is split."""
         if not self.config.train.split_parameters:
             return replicated(self.mesh)
-        draw = partial(init_state, self.classifier, self.optimisers)
-        train, dtype = self.config.train, self.config.model.dtype
-        return split_parameters(self.mesh, jax.eval_shape(lambda: draw(train.seed, dtype)))
+        draw = partial(init_state, self.classifier, self.config.model.dtype)
+        return split_parameters(self.mesh, jax.eval_shape(draw, self.hyperparameters))
 
     @cached_property
     def checkpoints(self) -> Checkpoints:
@@ -130,8 +137,12 @@ class Run:
 
     def initial_state(self) -> TrainState:
         """Draws the state of step 0."""
-        seed, dtype = self.config.train.seed, self.config.model.dtype
-        return draw_state(self.classifier, self.optimisers, seed, dtype, self.layout)
+        return draw_state(
+            classifier=self.classifier,
+            dtype=self.config.model.dtype,
+            hyper=self.hyperparameters,
+            layout=self.layout,
+        )
 
     def no_totals(self) -> Totals:
         """Returns sums of nothing, on every device."""
