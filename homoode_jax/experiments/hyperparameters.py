@@ -6,6 +6,7 @@ compile everything anew instead of finding its programs in the cache.
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -94,6 +95,7 @@ def make_hyperparameters(config: Config, epoch_steps: int) -> Hyperparameters:
     )
 
 
+@jax.jit
 def rate_at(rate: Cosine, progress: float | Number) -> Float[Array, ""]:
     """Returns a rate after a share of the run."""
     fall = (1 + jnp.cos(jnp.pi * jnp.minimum(progress, 1))) / 2
