@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from homoode_jax.experiments import checkpoint, failure, report, workdir
 from homoode_jax.experiments.batches import training_batches
 from homoode_jax.experiments.console import say
-from homoode_jax.experiments.report import Advance
+from homoode_jax.experiments.progress import Advance
 from homoode_jax.experiments.run import Run
 from homoode_jax.experiments.solves import step_limit
 from homoode_jax.experiments.state import Means, TrainState, means

@@ -12,7 +12,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from homoode_jax.experiments.batches import count_batches, evaluation_batches
+from homoode_jax.experiments.batches import (
+    count_batches,
+    count_evaluation_batches,
+    evaluation_batches,
+)
 from homoode_jax.experiments.checkpoint import Checkpoints, open_checkpoints
 from homoode_jax.experiments.config import Config
 from homoode_jax.experiments.dataset import Dataset, Split
@@ -30,6 +34,7 @@ from homoode_jax.experiments.mesh import (
     split_parameters,
 )
 from homoode_jax.experiments.processes import compiled_together
+from homoode_jax.experiments.progress import progress_bar
 from homoode_jax.experiments.state import (
     Means,
     Totals,
@@ -153,13 +158,19 @@ class Run:
         self, weights: Weights, split: Split, pause: Callable[[], None] = lambda: None
     ) -> Means:
         """Evaluates weights on a split, in a fixed order; calls `pause` between batches."""
+        size = self.config.train.eval_batch_size
         totals = self.no_totals()
-        batches = evaluation_batches(split, self.config.train.eval_batch_size, self.mesh)
+        batches = evaluation_batches(split, size, self.mesh)
         following = next(batches, None)
-        while following is not None:
-            pause()
-            totals = self.steps.evaluate(weights, following, totals)
-            following = next(batches, None)  # while the device computes
-            # Without this all batches would queue up, and a stop would wait for the last of them.
-            jax.block_until_ready(totals)
+        count = count_evaluation_batches(split, size)
+        done = 0
+        with progress_bar(count, done, doing="evaluating", unit="batches") as advance:
+            while following is not None:
+                pause()
+                totals = self.steps.evaluate(weights, following, totals)
+                following = next(batches, None)  # while the device computes
+                # Without this all batches would queue up, and a stop would wait for the last.
+                jax.block_until_ready(totals)
+                done += 1
+                advance(done, "evaluating")
         return means(totals)

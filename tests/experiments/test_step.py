@@ -9,7 +9,12 @@ import optax
 import pytest
 
 from homoode_jax.experiments.augmentation import augment, normalise
-from homoode_jax.experiments.batches import count_batches, evaluation_batches, training_batches
+from homoode_jax.experiments.batches import (
+    count_batches,
+    count_evaluation_batches,
+    evaluation_batches,
+    training_batches,
+)
 from homoode_jax.experiments.checkpoint import restore_latest
 from homoode_jax.experiments.dataset import load, take, whole
 from homoode_jax.experiments.losses import cross_entropy, initial_point_loss
@@ -105,6 +110,10 @@ def test_every_image_comes_once_an_epoch_in_an_order_of_its_own():
     kept = np.concatenate([np.asarray(b.labels)[np.asarray(b.mask)] for b in batches])
     np.testing.assert_array_equal(kept, np.arange(50))
     assert {len(b.labels) for b in batches} == {8}
+    assert len(batches) == count_evaluation_batches(split, 8) == 7
+    nothing = take(split, np.arange(0))
+    assert list(evaluation_batches(nothing, 8, make_mesh())) == []
+    assert count_evaluation_batches(nothing, 8) == 0
 
 
 def test_a_batch_has_as_many_images_of_each_part():
@@ -122,7 +131,9 @@ def test_a_batch_has_as_many_images_of_each_part():
     tested = list(evaluation_batches(split, 8, make_mesh()))
     kept = np.concatenate([np.asarray(b.labels)[np.asarray(b.mask)] for b in tested])
     np.testing.assert_array_equal(np.sort(kept), np.arange(50))
-    assert len(tested) == 7  # of the thirteen images that two parts have, two at a time
+    assert (
+        len(tested) == count_evaluation_batches(split, 8) == 7
+    )  # of the thirteen images that two parts have, two at a time
     here = np.flatnonzero(part < 2)
     half = take(split, here)._replace(
         labels=split.labels, part=part, place=np.where(part < 2, 0, -1)
