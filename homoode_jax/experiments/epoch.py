@@ -40,6 +40,7 @@ def train_epoch(
     if not is_unrecorded(run, state):
         state = _steps(run, state, facts, advance, pause)
     step, trained = int(state.step), means(state.totals)
+    advance(step, report.moving(step // run.epoch_steps, trained))
     with _saved_if_stopped(run, state, facts, began):
         held, tested = _evaluate(run, state, pause)
     state, seconds = state._replace(totals=run.no_totals()), time.monotonic() - began
