@@ -19,7 +19,7 @@ from homoode_jax.experiments import workdir
 from homoode_jax.experiments.batches import Batch
 from homoode_jax.experiments.console import console
 from homoode_jax.experiments.errors import UserError, first_line
-from homoode_jax.experiments.optimiser import make_optimisers
+from homoode_jax.experiments.hyperparameters import make_hyperparameters
 from homoode_jax.experiments.processes import is_first, wait_for_all
 from homoode_jax.experiments.run import Run, keep_programs, use_precision
 from homoode_jax.experiments.state import TrainState, draw_state
@@ -62,7 +62,10 @@ def replay(path: str) -> dict[str, Any]:
     use_precision(config.model.dtype)
     keep_programs()
     facts, classifier = workdir.read_json(folder / "facts.json"), make_classifier(config)
-    like = draw_state(classifier, make_optimisers(config, 1), 0, config.model.dtype)
+    hyper = make_hyperparameters(config, 1)._replace(
+        early_steps=np.asarray(facts["early_steps"], config.model.dtype)
+    )
+    like = draw_state(classifier, config.model.dtype, hyper)
     try:
         with np.load(folder / "batch.npz") as arrays:
             batch = Batch(**{name: jax.numpy.asarray(arrays[name]) for name in Batch._fields})
@@ -70,8 +73,8 @@ def replay(path: str) -> dict[str, Any]:
             state = checkpointer.restore((folder / "state").absolute(), like)
     except Exception as error:
         raise UserError(f"{folder} cannot be read: {first_line(error)[:200]}") from error
-    take = jax.jit(partial(gradient, config, classifier, early_steps=facts["early_steps"]))
-    found = _explain(facts["step"], take(state, batch))
+    take = jax.jit(partial(gradient, config, classifier, early=facts["early_steps"] > 0))
+    found = _explain(facts["step"], take(state, batch, hyper))
     _show(found)
     return found
 

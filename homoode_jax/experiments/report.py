@@ -1,14 +1,9 @@
-"""What a person sees: a progress bar with ETA, a line an epoch, tables."""
+"""What a person reads of a run: its moving figures, a line an epoch, tables."""
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import jax
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from homoode_jax.experiments.config import Config, to_dict
@@ -16,32 +11,6 @@ from homoode_jax.experiments.console import console, say
 from homoode_jax.experiments.state import Means
 from homoode_jax.experiments.step import make_classifier
 from homoode_jax.networks.classifier import Weights
-
-Advance = Callable[[int, str], None]
-LINE_SECONDS = 60
-
-
-@contextmanager
-def progress_bar(total: int, done: int) -> Iterator[Advance]:
-    """Yields `advance(step, text)`: a bar with ETA on a terminal, a line a minute elsewhere."""
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-        TextColumn("steps · ETA"), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("compiling", total=total, completed=done)
-        started = said = time.monotonic()
-
-        def advance(step: int, text: str) -> None:
-            nonlocal said
-            progress.update(task, completed=step, description=text)
-            now = time.monotonic()
-            if not console.is_terminal and now - said > LINE_SECONDS:
-                left = (now - started) / (step - done) * (total - step)
-                say(f"step {step}/{total} · {text} · ETA {timedelta(seconds=round(left))}")
-                said = now
-
-        yield advance
 
 
 def moving(epoch: int, now: Means) -> str:
@@ -79,8 +48,8 @@ def show_summary(summary: dict[str, Any], workdir: Path) -> None:
         table.add_row(
             key.replace("_", " "), f"{value:.4f}" if isinstance(value, float) else str(value)
         )
-    table.add_row("workdir", str(workdir))
     console.print(table)
+    say(f"workdir {workdir}")  # a cell of the table would break it into pieces
 
 
 def count_parameters(tree: Any) -> int:

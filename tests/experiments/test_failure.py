@@ -55,8 +55,8 @@ def overflowing(monkeypatch):
     """Makes the gradient of step 3 too large, though finite, for Adam's second moment."""
     gradient = step.gradient
 
-    def grow(config, classifier, state, *rest):
-        found = gradient(config, classifier, state, *rest)
+    def grow(config, classifier, state, *rest, **options):
+        found = gradient(config, classifier, state, *rest, **options)
         factor = jnp.where(state.step == 3, 1e25, 1.0)
         return found._replace(network=jax.tree.map(lambda a: a * factor, found.network))
 
@@ -75,9 +75,9 @@ def test_a_skipped_step_is_as_if_it_had_not_been(way, tmp_path, monkeypatch):
     state = run.initial_state()
     batches = training_batches(run.data.train, 64, 0, 0, 0, run.mesh)
     for _ in range(3):
-        state = run.steps.train(state, next(batches))
+        state = run.steps.train(state, next(batches), run.hyperparameters)
     before = jax.device_get(state)
-    after = jax.device_get(run.steps.train(state, next(batches)))
+    after = jax.device_get(run.steps.train(state, next(batches), run.hyperparameters))
     assert (after.step, after.skipped, after.totals.skipped) == (4, 1, 1)
     for name in ("weights", "optimiser", "initial_point_optimiser"):
         jax.tree.map(np.testing.assert_array_equal, getattr(after, name), getattr(before, name))
