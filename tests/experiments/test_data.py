@@ -1,6 +1,7 @@
 """Data sets: what they hold, how they are split, and what is said of damaged ones."""
 
 import dataclasses
+import io
 import shutil
 from pathlib import Path
 
@@ -13,8 +14,8 @@ from homoode_jax.experiments import dataset, sources
 from homoode_jax.experiments.config import Data, from_dict
 from homoode_jax.experiments.dataset import _gather, load
 from homoode_jax.experiments.errors import UserError
+from homoode_jax.experiments.records import ALL, Reading, Record, Share
 from homoode_jax.experiments.run import Run
-from homoode_jax.experiments.sources import Record, Share
 
 SHARED = Path(__file__).parents[3] / "shared" / "tfds"
 needs_tfds = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no prepared data sets in {SHARED}")
@@ -67,7 +68,8 @@ def test_cifar10_is_in_the_order_of_its_ids():
     data = load(Data(dataset="cifar10", data_dir=str(SHARED)))
     source = sources._open_tfds("cifar10", str(SHARED), "test")
     first = min((source[i] for i in range(len(source))), key=lambda record: record["id"])
-    np.testing.assert_array_equal(data.test.images[0], first["image"])
+    expected = np.asarray(Image.open(io.BytesIO(first["image"])))
+    np.testing.assert_array_equal(data.test.images[0], expected)
     assert data.test.labels[0] == first["label"]
 
 
@@ -82,7 +84,7 @@ def test_two_halves_are_in_one_order(damaged, monkeypatch):
     if damaged:  # to one of them
         records = readings[halves[1]].records
         records[5] = records[5]._replace(image=ValueError("cut"))
-    whole = sources.Reading(10_000, [r for part in readings.values() for r in part.records])
+    whole = Reading(10_000, [r for part in readings.values() for r in part.records])
     info = info._replace(read=lambda *where: readings.get(where[2], whole))
     expected, told = _gather(data, "test", info, Share(4, 0, 4)), []
     assert len(expected.images) == 10_000 - damaged
@@ -151,9 +153,9 @@ def test_a_record_that_is_no_image_is_named_or_left_out(mnist, capsys):
     writer.close()
     data, info = Data(dataset="mnist", data_dir=str(mnist)), sources.INFO["mnist"]
     with pytest.raises(UserError, match=r"record 4321 of .*mnist-test\.array_record") as caught:
-        _gather(data, "test", info, sources.ALL)
+        _gather(data, "test", info, ALL)
     assert "\n" not in str(caught.value) and "config.data.skip_damaged=True" in str(caught.value)
-    found = _gather(dataclasses.replace(data, skip_damaged=True), "test", info, sources.ALL)
+    found = _gather(dataclasses.replace(data, skip_damaged=True), "test", info, ALL)
     assert "warning: 1 of 10000 records of mnist (test)" in capsys.readouterr().out
     assert len(found.labels) == 9999
     kept = sources.read_tfds("mnist", str(SHARED), "test").records
@@ -219,7 +221,7 @@ def test_shares_are_the_whole_together(tmp_path):
         ("tiny_imagenet", str(tmp_path), "test"),
     ):  # fmt: skip
         read = sources.INFO[name].read
-        whole = read(where, kind, sources.ALL)
+        whole = read(where, kind, ALL)
         shares = [read(where, kind, Share(6, first, first + 2)) for first in (0, 2, 4)]
         assert {share.count for share in shares} == {len(whole.records)} == {whole.count}
         records = [record for share in shares for record in share.records]
@@ -349,7 +351,7 @@ def test_a_record_must_be_what_the_data_set_holds(image, label, message, monkeyp
     def read(*where):
         count, records = info.read(*where)
         bad = Record(count, "record 5 of file", image, label)
-        return sources.Reading(count + 1, [*records, bad])
+        return Reading(count + 1, [*records, bad])
 
     monkeypatch.setitem(sources.INFO, "digits", info._replace(read=read))
     with pytest.raises(UserError, match=r"digits \(train\): record 5 of file .*" + message):
