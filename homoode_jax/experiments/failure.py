@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from rich.table import Table
 
-from homoode_jax.experiments import workdir
+from homoode_jax.experiments import files, workdir
 from homoode_jax.experiments.batches import Batch
 from homoode_jax.experiments.console import console
 from homoode_jax.experiments.errors import UserError, first_line
@@ -41,7 +41,8 @@ def leave(run: Run, state: TrainState, batch: Batch) -> UserError:
         checkpointer.save((folder / "state").absolute(), before)
     whole = multihost_utils.process_allgather(batch, tiled=True)  # also what others have
     if is_first():
-        np.savez(folder / "batch.npz", **whole._asdict())
+        with files.replaced(folder / "batch.npz") as stream:
+            np.savez(stream, **whole._asdict())
     facts = {"step": int(state.step), "early_steps": run.early_steps(int(before.step))}
     workdir.write_json(folder / "facts.json", facts)
     return UserError(
