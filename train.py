@@ -13,7 +13,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from absl import logging as absl_logging
 
 from homoode_jax.experiments import command, processes
-from homoode_jax.experiments.console import accept_any_encoding, complain
+from homoode_jax.experiments.console import accept_any_encoding, complain, pass_over_closed_loops
 from homoode_jax.experiments.errors import UserError, explain_os_error
 from homoode_jax.experiments.stopping import Stopped
 
@@ -25,6 +25,7 @@ def main(arguments: list[str]) -> int:
     # What goes wrong in Orbax's threads is raised too, and then told in one line.
     absl_logging.set_verbosity(absl_logging.FATAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    sys.excepthook = pass_over_closed_loops
     accept_any_encoding()
     try:
         command.run(command.parse(arguments))

@@ -2,6 +2,8 @@
 
 import io
 import sys
+import traceback
+import types
 
 from rich.console import Console
 
@@ -27,3 +29,16 @@ def accept_any_encoding() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+
+
+def pass_over_closed_loops(
+    kind: type[BaseException], error: BaseException, trace: types.TracebackType | None
+) -> None:
+    """Prints an error that nobody caught, as Python does, but for those of closed event loops.
+
+    Where a save fails, TensorStore's threads print one for each of its writes under way.
+    """
+    frames = traceback.extract_tb(trace)
+    if kind is RuntimeError and any(frame.name == "call_soon_threadsafe" for frame in frames):
+        return
+    sys.__excepthook__(kind, error, trace)

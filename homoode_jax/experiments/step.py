@@ -99,7 +99,7 @@ def train_step(
     are the steps of the schedule's first epochs, which this is one of.
     """
     found = gradient(config, classifier, state, batch, early_steps)
-    (network, batch_stats, optimiser), taken = _update_network(optimisers, state, found)
+    (network, batch_stats, optimiser), taken = update_network(optimisers, state, found)
     point, point_optimiser = _update_initial_point(
         config, classifier, optimisers, state, found, taken
     )
@@ -154,7 +154,7 @@ def evaluation_step(
     return _add(totals, batch, output, loss, solved, jnp.zeros((), loss.dtype))
 
 
-def _update_network(optimisers: Optimisers, state: TrainState, found: Gradient):
+def update_network(optimisers: Optimisers, state: TrainState, found: Gradient):
     """Returns network, batch statistics and optimiser, and whether they are new.
 
     They are the old ones where the gradient cannot be used, or would overflow Adam's moments.
