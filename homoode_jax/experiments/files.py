@@ -75,6 +75,25 @@ def remove_leftovers(folder: Path) -> None:
             file.unlink(missing_ok=True)
 
 
+def keep_newest(folder: Path, most: int) -> None:
+    """Removes the files that were not used for longest, until a folder has so many bytes at most.
+
+    JAX has a bound of its own, under which a process that is killed while it writes leaves an
+    entry without a time, and nothing is ever written again.
+    """
+    found = []
+    with suppress(OSError):  # another process may remove the same ones, or nobody may
+        for file in folder.iterdir():
+            facts = file.stat()
+            found.append((max(facts.st_atime, facts.st_mtime), facts.st_size, file))
+        total = sum(size for _, size, _ in found)
+        for _, size, file in sorted(found):
+            if total <= most:
+                return
+            file.unlink()
+            total -= size
+
+
 def local_folder(path: str, name: str) -> Path:
     """Returns a folder that a user gave; `~` is the home folder.
 

@@ -5,6 +5,7 @@ first one writes.
 """
 
 import json
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from homoode_jax.experiments.processes import are_many, is_first
 
 # A data set may move between a run's start and its resume.
 MAY_DIFFER = ("data.data_dir",)
+UNFINISHED = ".orbax-checkpoint-tmp"  # in the names of folders that Orbax is still writing
 
 
 def find_workdir(path: str, config: Config) -> Path:
@@ -68,6 +70,16 @@ def claim_workdir(workdir: Path, config: Config) -> None:
         write_json(workdir / "config.json", to_dict(config))
     except OSError as error:
         raise UserError(f"cannot write in workdir {workdir}: {error.strerror}.") from error
+    remove_leftovers(workdir)
+
+
+def remove_leftovers(workdir: Path) -> None:
+    """Removes what was being written when a process died; for whoever has the folder's lock."""
+    if not is_first():
+        return
+    files.remove_leftovers(workdir)
+    for folder in (workdir / "checkpoints").glob(f"*/*{UNFINISHED}*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def stored_config(workdir: Path) -> Config | None:
@@ -101,6 +113,8 @@ def append_metrics(workdir: Path, row: dict[str, Any]) -> None:
     """Adds one line to metrics.jsonl."""
     if not is_first():
         return
+    if not workdir.is_dir():
+        raise UserError(f"{workdir} was removed while the run was going on.")
     files.append_text(workdir / "metrics.jsonl", json.dumps(row) + "\n")
 
 
