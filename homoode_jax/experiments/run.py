@@ -50,8 +50,8 @@ def use_precision(dtype: str) -> None:
 def keep_programs() -> None:
     """Keeps compiled programs in the user's cache folder, so that a resumed run starts at once.
 
-    The folder is this machine's own; programs that were not used for longest make room. JAX_COMPILATION_CACHE_DIR names another one, and
-    JAX_ENABLE_COMPILATION_CACHE=false keeps none.
+    The folder is this machine's own, and bounded: programs that were not used for longest go.
+    JAX_COMPILATION_CACHE_DIR names another one, and JAX_ENABLE_COMPILATION_CACHE=false keeps none.
     """
     if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
