@@ -232,6 +232,53 @@ def test_shares_are_the_whole_together(tmp_path):
             np.testing.assert_array_equal(record.image, other.image)
 
 
+def test_what_a_system_hides_is_no_data(tmp_path):
+    """Neither a class nor an image; and images are images whatever the case of their names."""
+    root = tmp_path / "tiny-imagenet-200"
+    tiny_imagenet(root)
+    (root / "train" / ".cache").mkdir()
+    folder = root / "train" / "n00000005" / "images"
+    (folder / "._n00000005_0.JPEG").write_bytes(b"no image")
+    (folder / "notes.txt").write_text("no image")
+    shutil.copy(folder / "n00000005_0.JPEG", folder / "n00000005_1.jpeg")
+    data = load(Data(dataset="tiny_imagenet", data_dir=str(tmp_path)))
+    np.testing.assert_array_equal(np.bincount(data.train.labels), [1] * 5 + [2] + [1] * 194)
+
+
+@pytest.mark.parametrize("name", ["__MACOSX", "n0000005", "n00000999"])
+def test_a_folder_too_many_is_named_or_counted(name, tmp_path):
+    """It would give all classes after it the label of another."""
+    root = tmp_path / "tiny-imagenet-200"
+    tiny_imagenet(root)
+    (root / "train" / name / "images").mkdir(parents=True)
+    words = "201 folders of classes; there must be 200" if len(name) == 9 else f"'{name}', which is"
+    with pytest.raises(UserError, match=words):
+        load(Data(dataset="tiny_imagenet", data_dir=str(tmp_path)))
+
+
+def test_data_may_be_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    tiny_imagenet(tmp_path / "data" / "tiny-imagenet-200")
+    data = load(Data(dataset="tiny_imagenet", data_dir="~/data"))
+    assert len(data.train.labels) == 200
+    with pytest.raises(UserError, match="cifar10 is not prepared in ~/here"):
+        load(Data(dataset="cifar10", data_dir="~/here"))
+
+
+@needs_tfds
+@pytest.mark.parametrize("change", ["the numbers alone", "half of the files too"])
+def test_half_of_a_data_set_is_refused(change, mnist, monkeypatch):
+    """TFDS reads as many records as are said to be there."""
+    file = next(mnist.rglob("dataset_info.json"))
+    file.write_text(file.read_text().replace('"10000"', '"5000"'))
+    words = "test.array_record.* holds 10000 records; its dataset_info.json says 5000"
+    if change != "the numbers alone":
+        monkeypatch.setattr(sources, "_shards", lambda source, split: [])
+        words = "it has 5000 records; 10000 were published"
+    with pytest.raises(UserError, match=rf"mnist \(test\) is not whole: .*{words}.*make data"):
+        sources.read_tfds("mnist", str(mnist), "test")
+
+
 ANNOTATIONS = "val/val_annotations.txt"
 
 
