@@ -7,6 +7,7 @@ command again on the same --workdir resumes it. `--describe` shows the model and
 import logging
 import os
 import sys
+import warnings
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -26,6 +27,7 @@ def main(arguments: list[str]) -> int:
     absl_logging.set_verbosity(absl_logging.FATAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     sys.excepthook = pass_over_closed_loops
+    warnings.filterwarnings("ignore", "overflow encountered in cast")  # a step that fails says so
     accept_any_encoding()
     try:
         command.run(command.parse(arguments))

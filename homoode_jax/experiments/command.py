@@ -34,8 +34,6 @@ HELP = """usage: python train.py [--config=NAME] [--config.SECTION.KEY=VALUE ...
 Many processes (docs/cloud.md): TPU slices, Slurm and MPI say themselves who is who; elsewhere
   --coordinator=HOST:PORT --processes=N --process=I"""
 
-SWITCHES = ("describe", "nodescribe", "help", "h")  # flags without a value
-
 
 class Command(NamedTuple):
     """What the user asked for.
@@ -123,7 +121,9 @@ def _check_names(values: flags.FlagValues, arguments: Sequence[str]) -> None:
         for setting in fields(kind)
     }
     sections = [f"config.{section}" for section in SECTIONS]
-    known = [*values, "nodescribe", "config", *sections, *settings]
+    switches = [name for name in values if values[name].boolean]
+    switches += [f"no{name}" for name in switches]
+    known = [*values, *switches, "config", *sections, *settings]
     for argument in arguments:
         if not argument.startswith("-"):
             raise UserError(
@@ -136,7 +136,7 @@ def _check_names(values: flags.FlagValues, arguments: Sequence[str]) -> None:
                 "See --help and --describe."
             )
         # Without "=", the next argument would be its value, another flag too.
-        if "=" not in argument and name not in SWITCHES and settings.get(name) is not bool:
+        if "=" not in argument and name not in switches and settings.get(name) is not bool:
             raise UserError(f"--{name} needs a value: --{name}=VALUE.")
 
 

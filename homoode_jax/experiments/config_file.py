@@ -10,7 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from homoode_jax.experiments.config import defaults, from_dict
+from homoode_jax.experiments.config import Config, from_dict
 from homoode_jax.experiments.errors import UserError, nearest, shown
 from homoode_jax.experiments.workdir import read_json
 
@@ -73,12 +73,13 @@ def _run(file: Path) -> Any:
 def _complete(content: ConfigDict) -> ConfigDict:
     """Adds the settings that a file leaves out."""
     with content.unlocked():
-        for name, section in defaults().items():
+        for name, section in dataclasses.asdict(Config()).items():
             if name not in content:
                 content[name] = section
+            given: Any = content[name]
             for key, value in section.items():
-                if isinstance(content[name], ConfigDict) and key not in content[name]:
-                    content[name][key] = value
+                if isinstance(given, ConfigDict) and key not in given:
+                    given[key] = value
     return content
 
 

@@ -93,8 +93,8 @@ def test_a_workdir_that_is_removed_while_training_is_not_made_anew(capsys, tmp_p
         save(checkpoints, step, *rest)
 
     monkeypatch.setattr(checkpoint, "save_latest", remove)
-    flags = ["--config.model.layer=none", "--config.train.checkpoint_every=1"]
-    err = refused(capsys, *FLAGS, *flags, f"--workdir={folder}")
+    flags = [*FLAGS, "--config.train.checkpoint_every=1", f"--workdir={folder}"]
+    err = refused(capsys, *flags)
     assert "checkpoints/latest was removed while the run was going on" in err
     assert not folder.exists()
     with pytest.raises(UserError, match="was removed while the run was going on"):

@@ -41,13 +41,13 @@ def test_guards_of_transfers_are_refused():
 def test_a_platform_that_is_not_there_is_one_line():
     """In processes of their own, with what they print."""
     code = (
-        "import jax, sys, train\n"
+        "import jax, os, sys, train\n"
         "jax.config.update('jax_platforms', sys.argv[1])\n"
-        "import os; os.environ['JAX_PLATFORMS'] = sys.argv[1]\n"
-        "sys.exit(train.main(['train.py', '--describe']))"
+        "os.environ['JAX_PLATFORMS'] = sys.argv[1]\n"
+        "train.processes.leave(train.main(['train.py', *sys.argv[2:]]))"
     )
-    for platform in ("CPU", "cuda"):
-        process = start(platform, code=code)
+    for platform, flags in (("CPU", ["--describe"]), ("cuda", ["--workdir=/nowhere/run"])):
+        process = start(platform, *flags, code=code)
         out, err = process.communicate(timeout=300)
         assert process.returncode == 2 and not out
         assert err.startswith(f"error: JAX_PLATFORMS='{platform}': JAX finds no such device")
