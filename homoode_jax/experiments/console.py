@@ -1,19 +1,52 @@
-"""Where people read: lines and tables on standard output."""
+"""Where people read: lines and tables on standard output, errors on standard error."""
 
+import io
+import sys
 import textwrap
+import traceback
+import types
 
 from rich.console import Console
 
-console = Console(highlight=False)
+from homoode_jax.experiments.errors import printable
+
+# Names of folders and files are shown as they are: "[/b]" and ":x:" mean nothing in them.
+console = Console(highlight=False, markup=False, emoji=False)
 
 
 def say(text: str) -> None:
     """Prints a line: whole into a file, broken between words on a terminal."""
+    lines = [printable(line) for line in text.split("\n")]
     if console.is_terminal:
-        text = "\n".join(map(_broken, text.split("\n")))
-    console.print(text, markup=False, soft_wrap=True)
+        lines = [_broken(line) for line in lines]
+    console.print("\n".join(lines), soft_wrap=True)
 
 
 def _broken(line: str) -> str:
     """Breaks a line between words; a longer word, a path say, is left in one piece."""
     return textwrap.fill(line, width=console.width, break_long_words=False, break_on_hyphens=False)
+
+
+def complain(text: object) -> None:
+    """Prints the one line of an error."""
+    print(f"error: {printable(str(text))}", file=sys.stderr)
+
+
+def accept_any_encoding() -> None:
+    """Prints a question mark for what the encoding of the output has not, rather than failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def pass_over_closed_loops(
+    kind: type[BaseException], error: BaseException, trace: types.TracebackType | None
+) -> None:
+    """Prints an error that nobody caught, as Python does, but for those of closed event loops.
+
+    Where a save fails, TensorStore's threads print one for each of its writes under way.
+    """
+    frames = traceback.extract_tb(trace)
+    if kind is RuntimeError and any(frame.name == "call_soon_threadsafe" for frame in frames):
+        return
+    sys.__excepthook__(kind, error, trace)

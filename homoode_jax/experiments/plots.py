@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from homoode_jax.experiments import files
+
 PANELS = {
     "loss": ("train_loss", "validation_loss"),
     "accuracy": ("train_accuracy", "validation_accuracy", "test_accuracy"),
@@ -33,4 +35,4 @@ def draw_curves(rows: list[dict[str, Any]], file: Path) -> None:
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend()
-    figure.savefig(file, dpi=120)
+    files.save_figure(figure, file, dpi=120)

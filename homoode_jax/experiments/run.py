@@ -21,6 +21,7 @@ from homoode_jax.experiments.checkpoint import Checkpoints, open_checkpoints
 from homoode_jax.experiments.config import Config
 from homoode_jax.experiments.dataset import Dataset, Split
 from homoode_jax.experiments.errors import UserError
+from homoode_jax.experiments.files import keep_newest
 from homoode_jax.experiments.hyperparameters import (
     Hyperparameters,
     make_hyperparameters,
@@ -47,6 +48,8 @@ from homoode_jax.experiments.state import (
 from homoode_jax.experiments.step import Steps, make_classifier, make_steps
 from homoode_jax.networks.classifier import ImageClassifier, Weights
 
+CACHE_BYTES = 2 * 2**30  # of compiled programs
+
 
 def use_precision(dtype: str) -> None:
     """Turns JAX's double precision on or off, for the whole process."""
@@ -56,13 +59,14 @@ def use_precision(dtype: str) -> None:
 def keep_programs() -> None:
     """Keeps compiled programs in the user's cache folder, so that a resumed run starts at once.
 
-    The folder is this machine's own. JAX_COMPILATION_CACHE_DIR names another one, and
-    JAX_ENABLE_COMPILATION_CACHE=false keeps none.
+    The folder is this machine's own, and bounded: programs that were not used for longest go.
+    JAX_COMPILATION_CACHE_DIR names another one, and JAX_ENABLE_COMPILATION_CACHE=false keeps none.
     """
     if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         folder = folder / "homoode_jax" / platform.node()
         jax.config.update("jax_compilation_cache_dir", str(folder))
+        keep_newest(folder, CACHE_BYTES)
 
 
 @dataclass(frozen=True)

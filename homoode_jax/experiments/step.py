@@ -109,7 +109,7 @@ def train_step(
     found = gradient(
         config=config, classifier=classifier, state=state, batch=batch, hyper=hyper, early=early
     )
-    (network, batch_stats, optimiser), taken = _update_network(optimisers, state, found)
+    (network, batch_stats, optimiser), taken = update_network(optimisers, state, found)
     point, point_optimiser = _update_initial_point(
         classifier=classifier,
         optimiser=optimisers.initial_point,
@@ -180,7 +180,7 @@ def evaluation_step(
     return _add(totals, batch, output, loss, solved, jnp.zeros((), loss.dtype))
 
 
-def _update_network(optimisers: Optimisers, state: TrainState, found: Gradient):
+def update_network(optimisers: Optimisers, state: TrainState, found: Gradient):
     """Returns network, batch statistics and optimiser, and whether they are new.
 
     They are the old ones where the gradient cannot be used, or would overflow Adam's moments.

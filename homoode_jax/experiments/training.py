@@ -42,7 +42,7 @@ def train(config: Config, path: str) -> dict[str, Any]:
     folder = workdir.find_workdir(path, config)
     finished = folder / "summary.json"
     if finished.exists():
-        summary = workdir.read_json(finished)
+        summary = workdir.read_json(finished, layer=str, dataset=str)
     else:
         with deaths_told():
             run = Run(config, folder, load(config.data))
