@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from homoode_jax.mathematics.dtypes import cast, cast_like, common_dtype
+from homoode_jax.mathematics.dtypes import cast, cast_like, common_dtype, shapes
 from homoode_jax.mathematics.explicit import as_scanned
 from homoode_jax.mathematics.guard import Pullback, drop_axis, map_examples, mend
 from homoode_jax.mathematics.ode import Raw, Stepping, reverse, solve_ode
@@ -52,11 +52,11 @@ def backsolve(
     are zero, and the count is negative, where the backward solve failed.
     """
     inputs, fixed = eqx.partition((params, x), eqx.is_inexact_array)
-    dtype = common_dtype((z1, inputs))
+    dtype, like = common_dtype((z1, inputs)), shapes(z1)
 
-    def rhs(t, state, args):
+    def rhs(t, state, args):  # closes over no array: Diffrax keeps it as a key of its programs
         (inputs, fixed), (z, a, _) = args, state
-        dz, g_z, g_inputs = _products(field, z1, inputs, fixed, t, z, a)
+        dz, g_z, g_inputs = _products(field, like, inputs, fixed, t, z, a)
         return cast((dz, *_negative((g_z, g_inputs))), dtype)
 
     norm = Norm(mask)
@@ -75,7 +75,7 @@ def backsolve_examples(
 ) -> Pullback:  # fmt: skip
     """The same for examples that are solved by themselves: counts and failures are by example."""
     inputs, fixed = eqx.partition((params, x), eqx.is_inexact_array)
-    dtype = common_dtype((z1, inputs))
+    dtype, like = common_dtype((z1, inputs)), shapes(z1)
     back = reverse(stepping)
 
     def alone(z1, x, fixed_x, cotangent) -> tuple[Raw, Array]:
@@ -83,7 +83,7 @@ def backsolve_examples(
 
         def rhs(t, state, args):
             (inputs, fixed), (z, a) = args, state
-            dz, g_z, _ = _products(field, z1, inputs, fixed, t, z, a)
+            dz, g_z, _ = _products(field, like, inputs, fixed, t, z, a)
             return cast((dz, *_negative((g_z,))), dtype)
 
         a1, scale = _scaled(cotangent, Norm())

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import lineax as lx
 import numpy as np
-from jax.core import Tracer
+from jax import lax
 from jaxtyping import Array, Bool, Float, PyTree
 
 from homoode_jax.mathematics.cells import (
@@ -22,6 +22,7 @@ from homoode_jax.mathematics.cells import (
     make_tolerance,
     solve_cells,
 )
+from homoode_jax.mathematics.functions import check_untraced
 from homoode_jax.mathematics.homotopy import (
     HOMOTOPIES,
     Homotopy,
@@ -32,9 +33,10 @@ from homoode_jax.mathematics.homotopy import (
 from homoode_jax.mathematics.implicit import Route
 from homoode_jax.mathematics.krylov import as_counted, make_linear_solver
 from homoode_jax.mathematics.newton import correct
+from homoode_jax.mathematics.options import is_concrete, numbers, real, whole
 from homoode_jax.mathematics.path import Walk, follow
 from homoode_jax.mathematics.predictor_corrector import Method
-from homoode_jax.mathematics.problem import check_bounds, check_option
+from homoode_jax.mathematics.problem import check_option
 from homoode_jax.mathematics.solution import Result, Solution
 from homoode_jax.mathematics.solvers import make_solver
 from homoode_jax.mathematics.vectors import Equation, no_cost, relative_residual, rms
@@ -173,8 +175,11 @@ def continuation(
     """
     check_option("homotopy", homotopy, HOMOTOPIES)
     check_option("path", path, PATHS)
-    check_bounds(max_steps=max_steps)
-    check_bounds(max_evaluations=1 if max_evaluations is None else max_evaluations)
+    max_steps = whole("max_steps", max_steps)
+    if max_evaluations is not None:
+        max_evaluations = whole("max_evaluations", max_evaluations)
+    check_untraced(solver=solver, linear_solver=linear_solver, adjoint=adjoint)
+    linear_tol = real("linear_tol", linear_tol, "a positive number")
     if path == "arclength" and schedule != "linear":
         raise ValueError("schedule belongs to path='natural'; arc length has a speed of its own.")
     predictor = make_solver(solver)
@@ -202,11 +207,7 @@ def _check_save_at(save_at: Any, dtype) -> tuple[Float[Array, " saves"] | None, 
         if save_at not in (None, "steps"):
             raise ValueError(f"save_at={save_at!r} must be 'steps', values of lam, or None.")
         return None, save_at == "steps"
-    lams = jnp.asarray(save_at, dtype)
-    if lams.ndim != 1 or not len(lams):
-        raise ValueError(f"save_at must be one-dimensional values of lam, got {list(lams.shape)}.")
-    if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(save_at)):
-        values = np.concatenate([[0], np.asarray(save_at), [1]])
-        if not np.all(np.diff(values) >= 0):
-            raise ValueError(f"save_at must rise from 0 to 1, got {save_at!r}.")
-    return lams, False
+    lams = numbers("save_at", save_at, dtype)
+    if is_concrete(lams) and not np.all(np.diff(np.concatenate([[0], lams, [1]])) >= 0):
+        raise ValueError(f"save_at must rise from 0 to 1, got {save_at!r}.")
+    return lax.stop_gradient(jnp.asarray(lams)), False

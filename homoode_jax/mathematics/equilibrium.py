@@ -18,11 +18,13 @@ from homoode_jax.mathematics.cells import (
     solve_cells,
 )
 from homoode_jax.mathematics.fixed_point import Anderson, Broyden, Picard
+from homoode_jax.mathematics.functions import check_untraced
 from homoode_jax.mathematics.implicit import Route
 from homoode_jax.mathematics.iteration import Iteration, iterate
 from homoode_jax.mathematics.krylov import as_counted
 from homoode_jax.mathematics.newton_krylov import NewtonKrylov
-from homoode_jax.mathematics.problem import check_bounds, check_option
+from homoode_jax.mathematics.options import whole
+from homoode_jax.mathematics.problem import check_option
 from homoode_jax.mathematics.relaxation import Relaxation
 from homoode_jax.mathematics.solution import Result, Solution
 from homoode_jax.mathematics.vectors import Equation, finite, no_cost, relative_residual
@@ -146,10 +148,12 @@ def equilibrium(
         >>> cell = lambda a, z, x: jnp.tanh(a * z) + x
         >>> solution = homoode_jax.equilibrium(cell, 0.5, jnp.zeros((1, 1)), jnp.ones((1, 1)))
         >>> print(f"{solution.z[0, 0]:.4f} {bool(solution.success)}")
-        1.7115 True
+        1.6879 True
     """
-    check_bounds(max_steps=max_steps)
-    check_bounds(max_evaluations=1 if max_evaluations is None else max_evaluations)
+    max_steps = whole("max_steps", max_steps)
+    if max_evaluations is not None:
+        max_evaluations = whole("max_evaluations", max_evaluations)
+    check_untraced(solver=solver, adjoint=adjoint)
     method = make_iteration(solver)
 
     def algorithm(z0):

@@ -16,6 +16,7 @@ import lineax as lx
 from jaxtyping import Array, Float, Int
 
 from homoode_jax.mathematics.iteration import Move
+from homoode_jax.mathematics.options import real_field, whole_field
 from homoode_jax.mathematics.vectors import Equation, Vector, no_cost
 
 
@@ -26,14 +27,14 @@ class Picard(eqx.Module):
         damping: beta; 1 is plain iteration.
     """
 
-    damping: float = 1.0
+    damping: float = real_field("damping", 1.0, "a number other than 0")
 
     def start(self, equation: Equation, f0: Vector) -> None:
         """Nothing to remember."""
 
     def move(self, equation: Equation, z: Vector, f: Vector, memory: None) -> Move:
         """One evaluation."""
-        z = z + self.damping * (f - z)
+        z = z + jnp.asarray(self.damping, z.dtype) * (f - z)
         return Move(z, equation.f(z), memory, no_cost().plus(nfe=1))
 
 
@@ -53,8 +54,8 @@ class Anderson(eqx.Module):
         damping: beta.
     """
 
-    memory: int = eqx.field(static=True, default=5)
-    damping: float = 1.0
+    memory: int = whole_field("memory", 5)
+    damping: float = real_field("damping", 1.0, "a number other than 0")
 
     def start(self, equation: Equation, f0: Vector) -> History:
         """No differences yet."""
@@ -63,7 +64,8 @@ class Anderson(eqx.Module):
 
     def move(self, equation: Equation, z: Vector, f: Vector, memory: History) -> Move:
         """One evaluation and a small least-squares problem."""
-        r, beta = f - z, self.damping
+        r = f - z
+        beta = jnp.asarray(self.damping, z.dtype)
         weights = _least_squares(memory.dr, r)
         new = z + beta * r - weights @ (memory.dz + beta * memory.dr)
         f_new = equation.f(new)
@@ -102,7 +104,7 @@ class Broyden(eqx.Module):
         memory: rank-one terms kept.
     """
 
-    memory: int = eqx.field(static=True, default=20)
+    memory: int = whole_field("memory", 20)
 
     def start(self, equation: Equation, f0: Vector) -> LowRank:
         """The identity."""

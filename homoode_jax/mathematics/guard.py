@@ -108,6 +108,7 @@ def solve_unpadded(
 
     `counts` are the fields of an outcome that are zero for padding.
     """
+    plan = _constant(plan)
     mask, z0 = plan.mask, lax.stop_gradient(inputs.z0)
     if mask is None:
         return solver(inputs, plan)
@@ -119,6 +120,12 @@ def solve_unpadded(
         return raw
     numbers = {name: getattr(raw, name) for name in counts}
     return raw._replace(**jax.tree.map(lambda leaf: jnp.where(mask, leaf, 0), numbers))
+
+
+def _constant(plan: Plan) -> Plan:
+    """The plan without a gradient: tolerances, times and settings of methods may be traced."""
+    numbers, rest = eqx.partition(plan, eqx.is_inexact_array)
+    return eqx.combine(lax.stop_gradient(numbers), rest)
 
 
 @solve.def_fwd

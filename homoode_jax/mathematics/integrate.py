@@ -4,27 +4,29 @@ dz/dt = F(z, t; x, theta),  z(t0) = z0        (HomoODE, arXiv 2310.09583, eq. 8)
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, PyTree
 
-from homoode_jax.mathematics.dtypes import cast, cast_like, common_dtype, real_dtype
+from homoode_jax.mathematics.dtypes import cast, cast_like, common_dtype, real_dtype, shapes
+from homoode_jax.mathematics.functions import Function, check_untraced, compiled
 from homoode_jax.mathematics.guard import Inputs, solve, solve_unpadded
 from homoode_jax.mathematics.ode import Raw, Stepping
+from homoode_jax.mathematics.options import is_concrete, numbers, real, whole
 from homoode_jax.mathematics.problem import (
     as_arrays,
     batch_size,
     check_batching,
-    check_bounds,
     check_function,
     check_mask,
     check_option,
+    check_placement,
     check_probe,
     problem_like,
 )
@@ -112,16 +114,14 @@ def integrate(
         >>> decay = lambda k, t, z, x: -k * z
         >>> solution = homoode_jax.integrate(decay, 2.0, jnp.ones((1, 1)), None)
         >>> print(f"{solution.z[0, 0]:.3f} {solution.stats.nfe}")
-        0.135 20
+        0.136 20
     """
     params, z0, x = as_arrays((params, z0, x))
+    check_placement((params, z0, x))
     batch = batch_size(z0, x)
     per_example = check_batching(batching)
-    like = problem_like(z0, x, per_example)
-    t = jax.ShapeDtypeStruct((), real_dtype(z0))
-    check_function("field", field, (params, t, *like), like[0])
-    wide = cast(z0, common_dtype(z0))
-    dtype = real_dtype(wide)
+    check_untraced(solver=solver, controller=controller, adjoint=adjoint)
+    dtype = real_dtype(cast(z0, common_dtype(z0)))
     solver = make_solver(solver)
     solver = make_reversible(solver) if adjoint == "reversible" else solver
     if (
@@ -133,17 +133,54 @@ def integrate(
             f"adjoint='backsolve' with batching='per_example' takes explicit solvers, got "
             f"{type(solver).__name__}; use batching='joint', or adjoint='checkpointed'."
         )
-    stepping = _stepping(dtype, t0, t1, dt0, rtol, atol, solver, controller, max_steps)
-    plan = FieldPlan(
-        _in_precision_of(z0, field), stepping, _check_save_at(save_at, t0, t1, dtype),
-        check_mask(mask, batch), _check_adjoint(adjoint), per_example,
-    )  # fmt: skip
-    inputs = Inputs(params, wide, x, check_probe(backward_probe, per_example, batch, dtype))
+    options = Options(
+        stepping=_stepping(dtype, t0, t1, dt0, rtol, atol, solver, controller, max_steps),
+        ts=_check_save_at(save_at, t0, t1, dtype),
+        mask=check_mask(mask, batch),
+        adjoint=_check_adjoint(adjoint),
+        per_example=per_example,
+    )
+    probe = check_probe(backward_probe, per_example, batch, dtype)
+    return _integrate(Function(field), options, Inputs(params, z0, x, probe))
+
+
+class Options(NamedTuple):
+    """The options of a solve, checked."""
+
+    stepping: Stepping
+    ts: Float[Array, " times"] | None
+    mask: Bool[Array, " batch"] | None
+    adjoint: str | diffrax.AbstractAdjoint
+    per_example: bool
+
+
+@compiled
+def _integrate(field: Function, options: Options, inputs: Inputs) -> Solution:
+    """Solves a problem whose options are known to be right."""
+    z0 = inputs.z0
+    like = problem_like(z0, inputs.x, options.per_example)
+    t = jax.ShapeDtypeStruct((), real_dtype(z0))
+    check_function("field", field, (inputs.params, t, *like), like[0])
+    plan = FieldPlan(InPrecision(field, shapes(z0)), **options._asdict())
+    inputs = inputs._replace(z0=cast(z0, common_dtype(z0)))
     # Forward-mode differentiation cannot pass through the guard, a custom vjp.
-    solver_of = _unguarded if isinstance(adjoint, diffrax.ForwardMode) else solve
-    raw = solve_unpadded(inputs, plan, COUNTS, solver_of)
-    z, zs = cast_like(raw.z, z0), None if raw.zs is None else cast_like(raw.zs, z0)
+    guard = _unguarded if isinstance(options.adjoint, diffrax.ForwardMode) else solve
+    raw = solve_unpadded(inputs, plan, COUNTS, guard)
+    z = cast_like(raw.z, z0)
+    zs = None if raw.zs is None else cast_like(raw.zs, z0)
     return Solution(z, plan.ts, zs, raw.result, Stats(raw.nfe, raw.num_steps, raw.num_rejected))
+
+
+class InPrecision(eqx.Module):
+    """Calls a field in z0's dtypes; states are kept in float32 or better between calls."""
+
+    field: Function
+    like: PyTree
+
+    def __call__(self, params: PyTree, t: Array, z: PyTree[Array], x: PyTree) -> PyTree[Array]:
+        """The slope, in float32 or better."""
+        dz = self.field(params, t.astype(real_dtype(self.like)), cast_like(z, self.like), x)
+        return cast(dz, common_dtype(self.like))
 
 
 def _unguarded(inputs: Inputs, plan: FieldPlan) -> Raw:
@@ -151,18 +188,19 @@ def _unguarded(inputs: Inputs, plan: FieldPlan) -> Raw:
 
 
 def _stepping(dtype, t0, t1, dt0, rtol, atol, solver, controller, max_steps) -> Stepping:
-    check_bounds(max_steps=max_steps)
-    for name, tol in (("rtol", rtol), ("atol", atol)):
-        if _is_concrete(tol) and not float(tol) >= 0:
-            raise ValueError(f"{name} must be a non-negative number, got {tol!r}.")
-    if _is_concrete(dt0, t0, t1) and not float(dt0) * (float(t1) - float(t0)) > 0:
+    max_steps = whole("max_steps", max_steps)
+    t0, t1 = real("t0", t0), real("t1", t1)
+    dt0 = None if dt0 is None else real("dt0", dt0, "a number other than 0")
+    rtol = None if rtol is None else real("rtol", rtol, "a non-negative number")
+    atol = None if atol is None else real("atol", atol, "a non-negative number")
+    if is_concrete(dt0, t0, t1) and t0 != t1 and not dt0 * (t1 - t0) > 0:
         raise ValueError(f"dt0={dt0!r} must point from t0={t0!r} to t1={t1!r} and not be zero.")
     make_controller(controller, solver, rtol, atol, dt0, norm=None)  # raises on a bad choice
-    numbers = (
+    arrays = (
         None if number is None else lax.stop_gradient(jnp.asarray(number, dtype))
         for number in (t0, t1, dt0, rtol, atol)
     )
-    return Stepping(*numbers, solver, controller, max_steps)  # pyright: ignore
+    return Stepping(*arrays, solver, controller, max_steps)  # pyright: ignore
 
 
 def _check_adjoint(adjoint: Any) -> str | diffrax.AbstractAdjoint:
@@ -186,26 +224,10 @@ def _check_adjoint(adjoint: Any) -> str | diffrax.AbstractAdjoint:
 def _check_save_at(save_at, t0, t1, dtype) -> Float[Array, " times"] | None:
     if save_at is None:
         return None
-    ts = jnp.asarray(save_at, dtype)
-    if ts.ndim != 1 or not len(ts):
-        raise ValueError(f"save_at must be a one-dimensional array of times, got {list(ts.shape)}.")
-    if _is_concrete(*jax.tree.leaves(save_at), t0, t1):
-        a, b, inner = (np.asarray(number, dtype) for number in (t0, t1, save_at))
-        path = np.concatenate([a[None], inner, b[None]])
+    ts = numbers("save_at", save_at, dtype)
+    if is_concrete(ts, t0, t1):
+        a, b = (np.asarray(number, dtype) for number in (t0, t1))
+        path = np.concatenate([a[None], ts, b[None]])
         if not np.all(np.diff(path if a <= b else -path) >= 0):
             raise ValueError(f"save_at must run from t0={a} to t1={b} in order, got {save_at!r}.")
-    return ts
-
-
-def _in_precision_of(z0: PyTree[Array], field: Field) -> Field:
-    """Calls the field in z0's dtypes; states are kept in float32 or better between calls."""
-
-    def evaluate(params, t, z, x):
-        dz = field(params, t.astype(real_dtype(z0)), cast_like(z, z0), x)
-        return cast(dz, common_dtype(z0))
-
-    return evaluate
-
-
-def _is_concrete(*numbers: Any) -> bool:
-    return not any(n is None or isinstance(n, Tracer) for n in numbers)
+    return lax.stop_gradient(jnp.asarray(ts))

@@ -13,6 +13,7 @@ from jax import lax
 
 from homoode_jax.mathematics.iteration import Move
 from homoode_jax.mathematics.krylov import make_linear_solver, solve_linear
+from homoode_jax.mathematics.options import real_field
 from homoode_jax.mathematics.vectors import Equation, Vector, finite, no_cost, repeat
 
 ARMIJO = 1e-4
@@ -27,7 +28,7 @@ class NewtonKrylov(eqx.Module):
         linear_solver: "gmres", or a Lineax solver, which brings its own tolerance.
     """
 
-    linear_tol: float = 1e-3
+    linear_tol: float = real_field("linear_tol", 1e-3, "a positive number")
     linear_solver: str | lx.AbstractLinearSolver = "gmres"
 
     def start(self, equation: Equation, f0: Vector) -> None:

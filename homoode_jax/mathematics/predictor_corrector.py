@@ -39,7 +39,7 @@ class Method(eqx.Module):
     atol: Float[Array, ""]
     linear_solver: lx.AbstractLinearSolver
     solver: diffrax.AbstractSolver
-    schedule: Schedule = eqx.field(static=True)
+    schedule: Schedule
     arclength: bool = eqx.field(static=True)
     max_steps: int = eqx.field(static=True)
     max_evaluations: int | None = eqx.field(static=True)

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from homoode_jax.mathematics.cells import Cell
 from homoode_jax.mathematics.dtypes import cast, cast_like, common_dtype, real_dtype
 from homoode_jax.mathematics.integrate import Field
+from homoode_jax.mathematics.options import whole
 from homoode_jax.mathematics.problem import as_arrays, batch_size, check_function
 from homoode_jax.mathematics.rows import mean_squares
 
@@ -56,8 +57,7 @@ def jacobian_norm(
         >>> print(homoode_jax.regularisers.jacobian_norm(cell, 0.5, z, z, jax.random.key(0)))
         0.25
     """
-    if not isinstance(samples, int) or samples < 1:
-        raise ValueError(f"samples must be a positive integer, got {samples!r}.")
+    samples = whole("samples", samples)
     params, z, x = as_arrays((params, z, x))
     batch_size(z, x, state="z")
     check_function("cell", cell, (params, z, x), z)
