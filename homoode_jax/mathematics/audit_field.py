@@ -162,7 +162,7 @@ def differences(
     scale = len(points.ts) * entries * jnp.maximum(speeds, FLOOR**2)
 
     def divide(leaf: Array) -> Array:
-        return leaf / jnp.sqrt(scale).reshape(-1, *(1,) * (leaf.ndim - 2))
+        return leaf / jnp.sqrt(scale).reshape(1, -1, *(1,) * (leaf.ndim - 2))
 
     return jax.tree.map(divide, between)
 

@@ -80,7 +80,7 @@ class Continuation(eqx.Module):
         else:
             fixed = jax.vmap(lambda y: self._at_lam(homotopy, y))(walk.saved)
             points = jnp.where((walk.reached & fixed.ok)[:, None], fixed.y, walk.saved)
-            points = jnp.where(walk.reached[:, None], points, walk.place.y)
+            points = jnp.where(walk.reached[:, None], points, walk.place.y[None])
             on_path = jnp.all(fixed.ok | ~walk.reached)
             cost = jax.tree.map(jnp.sum, fixed.cost)
         zs, lams = jax.vmap(homotopy.split)(points)

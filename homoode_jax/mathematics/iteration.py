@@ -122,7 +122,7 @@ def _next(state: _State, move: Move, tol) -> _State:
         jnp.where(fine, move.z, state.z), jnp.where(fine, move.f, state.f),
         jax.tree.map(lambda new, old: jnp.where(fine, new, old), move.memory, state.memory),
         jnp.where(better, move.z, state.best), jnp.where(better, residual, state.residual),
-        since, result, num_steps, state.num_rejected + move.rejected,
+        since, result, num_steps, state.num_rejected + jnp.asarray(move.rejected, jnp.int32),
         state.cost.add(move.cost),
         lax.dynamic_update_index_in_dim(state.trace, residual, num_steps, 0),
     )  # fmt: skip

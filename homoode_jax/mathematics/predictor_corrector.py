@@ -102,8 +102,9 @@ def try_step(homotopy: Homotopy, method: Method, place: Place) -> Step:
     row = jnp.where(arrives, lam_fixed, row)
     # On the way a correction is small beside the step, however short that is.
     near = jnp.where(arrives, 0, NEAR * lax.stop_gradient(length))
-    tols = arrives * method.rtol, arrives * method.atol, near
-    done = correct(homotopy, predicted, row, method.linear_solver, *tols)
+    rtol = jnp.where(arrives, method.rtol, 0)
+    atol = jnp.where(arrives, method.atol, 0)
+    done = correct(homotopy, predicted, row, method.linear_solver, rtol, atol, near)
     turned, singular, probe, work = _watch(homotopy, method, place, done.y, row)
     cost = cost.add(done.cost).add(work)
     overshoots = method.arclength & done.ok & ~arrives & (done.y[-1] >= 1)

@@ -32,9 +32,10 @@ class Norm(eqx.Module):
         """Returns the norm of a state-like pytree; never differentiated."""
         leaves = [lax.stop_gradient(leaf) for leaf in jax.tree.leaves(tree)]
         total = sum(jnp.sum(self._counted(jnp.square(_magnitude(leaf)))) for leaf in leaves)
-        rows = leaves[0].shape[0] if self.mask is None else jnp.sum(self.mask)
+        total = jnp.asarray(total)
+        rows = leaves[0].shape[0] if self.mask is None else jnp.sum(self.mask, dtype=total.dtype)
         entries = sum(leaf.size // leaf.shape[0] for leaf in leaves)
-        return jnp.sqrt(jnp.asarray(total) / jnp.maximum(rows * entries, 1))
+        return jnp.sqrt(total / jnp.maximum(rows * entries, 1))
 
     def _counted(self, leaf: Array) -> Array:
         return leaf if self.mask is None else select_rows(self.mask, leaf, jnp.zeros_like(leaf))
