@@ -90,6 +90,7 @@ class CellPlan(eqx.Module):
     mask: Bool[Array, " batch"] | None
     preconditioner: Callable | None
     per_example: bool = eqx.field(static=True)
+    eps: float = eqx.field(static=True, default=0.0)
 
     @property
     def backpropagates(self) -> bool:
@@ -108,7 +109,7 @@ class CellPlan(eqx.Module):
             equation, restore = flatten_cell(
                 self.cell, inputs.params, z0, x, mask, self.preconditioner, self.backpropagates
             )
-            out = self.algorithm.solve(equation)
+            out = self.algorithm.solve(equation._replace(eps=self.eps))
             zs = None if out.zs is None else jax.vmap(restore)(out.zs)
             return out._replace(z=restore(out.z), zs=zs)
 
@@ -189,7 +190,12 @@ def _solve(
         lam = jax.ShapeDtypeStruct((), real_dtype(z0))
         check_function("preconditioner", preconditioner, (params, *like, lam, like[0]), like[0])
         inverse = PreconditionerInPrecision(preconditioner, shapes(z0))
-    plan = CellPlan(InPrecision(cell, shapes(z0)), preconditioner=inverse, **options._asdict())
+    plan = CellPlan(
+        cell=InPrecision(cell, shapes(z0)),
+        preconditioner=inverse,
+        eps=precision(z0),
+        **options._asdict(),
+    )
     inputs = inputs._replace(z0=cast(z0, common_dtype(z0)))
     return _solution(solve_unpadded(inputs, plan, COUNTS), z0)
 
@@ -235,8 +241,8 @@ def make_tolerance(
 
     None stands for the default, or four times the precision of z0 where that is more.
     """
-    coarsest = max((leaf.dtype for leaf in jax.tree.leaves(z0)), key=lambda d: jnp.finfo(d).eps)
-    eps = float(jnp.finfo(coarsest).eps)
+    coarsest = _coarsest(z0)
+    eps = precision(z0)
     tol = max(default, 4 * eps * positive) if tol is None else tol
     tol = real(name, tol, "a non-negative number")
     if positive and is_concrete(tol) and tol < eps:
@@ -245,3 +251,12 @@ def make_tolerance(
             f"{eps:.1e}; loosen {name}, or give z0 in a wider dtype."
         )
     return lax.stop_gradient(jnp.asarray(tol, common_dtype(z0)))
+
+
+def precision(z0: PyTree[Array]) -> float:
+    """Returns the relative precision of z0's coarsest leaf."""
+    return float(jnp.finfo(_coarsest(z0)).eps)
+
+
+def _coarsest(z0: PyTree[Array]) -> Any:
+    return max((leaf.dtype for leaf in jax.tree.leaves(z0)), key=lambda d: jnp.finfo(d).eps)

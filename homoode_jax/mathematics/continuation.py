@@ -16,6 +16,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, PyTree
 
+from homoode_jax.mathematics.acceptance import accept, measure, why_not
 from homoode_jax.mathematics.cells import (
     Cell,
     Outcome,
@@ -39,7 +40,7 @@ from homoode_jax.mathematics.predictor_corrector import Method
 from homoode_jax.mathematics.problem import check_option
 from homoode_jax.mathematics.solution import Result, Solution
 from homoode_jax.mathematics.solvers import make_solver
-from homoode_jax.mathematics.vectors import Equation, no_cost, relative_residual, rms
+from homoode_jax.mathematics.vectors import Equation, Vector, no_cost, relative_residual
 
 PATHS = ("natural", "arclength")
 
@@ -54,21 +55,43 @@ class Continuation(eqx.Module):
 
     def solve(self, equation: Equation) -> Outcome:
         """Follows the path, corrects what was asked for on it, and measures the end."""
-        method, homotopy = self.method, Homotopy(equation, equation.f(equation.z0), self.kind)
+        method = self.method
+        homotopy = Homotopy(equation, equation.f(equation.z0), self.kind)
         lams = jnp.zeros(0, equation.z0.dtype) if self.lams is None else self.lams
         walk = follow(homotopy, method, lams, self.keep_steps)
-        y, cost = walk.place.y, walk.cost.plus(nfe=2)
-        z, lam = homotopy.split(y)
+        z, lam = homotopy.split(walk.place.y)
         z = jnp.where(walk.num_steps > walk.num_rejected, z, equation.z0)  # unscaled, bit for bit
         f = equation.f(z)
-        small = rms(z - f) <= method.atol + method.rtol * rms(f)
-        result = jnp.where((walk.result == Result.ok) & ~small, Result.stagnated, walk.result)
+        result, looking = self._verdict(homotopy, walk, z, f)
         zs, ts, on_path, saving = self._saved(homotopy, walk)
-        result = jnp.where((result == Result.ok) & ~on_path, Result.stagnated, result)
+        result = jnp.where((result == Result.ok) & ~on_path, Result.stagnated.value, result)
+        cost = walk.cost.plus(nfe=2)  # f(z0) at the start, f(z) at the end
+        cost = cost.add(looking).add(saving)
         return Outcome(
-            z, zs, ts, result.astype(jnp.int32), relative_residual(z, f), lam, walk.num_folds,
-            walk.num_steps, walk.num_rejected, as_counted(cost.add(saving), method.linear_solver),
-        )  # fmt: skip
+            z=z,
+            zs=zs,
+            ts=ts,
+            result=result.astype(jnp.int32),
+            residual=relative_residual(z, f),
+            lam=lam,
+            num_folds=walk.num_folds,
+            num_steps=walk.num_steps,
+            num_rejected=walk.num_rejected,
+            cost=as_counted(cost, method.linear_solver),
+        )
+
+    def _verdict(self, homotopy: Homotopy, walk: Walk, z: Vector, f: Vector):
+        """How the path ended: ok only where its end is a root; and what it took to see that."""
+        method = self.method
+        equation = homotopy.equation
+        scale = measure(equation, homotopy.f0)
+        arrived = walk.result == Result.ok
+        # A path that did not arrive needs no second look; a tolerance of -1 accepts nothing.
+        tol = jnp.where(arrived, method.rtol, -1)
+        atol = jnp.where(arrived, method.atol, -1)
+        root, doubt, cost = accept(equation, scale, z, f, tol, atol)
+        missed = jnp.where(doubt, why_not(scale, scale.norm(f)), Result.stagnated.value)
+        return jnp.where(arrived & ~root, missed, walk.result), cost
 
     def _saved(self, homotopy: Homotopy, walk: Walk):
         """Points of the path, corrected to tolerance at their lam; and whether all could be."""
@@ -81,7 +104,7 @@ class Continuation(eqx.Module):
             fixed = jax.vmap(lambda y: self._at_lam(homotopy, y))(walk.saved)
             points = jnp.where((walk.reached & fixed.ok)[:, None], fixed.y, walk.saved)
             points = jnp.where(walk.reached[:, None], points, walk.place.y[None])
-            on_path = jnp.all(fixed.ok | ~walk.reached)
+            on_path = jnp.all(fixed.ok | ~walk.reached) & _rises(self.lams)
             cost = jax.tree.map(jnp.sum, fixed.cost)
         zs, lams = jax.vmap(homotopy.split)(points)
         return zs, lams if self.lams is None else self.lams, on_path, cost
@@ -89,6 +112,11 @@ class Continuation(eqx.Module):
     def _at_lam(self, homotopy: Homotopy, y):
         row, method = lam_row(homotopy.f0.size, y.dtype), self.method
         return correct(homotopy, y, row, method.linear_solver, method.rtol, method.atol, 0.0)
+
+
+def _rises(lams: Float[Array, " saves"]) -> Bool[Array, ""]:
+    """True if lams run from 0 to 1 in order."""
+    return jnp.all(jnp.diff(lams) >= 0) & (lams[0] >= 0) & (lams[-1] <= 1)
 
 
 def continuation(
@@ -144,7 +172,7 @@ def continuation(
             together, looked at between steps; None: no bound.
         save_at: values of lam in increasing order at which to keep the path's first point, or
             "steps" for every point stepped on: `ts` is then lam, `max_steps + 1` of it, the last
-            one repeated.
+            one repeated. Traced values out of order end a path as `stagnated`.
         linear_solver: "gmres", or a Lineax solver, which brings its own tolerance.
         linear_tol: relative tolerance of "gmres"; corrections make up for what it leaves.
         preconditioner: `preconditioner(params, z, x, lam, v)`, linear in v and near

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optimistix as optx
 from jaxtyping import Array, Bool, Float, PyTree
 
+from homoode_jax.mathematics.acceptance import accept, measure, why_not
 from homoode_jax.mathematics.cells import (
     Cell,
     Outcome,
@@ -74,16 +75,29 @@ class ByOptimistix(eqx.Module):
         )  # fmt: skip
         fine = finite(end.value)
         z = jnp.where(fine, end.value, equation.z0)
-        residual = relative_residual(z, equation.f(z))
+        f = equation.f(z)
+        f0 = equation.f(equation.z0)
+        scale = measure(equation, f0)
+        found, doubt, _ = accept(equation, scale, z, f, self.tol)
         late = end.result == optx.RESULTS.nonlinear_max_steps_reached
-        result = jnp.where(late, Result.max_steps, Result.stagnated)
-        result = jnp.where(residual <= self.tol, Result.ok, result)
-        result = jnp.where(fine & jnp.isfinite(residual), result, Result.nonfinite)
+        result = jnp.where(late, Result.max_steps.value, Result.stagnated.value)
+        result = jnp.where(doubt, why_not(scale, scale.norm(f)), result)
+        result = jnp.where(found, Result.ok.value, result)
+        result = jnp.where(fine & finite(f), result, Result.nonfinite.value)
+        residual = relative_residual(z, f)
+        zero = jnp.zeros((), jnp.int32)
         unknown = jnp.full((), -1, jnp.int32)
-        steps, none = jnp.asarray(end.stats["num_steps"], jnp.int32), jnp.zeros((), jnp.int32)
-        one, cost = jnp.ones_like(residual), no_cost()._replace(nfe=unknown, num_jvp=unknown)
         return Outcome(
-            z, None, None, result.astype(jnp.int32), residual, one, none, steps, none, cost
+            z=z,
+            zs=None,
+            ts=None,
+            result=result.astype(jnp.int32),
+            residual=residual,
+            lam=jnp.ones_like(residual),
+            num_folds=zero,
+            num_steps=jnp.asarray(end.stats["num_steps"], jnp.int32),
+            num_rejected=zero,
+            cost=no_cost()._replace(nfe=unknown, num_jvp=unknown),
         )
 
 

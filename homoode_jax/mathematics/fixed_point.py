@@ -11,6 +11,7 @@ least-squares problem is Euclidean; singular directions of dR are left out.
 from typing import NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Float, Int
@@ -83,8 +84,12 @@ def _least_squares(dr: Float[Array, "memory n"], r: Vector) -> Float[Array, " me
     scale = jnp.where(empty, 0, 1 / jnp.sqrt(jnp.where(empty, 1, squares)))
     unit = dr * scale[:, None]
     rcond = len(dr) * jnp.finfo(r.dtype).eps
-    operator = lx.MatrixLinearOperator(unit @ unit.T)
-    solved = lx.linear_solve(operator, unit @ r, lx.SVD(rcond=float(rcond)), throw=False)
+    gram = unit @ unit.T
+    overlaps = unit @ r
+    # A matrix operator forgets the mesh that its entries are on (`shard_map`), a function keeps it.
+    structure = jax.eval_shape(lambda: overlaps)
+    operator = lx.FunctionLinearOperator(lambda v: gram @ v, structure)
+    solved = lx.linear_solve(operator, overlaps, lx.SVD(rcond=float(rcond)), throw=False)
     weights = solved.value * scale
     return jnp.where(jnp.all(jnp.isfinite(weights)), weights, 0)
 

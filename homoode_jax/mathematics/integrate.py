@@ -81,7 +81,8 @@ def integrate(
         atol: absolute tolerance of "pid", likewise.
         dt0: first step, negative if t1 < t0; None selects it (Hairer, Nørsett & Wanner, II.4).
         max_steps: the most steps to try, accepted and rejected together.
-        save_at: times between `t0` and `t1`, in the order of integration, at which to keep z.
+        save_at: times between `t0` and `t1`, in the order of integration, at which to keep z;
+            traced ones that are not make the solve fail as `nonfinite`.
         adjoint: "checkpointed" (recursive checkpoints, more for more `max_steps`; as many as you
             like by `diffrax.RecursiveCheckpointAdjoint`; the default), "direct" (from the stored
             start of every accepted step, with room for `max_steps` states, three times that per
@@ -196,11 +197,40 @@ def _stepping(dtype, t0, t1, dt0, rtol, atol, solver, controller, max_steps) -> 
     if is_concrete(dt0, t0, t1) and t0 != t1 and not dt0 * (t1 - t0) > 0:
         raise ValueError(f"dt0={dt0!r} must point from t0={t0!r} to t1={t1!r} and not be zero.")
     make_controller(controller, solver, rtol, atol, dt0, norm=None)  # raises on a bad choice
+    _check_stops(controller, t0, t1, dt0, dtype)
     arrays = (
         None if number is None else lax.stop_gradient(jnp.asarray(number, dtype))
-        for number in (t0, t1, dt0, rtol, atol)
+        for number in (t0, _told_apart(t0, t1, dtype), dt0, rtol, atol)
     )
     return Stepping(*arrays, solver, controller, max_steps)  # pyright: ignore
+
+
+def _check_stops(controller, t0, t1, dt0, dtype) -> None:
+    """Raises on times to step to that do not lead from t0 to t1."""
+    if not isinstance(controller, diffrax.StepTo):
+        return
+    if dt0 is not None:
+        raise ValueError(f"controller=StepTo(ts) has steps of its own: give dt0=None, got {dt0!r}.")
+    if is_concrete(controller.ts, t0, t1):
+        a, b, stops = (np.asarray(number, dtype) for number in (t0, t1, controller.ts))
+        rises = np.all(np.diff(stops if a <= b else -stops) > 0)
+        if not rises or stops[0] != a or stops[-1] != b:
+            raise ValueError(
+                f"controller=StepTo(ts) must step from t0={a} to t1={b} in order, got ts={stops}."
+            )
+
+
+def _told_apart(t0, t1, dtype) -> Any:
+    """Returns t1; NaN, with which a solve fails, where rounding makes it the same as t0."""
+    if is_concrete(t0, t1):
+        if t0 != t1 and np.asarray(t0, dtype) == np.asarray(t1, dtype):
+            raise ValueError(
+                f"t0={t0!r} and t1={t1!r} are the same time in {np.dtype(dtype).name}; measure "
+                "time from t0, or give z0 in a wider dtype."
+            )
+        return t1
+    same = jnp.asarray(t0, dtype) == jnp.asarray(t1, dtype)
+    return jnp.where(same & (t0 != t1), jnp.nan, jnp.asarray(t1, dtype))
 
 
 def _check_adjoint(adjoint: Any) -> str | diffrax.AbstractAdjoint:
