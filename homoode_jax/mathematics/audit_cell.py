@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from homoode_jax.mathematics.cells import Cell, InPrecision
 from homoode_jax.mathematics.dtypes import cast, common_dtype, shapes
-from homoode_jax.mathematics.functions import Function, compiled, forward_mode
+from homoode_jax.mathematics.functions import Function, check_products, compiled
 from homoode_jax.mathematics.guard import map_examples
 from homoode_jax.mathematics.homotopy import HOMOTOPIES
 from homoode_jax.mathematics.options import whole
@@ -28,11 +28,6 @@ from homoode_jax.mathematics.problem import (
 from homoode_jax.mathematics.rows import mean_squares
 from homoode_jax.mathematics.spectra import Estimate, largest_eigenvalue, smallest_singular_value
 from homoode_jax.mathematics.vectors import Equation, flatten_cell
-
-NEEDS_PRODUCTS = (
-    "takes Jacobian-vector products of the cell, which has a jax.custom_vjp function in it; "
-    "define that by jax.custom_jvp instead."
-)
 
 
 def spectral_radius(
@@ -83,8 +78,8 @@ def _spectral_radius(
 
     def one(z: PyTree[Array], x: PyTree) -> Estimate:
         equation = flatten_cell(evaluate, params, z, x)[0]
-        with forward_mode(f"audit.spectral_radius {NEEDS_PRODUCTS}"):
-            _, jvp = jax.linearize(equation.f, equation.z0)
+        check_products(equation.f, equation.z0, "audit.spectral_radius")
+        _, jvp = jax.linearize(equation.f, equation.z0)
         return largest_eigenvalue(jvp, _random(equation, key), dimension)
 
     return map_examples(one, z, x)
@@ -151,8 +146,8 @@ def _sigma_min(
 
     def one(z: PyTree[Array], lam: Float[Array, " 1"], x: PyTree) -> Estimate:
         equation = flatten_cell(evaluate, params, z, x)[0]
-        with forward_mode(f"audit.sigma_min {NEEDS_PRODUCTS}"):
-            _, jvp = jax.linearize(equation.f, equation.z0)
+        check_products(equation.f, equation.z0, "audit.sigma_min")
+        _, jvp = jax.linearize(equation.f, equation.z0)
         vjp = jax.linear_transpose(jvp, equation.z0)
         lam = lam[0] if homotopy == "fixed_point" else jnp.ones_like(lam[0])
         return smallest_singular_value(

@@ -23,7 +23,7 @@ from jax import lax
 from jaxtyping import Array, Float, PyTree
 
 from homoode_jax.mathematics.cells import Cell
-from homoode_jax.mathematics.functions import Function, compiled
+from homoode_jax.mathematics.functions import Function, check_products, compiled
 from homoode_jax.mathematics.homotopy import Schedule, make_schedule
 from homoode_jax.mathematics.integrate import Field
 from homoode_jax.mathematics.options import real
@@ -156,6 +156,8 @@ def differences(
         got = jax.tree.map(lambda slope, jf: (slope - lam * jf).astype(jf.dtype), slope, jf)
         return minus(got, want)
 
+    at_once = lambda z: cell(cell_params, z, points.x)  # noqa: E731
+    check_products(at_once, points.z0, "audit.defect")
     between = jax.vmap(at)(points.ts, points.zs, slopes)
     speeds = jnp.mean(jax.vmap(mean_squares)(slopes), axis=0)
     entries = sum(leaf[0].size for leaf in jax.tree.leaves(points.z0))

@@ -102,6 +102,11 @@ class CellPlan(eqx.Module):
         """False: the formulas know the equilibrium alone."""
         return False
 
+    @property
+    def once(self) -> str:
+        """Nothing: all of these routes have derivatives of every order."""
+        return ""
+
     def run(self, inputs: Inputs) -> Outcome:
         """Solves the batch."""
 

@@ -23,7 +23,7 @@ from homoode_jax.mathematics.cells import (
     make_tolerance,
     solve_cells,
 )
-from homoode_jax.mathematics.functions import check_untraced
+from homoode_jax.mathematics.functions import check_products, check_untraced
 from homoode_jax.mathematics.homotopy import (
     HOMOTOPIES,
     Homotopy,
@@ -43,6 +43,7 @@ from homoode_jax.mathematics.solvers import make_solver
 from homoode_jax.mathematics.vectors import Equation, Vector, no_cost, relative_residual
 
 PATHS = ("natural", "arclength")
+INSTEAD = "use equilibrium with solver='anderson', 'broyden', 'picard' or 'ode', or "
 
 
 class Continuation(eqx.Module):
@@ -56,6 +57,7 @@ class Continuation(eqx.Module):
     def solve(self, equation: Equation) -> Outcome:
         """Follows the path, corrects what was asked for on it, and measures the end."""
         method = self.method
+        check_products(equation.f, equation.z0, "continuation", instead=INSTEAD)
         homotopy = Homotopy(equation, equation.f(equation.z0), self.kind)
         lams = jnp.zeros(0, equation.z0.dtype) if self.lams is None else self.lams
         walk = follow(homotopy, method, lams, self.keep_steps)
@@ -150,7 +152,7 @@ def continuation(
     Args:
         cell: `cell(params, z, x) -> f(z)`, with the structure, shapes and dtypes of `z`. Always
             called with a batch axis (of size 1 in per-example mode). It must not close over
-            traced arrays.
+            traced arrays, and have Jacobian-vector products: no `jax.custom_vjp` functions.
         params: any pytree, shared by the batch.
         z0: start of the path, a pytree of real arrays `[batch, ...]`.
         x: condition, a pytree of arrays `[batch, ...]` or None. Integer, bool and key leaves

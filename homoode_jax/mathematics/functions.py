@@ -77,6 +77,32 @@ def forward_mode(otherwise: str) -> Iterator[None]:
         raise ValueError(otherwise) from error
 
 
+def check_products(function: Callable, at: Any, who: str, of: str = "cell", instead: str = ""):
+    """Raises if a function has no Jacobian-vector products, which `who` takes.
+
+    JAX itself says so only when a program is lowered, where nobody knows whose function it was.
+    """
+    jaxpr = jax.make_jaxpr(lambda at: jax.jvp(function, (at,), (at,)))(at)
+    if any(equation.primitive.name == "custom_lin" for equation in _equations(jaxpr)):
+        raise ValueError(
+            f"{who} takes Jacobian-vector products of the {of}, which holds a jax.custom_vjp "
+            f"function or a solve; {instead}define that function by jax.custom_jvp."
+        )
+
+
+def _equations(part: Any) -> Iterator[Any]:
+    """All equations of a jaxpr, and of those that its equations hold."""
+    if isinstance(part, tuple | list):
+        for one in part:
+            yield from _equations(one)
+    elif hasattr(part, "jaxpr"):
+        yield from _equations(part.jaxpr)
+    elif hasattr(part, "eqns"):
+        for equation in part.eqns:
+            yield equation
+            yield from _equations(list(equation.params.values()))
+
+
 def check_untraced(**options: Any) -> None:
     """Raises if a function within an option (a norm, a schedule) reads a traced array."""
     for name, option in options.items():

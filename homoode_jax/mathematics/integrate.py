@@ -62,7 +62,8 @@ def integrate(
     """Integrates dz/dt = field(params, t, z, x) from z(t0) = z0 to t1.
 
     Works under `jit`, `vmap` and reverse-mode differentiation with respect to `params`, `z0`
-    and `x`. Step sizes are held fixed in every gradient.
+    and `x`; second derivatives are those of "direct" and "backsolve". Step sizes are held fixed
+    in every gradient. Without `jit` a solve is compiled once for a field and shapes.
 
     Args:
         field: `field(params, t, z, x) -> dz/dt`, with the structure, shapes and dtypes of `z`.

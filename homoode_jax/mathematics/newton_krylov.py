@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import lineax as lx
 from jax import lax
 
+from homoode_jax.mathematics.functions import check_products
 from homoode_jax.mathematics.iteration import Move
 from homoode_jax.mathematics.krylov import make_linear_solver, solve_linear
 from homoode_jax.mathematics.options import real_field
@@ -18,6 +19,7 @@ from homoode_jax.mathematics.vectors import Equation, Vector, finite, no_cost, r
 
 ARMIJO = 1e-4
 HALVINGS = 10
+INSTEAD = "use solver='anderson', 'broyden', 'picard' or 'ode', or "
 
 
 class NewtonKrylov(eqx.Module):
@@ -33,6 +35,7 @@ class NewtonKrylov(eqx.Module):
 
     def start(self, equation: Equation, f0: Vector) -> None:
         """Nothing to remember."""
+        check_products(equation.f, equation.z0, "solver='newton'", instead=INSTEAD)
 
     def move(self, equation: Equation, z: Vector, f: Vector, memory: None) -> Move:
         """One linear solve and a line search."""

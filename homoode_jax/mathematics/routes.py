@@ -60,6 +60,13 @@ class FieldPlan(eqx.Module):
         """True if the solve keeps the states of its steps, and is taken back through them."""
         return self.adjoint == "direct" and is_plain(self.stepping)
 
+    @property
+    def once(self) -> str:
+        """What has second derivatives, for routes whose loops have none."""
+        checkpointed = isinstance(self.adjoint, diffrax.RecursiveCheckpointAdjoint)
+        known = self.adjoint in ("checkpointed", "reversible")
+        return "adjoint='direct'" if known or checkpointed else ""
+
     def run(self, inputs: Inputs) -> Raw:
         """Solves the batch."""
         rhs = RightHandSide(self.field)
