@@ -8,12 +8,12 @@ dZ and dR hold the last differences of z and r (Anderson 1965; Walker & Ni 2011)
 least-squares problem is Euclidean; singular directions of dR are left out.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
-import lineax as lx
+from jax import lax
 from jaxtyping import Array, Float, Int
 
 from homoode_jax.mathematics.iteration import Move
@@ -85,13 +85,21 @@ def _least_squares(dr: Float[Array, "memory n"], r: Vector) -> Float[Array, " me
     unit = dr * scale[:, None]
     rcond = len(dr) * jnp.finfo(r.dtype).eps
     gram = unit @ unit.T
-    overlaps = unit @ r
-    # A matrix operator forgets the mesh that its entries are on (`shard_map`), a function keeps it.
-    structure = jax.eval_shape(lambda: overlaps)
-    operator = lx.FunctionLinearOperator(lambda v: gram @ v, structure)
-    solved = lx.linear_solve(operator, overlaps, lx.SVD(rcond=float(rcond)), throw=False)
-    weights = solved.value * scale
+    # Not by Lineax: its operators forget the mesh that a vector is on under `pmap`, and refuse it.
+    shares = lax.custom_linear_solve(
+        lambda v: gram @ v, unit @ r, partial(_pseudo_inverse, gram, rcond), symmetric=True
+    )
+    weights = shares * scale
     return jnp.where(jnp.all(jnp.isfinite(weights)), weights, 0)
+
+
+def _pseudo_inverse(gram: Float[Array, "memory memory"], rcond, _, b: Vector) -> Vector:
+    """Solves with a symmetric matrix, whose singular directions are left out."""
+    u, sizes, vt = jnp.linalg.svd(lax.stop_gradient(gram))
+    kept = sizes > rcond * sizes[0]
+    inverse = jnp.where(kept, 1 / jnp.where(kept, sizes, 1), 0)
+    shares = jnp.matmul(u.T, b, precision=lax.Precision.HIGHEST)
+    return jnp.matmul(vt.T, inverse * shares, precision=lax.Precision.HIGHEST)
 
 
 class LowRank(NamedTuple):

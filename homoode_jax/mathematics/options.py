@@ -74,7 +74,7 @@ def numbers(name: str, got: Any, dtype) -> Float[Array, " numbers"]:
     try:
         traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(got))
         array = jnp.asarray(got) if traced else np.asarray(got)
-        array = array.astype(dtype) if _is_real(array) else None
+        array = array.astype(dtype) if is_real(array) else None
     except (TypeError, ValueError):
         array = None
     if array is None or array.ndim != 1 or not len(array):
@@ -96,10 +96,11 @@ def _is_real_scalar(got: Any) -> bool:
         return False
     if isinstance(got, int | float):
         return True
-    return getattr(got, "shape", None) == () and _is_real(got)
+    return getattr(got, "shape", None) == () and is_real(got)
 
 
-def _is_real(array: Any) -> bool:
+def is_real(array: Any) -> bool:
+    """True for an array of integers or real numbers."""
     dtype = getattr(array, "dtype", None)
     if dtype is None or jnp.issubdtype(dtype, jax.dtypes.extended):
         return False

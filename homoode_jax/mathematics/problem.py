@@ -16,6 +16,8 @@ from jax.core import Tracer
 from jax.tree_util import keystr, tree_leaves_with_path
 from jaxtyping import Array, Bool, Float, PyTree
 
+from homoode_jax.mathematics.options import is_real
+
 BATCHINGS = ("joint", "per_example")
 
 
@@ -135,10 +137,10 @@ def check_mask(mask: Any, batch: int) -> Bool[Array, " batch"] | None:
 
 def check_probe(probe: Any, per_example: bool, batch: int, dtype) -> Float[Array, "*batch"]:
     """Returns the backward probe as an array, or raises."""
-    try:
-        probe = jnp.asarray(probe, dtype)
-    except (TypeError, ValueError):
-        raise ValueError(f"backward_probe must be a number, got {probe!r}.") from None
+    given = probe if isinstance(probe, jax.Array) else np.asarray(probe)
+    if not is_real(given):
+        raise ValueError(f"backward_probe must be a scalar, got {probe!r}.")
+    probe = jnp.asarray(given, dtype)
     if probe.shape != () and not (per_example and probe.shape == (batch,)):
         raise ValueError(
             f"backward_probe must be a scalar (or [{batch}] with batching='per_example'), "

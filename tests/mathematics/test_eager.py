@@ -8,14 +8,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from homoode_jax import Anderson, Implicit, audit, continuation, equilibrium, integrate, regularisers
+from homoode_jax import (
+    Anderson,
+    Implicit,
+    audit,
+    continuation,
+    equilibrium,
+    integrate,
+    regularisers,
+)
 from homoode_jax.mathematics.functions import Function
 
 COMPILED = []
 jax.monitoring.register_event_duration_secs_listener(
-    lambda name, seconds, **_: COMPILED.append(name)
-    if name == "/jax/core/compile/backend_compile_duration"
-    else None
+    lambda name, seconds, **_: (
+        COMPILED.append(name) if name == "/jax/core/compile/backend_compile_duration" else None
+    )
 )
 Z0 = jnp.ones((2, 2))
 ZS = jnp.stack([Z0, Z0 / 2])
@@ -65,17 +73,19 @@ SLOW = {
     "saved": lambda p: integrate(field, p, Z0, None, save_at=[0.5, 1.0]).zs,
     "masked": lambda p: integrate(field, p, Z0, None, mask=np.array([True, False])).z,
     "new lambda": lambda p: integrate(lambda p, t, z, x: -p * z, p, Z0, None).z,
-    "newton": lambda p: equilibrium(
-        cell, p, Z0, None, solver="newton", preconditioner=inverse, adjoint=Implicit(1e-4)
-    ).z,
+    "newton": lambda p: (
+        equilibrium(
+            cell, p, Z0, None, solver="newton", preconditioner=inverse, adjoint=Implicit(1e-4)
+        ).z
+    ),
     "ode": lambda p: equilibrium(cell, p, Z0, None, solver="ode").z,
     "continuation": lambda p: continuation(cell, p, Z0, None, schedule=schedule).z,
     "arclength": lambda p: continuation(cell, p, Z0, None, path="arclength", save_at="steps").zs,
     **{
         f"gradient by {adjoint}, {batching}": gradient(
-            lambda p, adjoint=adjoint, batching=batching: integrate(
-                field, p, Z0, None, adjoint=adjoint, batching=batching
-            ).z
+            lambda p, adjoint=adjoint, batching=batching: (
+                integrate(field, p, Z0, None, adjoint=adjoint, batching=batching).z
+            )
         )
         for adjoint in ("checkpointed", "backsolve", "reversible")
         for batching in ("joint", "per_example")

@@ -90,7 +90,9 @@ GRADIENTS = {
     "integrate, steps": of_field(controller=diffrax.StepTo(ts=jnp.linspace(0.0, 1.0, 5))),
     "integrate, pair": lambda p: sum(
         jnp.sum(leaf)
-        for leaf in integrate(pair_field, p, {"a": Z0, "b": X[:, 0]}, X, adjoint="direct").z.values()
+        for leaf in integrate(
+            pair_field, p, {"a": Z0, "b": X[:, 0]}, X, adjoint="direct"
+        ).z.values()
     ),
     **{
         f"equilibrium, {solver}": of_cell(solver=solver)
@@ -123,9 +125,9 @@ GRADIENTS = {
 }
 VALUES = {
     "continuation, saved": lambda p: continuation(cell, p, Z0, X, save_at=SAVE_AT).zs,
-    "continuation, steps": lambda p: continuation(
-        cell, p, Z0, X, save_at="steps", path="arclength", batching="per_example"
-    ).zs,
+    "continuation, steps": lambda p: (
+        continuation(cell, p, Z0, X, save_at="steps", path="arclength", batching="per_example").zs
+    ),
     "residual": lambda p: audit.residual(cell, p, Z0, X),
     "spectral radius": lambda p: audit.spectral_radius(cell, p, Z0, X),
     "sigma": lambda p: audit.sigma_min(cell, p, jnp.stack([Z0, Z0]), SAVE_AT, X),
@@ -138,8 +140,54 @@ VALUES = {
 TRACED = {name: jax.grad(call) for name, call in GRADIENTS.items()} | VALUES
 
 
-@pytest.mark.parametrize("name", TRACED)
+QUICK = (
+    "integrate, checkpointed, joint",
+    "integrate, direct, per_example",
+    "integrate, mask, reversible",
+    "integrate, saved, direct, joint",
+    "equilibrium, anderson",
+    "equilibrium, newton",
+    "equilibrium, optimistix",
+    "continuation, natural, fixed_point",
+    "continuation, saved",
+    "convergence",
+    "defect",
+)
+NAMES = [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in TRACED]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_no_rank_or_dtype_is_promoted(name):
-    jax.clear_caches()
     with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
         jax.make_jaxpr(TRACED[name])(P)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_traced_array_is_kept(name):
+    with jax.checking_leaks():
+        jax.make_jaxpr(TRACED[name])(P)
+
+
+EAGER = {
+    "equilibrium": lambda: equilibrium(cell, P, Z0, X).z,
+    "gradient": lambda: jax.grad(GRADIENTS["equilibrium, anderson"])(P),
+}
+SLOW_EAGER = {
+    "integrate": lambda: integrate(field, P, Z0, X).z,
+    "continuation": lambda: continuation(cell, P, Z0, X).z,
+    "residual": lambda: audit.residual(cell, P, Z0, X),
+    **{
+        f"gradient, {name}": lambda name=name: jax.grad(GRADIENTS[name])(P)
+        for name in GRADIENTS
+        if name.startswith(("integrate, c", "integrate, d", "integrate, b", "integrate, rev"))
+        or name in ("integrate, mask, direct", "equilibrium, mask", "equilibrium, newton")
+    },
+}
+
+
+@pytest.mark.parametrize(
+    "name", [*EAGER, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_EAGER)]
+)
+def test_no_nan_is_made_where_everything_is_finite(name):
+    with jax.debug_nans(True):
+        jax.block_until_ready((EAGER | SLOW_EAGER)[name]())
