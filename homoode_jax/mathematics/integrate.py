@@ -192,10 +192,11 @@ def _unguarded(inputs: Inputs, plan: FieldPlan) -> Raw:
 def _stepping(dtype, t0, t1, dt0, rtol, atol, solver, controller, max_steps) -> Stepping:
     max_steps = whole("max_steps", max_steps)
     t0, t1 = real("t0", t0), real("t1", t1)
-    dt0 = None if dt0 is None else real("dt0", dt0, "a number other than 0")
+    dt0 = None if dt0 is None else real("dt0", dt0)
     rtol = None if rtol is None else real("rtol", rtol, "a non-negative number")
     atol = None if atol is None else real("atol", atol, "a non-negative number")
-    if is_concrete(dt0, t0, t1) and t0 != t1 and not dt0 * (t1 - t0) > 0:
+    points = not is_concrete(dt0, t0, t1) or dt0 * (t1 - t0) > 0 or (t0 == t1 and dt0 != 0)
+    if not points:
         raise ValueError(f"dt0={dt0!r} must point from t0={t0!r} to t1={t1!r} and not be zero.")
     make_controller(controller, solver, rtol, atol, dt0, norm=None)  # raises on a bad choice
     _check_stops(controller, t0, t1, dt0, dtype)

@@ -25,9 +25,9 @@ def gradient(solve, function, **options):
 
 
 CALLS = {
-    "saved": lambda p, x: integrate(
-        field, p, 0 * x, x, dt0=0.1, save_at=jnp.stack([p, jnp.ones_like(p)])
-    ).zs,
+    "saved": lambda p, x: (
+        integrate(field, p, 0 * x, x, dt0=0.1, save_at=jnp.stack([p, jnp.ones_like(p)])).zs
+    ),
     "convergence": lambda p, x: jnp.nan_to_num(audit.convergence(cell, p, 0 * x, x, max_steps=3)),
 }
 SLOW = {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-PROGRAM = '''
+PROGRAM = """
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 from homoode_jax import continuation, equilibrium, integrate
@@ -59,7 +59,7 @@ for name, solve, function, options in SOLVES:
             except ValueError as error:
                 assert "AxisType.Auto" in str(error), error
 print("fine")
-'''
+"""
 SOLVES = {
     "equilibrium": '("equilibrium", equilibrium, cell, {})',
     "integrate": '("integrate", integrate, field, {"adjoint": "direct"})',
