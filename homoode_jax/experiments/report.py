@@ -46,9 +46,7 @@ def show_summary(summary: dict[str, Any], workdir: Path) -> None:
             key.replace("_", " "), f"{value:.4f}" if isinstance(value, float) else str(value)
         )
     console.print(table)
-    say(
-        f"workdir {workdir}"
-    )  # a cell of the table would break it into pieces
+    say(f"workdir {workdir}")  # a cell of the table would break it into pieces
 
 
 def count_parameters(tree: Any) -> int:

@@ -1,8 +1,8 @@
 """Audits: is it an equilibrium, is it stable, where is the path near a fold, is it explained?
 
-Of a cell f at a point or along a path (see `audit_cell`):
+Of a cell f at a point or along a path (see `audit_cell` and `audit_residual`):
     residual, spectral_radius, sigma_min, path_length, convergence
-Of a learned field F (see `audit_field`):
+Of a learned field F (see `audit_field` and `audit_explain`):
     field_norms, defect, explain
 For people (see `audit_plot`):
     plot
@@ -11,22 +11,11 @@ Every number is there for each example of the batch. Plain functions of arrays; 
 may be jitted. None is meant to be differentiated.
 """
 
-from homoode_jax.mathematics.audit_cell import (
-    convergence,
-    path_length,
-    residual,
-    sigma_min,
-    spectral_radius,
-)
-from homoode_jax.mathematics.audit_field import (
-    Explanation,
-    FieldNorms,
-    Points,
-    defect,
-    explain,
-    field_norms,
-)
+from homoode_jax.mathematics.audit_cell import path_length, sigma_min, spectral_radius
+from homoode_jax.mathematics.audit_explain import Explanation, explain
+from homoode_jax.mathematics.audit_field import FieldNorms, Points, defect, field_norms
 from homoode_jax.mathematics.audit_plot import plot
+from homoode_jax.mathematics.audit_residual import convergence, residual
 from homoode_jax.mathematics.spectra import Estimate
 
 __all__ = [

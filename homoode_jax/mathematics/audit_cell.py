@@ -1,6 +1,5 @@
-"""Audits of a cell f at a point or along a path: residual, spectrum, folds, length, convergence.
+"""Audits of a cell f at a point or along a path: spectrum, folds, length.
 
-residual         |z - f(z)| / max(|f(z)|, 1e-3)
 spectral radius  largest |eigenvalue| of J = df/dz; Picard's iteration converges below 1
 sigma_min        smallest singular value of dH/dz: I - lam J (fixed-point homotopy) or
                  I - J (Newton); it is 0 at folds and bifurcations
@@ -10,54 +9,25 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optimistix as optx
 from jax import lax
 from jaxtyping import Array, Float, Key, PyTree
 
-from homoode_jax.mathematics.cells import Cell, make_tolerance
-from homoode_jax.mathematics.dtypes import cast, cast_like, common_dtype
-from homoode_jax.mathematics.equilibrium import Solver, make_iteration
+from homoode_jax.mathematics.cells import Cell, InPrecision
+from homoode_jax.mathematics.dtypes import cast, common_dtype, shapes
+from homoode_jax.mathematics.functions import Function, check_products, compiled
 from homoode_jax.mathematics.guard import map_examples
 from homoode_jax.mathematics.homotopy import HOMOTOPIES
-from homoode_jax.mathematics.iteration import iterate
+from homoode_jax.mathematics.options import whole
 from homoode_jax.mathematics.problem import (
     as_arrays,
     batch_size,
-    check_bounds,
     check_function,
     check_option,
+    check_placement,
 )
-from homoode_jax.mathematics.rows import mean_squares, minus, row_rms
+from homoode_jax.mathematics.rows import mean_squares
 from homoode_jax.mathematics.spectra import Estimate, largest_eigenvalue, smallest_singular_value
-from homoode_jax.mathematics.vectors import FLOOR, Equation, flatten_cell
-
-
-def residual(cell: Cell, params: PyTree, z: PyTree[Array], x: PyTree) -> Float[Array, " batch"]:
-    """Relative residual |z - f(z)| / max(|f(z)|, 1e-3), root mean squares of each example.
-
-    The same as `Solution.stats.residual` of a per-example solve. The cell sees the whole batch.
-
-    Args:
-        cell: `cell(params, z, x) -> f(z)`.
-        params: any pytree.
-        z: the point, a pytree of real arrays `[batch, ...]`.
-        x: condition, a pytree of arrays `[batch, ...]` or None.
-
-    Returns:
-        `[batch]`, in float32 or better.
-
-    Raises:
-        ValueError: if an argument is not as above; the message names it.
-
-    Example:
-        >>> import jax.numpy as jnp, homoode_jax
-        >>> cell = lambda a, z, x: a * z + x
-        >>> print(homoode_jax.audit.residual(cell, 0.5, jnp.ones((1, 2)), jnp.ones((1, 2))))
-        [0.33333334]
-    """
-    cell, params, z, x = _checked(cell, params, z, x)
-    f = cell(params, z, x)
-    return row_rms(minus(z, f)) / jnp.maximum(row_rms(f), FLOOR)
+from homoode_jax.mathematics.vectors import Equation, flatten_cell
 
 
 def spectral_radius(
@@ -96,11 +66,19 @@ def spectral_radius(
         >>> print(f"{radius.value[0]:.4f}")
         0.9000
     """
-    _check_dimension(dimension)
-    cell, params, z, x = _checked(cell, params, z, x)
+    dimension = whole("dimension", dimension)
+    return _spectral_radius(Function(cell), *as_arrays((params, z, x)), dimension, key)
+
+
+@compiled
+def _spectral_radius(
+    cell: Function, params: PyTree, z: PyTree[Array], x: PyTree, dimension: int, key: Any
+) -> Estimate:
+    evaluate, z = checked_cell(cell, params, z, x)
 
     def one(z: PyTree[Array], x: PyTree) -> Estimate:
-        equation = flatten_cell(cell, params, z, x)[0]
+        equation = flatten_cell(evaluate, params, z, x)[0]
+        check_products(equation.f, equation.z0, "audit.spectral_radius")
         _, jvp = jax.linearize(equation.f, equation.z0)
         return largest_eigenvalue(jvp, _random(equation, key), dimension)
 
@@ -152,14 +130,23 @@ def sigma_min(
         [1.  0.5 0. ]
     """
     check_option("homotopy", homotopy, HOMOTOPIES)
-    _check_dimension(dimension)
-    first = jax.tree.map(lambda leaf: leaf[0], as_arrays(zs))
-    cell, params, _, x = _checked(cell, params, first, x, "zs[0]")
-    dtype = common_dtype(first)
-    lams = _check_lams(lams, as_arrays(zs))
+    dimension = whole("dimension", dimension)
+    params, zs, x = as_arrays((params, zs, x))
+    lams = _check_lams(lams, zs)
+    return _sigma_min(Function(cell), params, zs, lams, x, homotopy, dimension, key)
+
+
+@compiled
+def _sigma_min(
+    cell: Function, params: PyTree, zs: PyTree[Array], lams: Array, x: PyTree, homotopy: str,
+    dimension: int, key: Any,
+) -> Estimate:  # fmt: skip
+    first = jax.tree.map(lambda leaf: leaf[0], zs)
+    evaluate, _ = checked_cell(cell, params, first, x, "zs[0]")
 
     def one(z: PyTree[Array], lam: Float[Array, " 1"], x: PyTree) -> Estimate:
-        equation = flatten_cell(cell, params, z, x)[0]
+        equation = flatten_cell(evaluate, params, z, x)[0]
+        check_products(equation.f, equation.z0, "audit.sigma_min")
         _, jvp = jax.linearize(equation.f, equation.z0)
         vjp = jax.linear_transpose(jvp, equation.z0)
         lam = lam[0] if homotopy == "fixed_point" else jnp.ones_like(lam[0])
@@ -169,7 +156,7 @@ def sigma_min(
         )  # fmt: skip
 
     # One point after another: the vectors of all of them at once would be too much to keep.
-    points = cast(as_arrays(zs), dtype), lams.astype(dtype)
+    points = cast((zs, lams), common_dtype(first))
     return lax.map(lambda point: map_examples(one, *point, x), points)
 
 
@@ -203,73 +190,17 @@ def path_length(
     return jnp.sum(jnp.sqrt(squares), axis=0)
 
 
-def convergence(
-    cell: Cell,
-    params: PyTree,
-    z0: PyTree[Array],
-    x: PyTree,
-    *,
-    solver: Solver = "anderson",
-    tol: float | Float[Array, ""] | None = None,
-    max_steps: int = 200,
-) -> Float[Array, "batch points"]:
-    """Relative residuals of all iterates of `equilibrium(..., batching="per_example")`.
-
-    Args:
-        cell: `cell(params, z, x) -> f(z)`; called with a batch of one example.
-        params: any pytree.
-        z0: where to start, a pytree of real arrays `[batch, ...]`.
-        x: condition, a pytree of arrays `[batch, ...]` or None.
-        solver: as in `equilibrium`, but no Optimistix solver: those keep no trace.
-        tol: as in `equilibrium`.
-        max_steps: as in `equilibrium`.
-
-    Returns:
-        `[batch, max_steps + 1]`: the residual at z0 and after each step, NaN beyond the last.
-
-    Raises:
-        ValueError: if an argument is not as above; the message names it.
-
-    Example:
-        >>> import jax.numpy as jnp, homoode_jax
-        >>> z0, half = jnp.ones((1, 1)), lambda a, z, x: a * z + 1
-        >>> options = dict(solver="picard", max_steps=3)
-        >>> print(homoode_jax.audit.convergence(half, 0.5, z0, None, **options).round(3))
-        [[0.333 0.143 0.067 0.032]]
-    """
-    check_bounds(max_steps=max_steps)
-    method = make_iteration(solver)
-    if isinstance(method, optx.AbstractRootFinder | optx.AbstractFixedPointSolver):
-        raise ValueError(f"solver={solver!r} keeps no trace; name one of homoode_jax's own.")
-    cell, params, z0, x = _checked(cell, params, z0, x, "z0")
-    tol = make_tolerance("tol", tol, z0, 1e-5)
-
-    def one(z0: PyTree[Array], x: PyTree) -> Float[Array, " points"]:
-        return iterate(method, flatten_cell(cell, params, z0, x)[0], tol, max_steps)[1]
-
-    return map_examples(one, z0, x)
-
-
-def _checked(cell: Cell, params: PyTree, z: PyTree, x: PyTree, name: str = "z"):
-    """The problem as arrays, z in float32 or better, and the cell called in z's own dtypes."""
-    params, z, x = as_arrays((params, z, x))
+def checked_cell(cell: Function, params: PyTree, z: PyTree, x: PyTree, name: str = "z"):
+    """The cell called in z's own dtypes, and z in float32 or better."""
+    check_placement((params, z, x))
     batch_size(z, x, state=name)
     check_function("cell", cell, (params, z, x), z)
-
-    def evaluate(params: PyTree, wide: PyTree[Array], x: PyTree) -> PyTree[Array]:
-        return cast(cell(params, cast_like(wide, z), x), common_dtype(z))
-
-    return evaluate, params, cast(z, common_dtype(z)), x
+    return InPrecision(cell, shapes(z)), cast(z, common_dtype(z))
 
 
 def _random(equation: Equation, key: Key[Array, ""] | None) -> Float[Array, " n"]:
     key = jax.random.key(0) if key is None else key
     return jax.random.normal(key, equation.z0.shape, equation.z0.dtype)
-
-
-def _check_dimension(dimension: Any) -> None:
-    if not isinstance(dimension, int) or dimension < 1:
-        raise ValueError(f"dimension must be a positive integer, got {dimension!r}.")
 
 
 def _check_lams(lams: Any, zs: PyTree[Array]) -> Float[Array, "points batch"]:

@@ -17,17 +17,17 @@ the cell was not fitted to.
 from collections.abc import Callable
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optimistix as optx
 from jax import lax
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from homoode_jax.mathematics.cells import Cell
+from homoode_jax.mathematics.functions import Function, check_products, compiled
 from homoode_jax.mathematics.homotopy import Schedule, make_schedule
 from homoode_jax.mathematics.integrate import Field
-from homoode_jax.mathematics.problem import as_arrays, batch_size, check_bounds, check_function
+from homoode_jax.mathematics.options import real
+from homoode_jax.mathematics.problem import as_arrays, batch_size, check_function
 from homoode_jax.mathematics.rows import mean_squares, minus, row_rms
 from homoode_jax.mathematics.vectors import FLOOR
 
@@ -53,26 +53,6 @@ class Points(NamedTuple):
     ts: Float[Array, " points"]
     zs: PyTree[Array]
     x: PyTree
-
-
-class Explanation(NamedTuple):
-    """What `explain` found; the defects are those of `defect`.
-
-    Attributes:
-        params: parameters of the fitted cell.
-        before: defect of the cell that it began with.
-        after: defect of the fitted cell.
-        held_out_before: the same at the points held out, or None.
-        held_out_after: likewise.
-        success: True if the fit came to rest before `max_steps`.
-    """
-
-    params: PyTree
-    before: Float[Array, " batch"]
-    after: Float[Array, " batch"]
-    held_out_before: Float[Array, " batch"] | None
-    held_out_after: Float[Array, " batch"] | None
-    success: Bool[Array, ""]
 
 
 def field_norms(
@@ -113,10 +93,14 @@ def field_norms(
     params, z0, z1, x = as_arrays((params, z0, z1, x))
     batch_size(z0, x)
     batch_size(z1, x, state="z1")
-    start, end = (
-        row_rms(_slopes(field, params, jnp.asarray(t), z, x)) for t, z in ((t0, z0), (t1, z1))
-    )
-    return FieldNorms(start, end)
+    times = tuple(jnp.asarray(real(name, t)) for name, t in (("t0", t0), ("t1", t1)))
+    return _field_norms(Function(field), params, times, (z0, z1), x)
+
+
+@compiled
+def _field_norms(field: Function, params: PyTree, times: tuple, states: tuple, x: PyTree):
+    ends = zip(times, states, strict=True)
+    return FieldNorms(*(row_rms(_slopes(field, params, t, z, x)) for t, z in ends))
 
 
 def defect(
@@ -155,82 +139,12 @@ def defect(
         >>> print(f"{homoode_jax.audit.defect(field, None, cell, 0.5, points)[0]:.4f}")
         0.0000
     """
-    points = _checked(points)
-    slopes = _path_slopes(field, params, points)
-    return _measure(cell, as_arrays(cell_params), points, slopes, make_schedule(schedule))
+    points, lam = checked_points(points), make_schedule(schedule)
+    slopes = path_slopes(Function(field), as_arrays(params), points)
+    return measure(Function(cell), as_arrays(cell_params), points, slopes, lam)
 
 
-def explain(
-    field: Field,
-    params: PyTree,
-    cell: Cell,
-    cell_params: PyTree,
-    points: Points,
-    *,
-    held_out: Points | None = None,
-    schedule: str | Schedule = "linear",
-    solver: optx.AbstractMinimiser | optx.AbstractLeastSquaresSolver | None = None,
-    max_steps: int = 1000,
-) -> Explanation:
-    """Fits a cell whose Davidenko field is as near to a given field as can be.
-
-    Minimises the sum of the squared `defect` of all examples over the cell's parameters. The
-    fit is a local one: a large defect says that no explanation was found from `cell_params`.
-
-    Args:
-        field: `field(params, t, z, x) -> dz/dt`; called with the whole batch.
-        params: its parameters, any pytree.
-        cell: `cell(cell_params, z, x) -> f(z)`, usually of the field's own architecture.
-        cell_params: where to begin, any pytree; integer and bool leaves stay as they are.
-        points: where to fit.
-        held_out: where else to measure the defect, or None.
-        schedule: lam(t), as in `continuation`.
-        solver: an Optimistix minimiser or least-squares solver; None takes L-BFGS, whose memory
-            grows with the parameters only. `optx.LevenbergMarquardt` is faster for few of them.
-        max_steps: the most steps of the solver.
-
-    Returns:
-        An `Explanation`. Whether the cell found is contractive says `spectral_radius`.
-
-    Raises:
-        ValueError: if an argument is not as above; the message names it.
-
-    Example:
-        >>> import jax.numpy as jnp, homoode_jax
-        >>> field = lambda p, t, z, x: x / (1 - 0.5 * t) ** 2  # of f = z / 2 + x, z0 = 0
-        >>> cell = lambda a, z, x: a * z + x
-        >>> ts, x = jnp.linspace(0, 1, 5), jnp.ones((1, 1))
-        >>> zs = (ts / (1 - 0.5 * ts))[:, None, None]
-        >>> points = homoode_jax.audit.Points(jnp.zeros((1, 1)), ts, zs, x)
-        >>> print(f"{homoode_jax.audit.explain(field, None, cell, 0.1, points).params:.3f}")
-        0.500
-    """
-    check_bounds(max_steps=max_steps)
-    points, lam, cell_params = _checked(points), make_schedule(schedule), as_arrays(cell_params)
-    slopes = _path_slopes(field, params, points)
-    free, fixed = eqx.partition(cell_params, eqx.is_inexact_array)
-    fit = optx.least_squares(
-        lambda free, args: _residuals(cell, eqx.combine(free, fixed), args[0], args[1], lam),
-        solver or _lbfgs(points), free, (points, slopes), max_steps=max_steps, throw=False,
-    )  # fmt: skip
-    found = eqx.combine(fit.value, fixed)
-    before, after = (_measure(cell, p, points, slopes, lam) for p in (cell_params, found))
-    success = fit.result == optx.RESULTS.successful
-    if held_out is None:
-        return Explanation(found, before, after, None, None, success)
-    points = _checked(held_out)
-    slopes = _path_slopes(field, params, points)
-    first, last = (_measure(cell, p, points, slopes, lam) for p in (cell_params, found))
-    return Explanation(found, before, after, first, last, success)
-
-
-def _lbfgs(points: Points) -> optx.LBFGS:
-    """L-BFGS that ends near rounding: the objective is the square of a relative number."""
-    tol = float(jnp.finfo(row_rms(points.z0).dtype).eps) ** 0.75
-    return optx.LBFGS(rtol=tol, atol=tol)
-
-
-def _residuals(
+def differences(
     cell: Cell, cell_params: PyTree, points: Points, slopes: PyTree[Array], schedule: Callable
 ) -> PyTree[Array]:
     """The differences `[points, batch, ...]`, scaled so that their squares sum to the defect's."""
@@ -242,25 +156,27 @@ def _residuals(
         got = jax.tree.map(lambda slope, jf: (slope - lam * jf).astype(jf.dtype), slope, jf)
         return minus(got, want)
 
-    differences = jax.vmap(at)(points.ts, points.zs, slopes)
+    at_once = lambda z: cell(cell_params, z, points.x)  # noqa: E731
+    check_products(at_once, points.z0, "audit.defect")
+    between = jax.vmap(at)(points.ts, points.zs, slopes)
     speeds = jnp.mean(jax.vmap(mean_squares)(slopes), axis=0)
     entries = sum(leaf[0].size for leaf in jax.tree.leaves(points.z0))
     scale = len(points.ts) * entries * jnp.maximum(speeds, FLOOR**2)
 
     def divide(leaf: Array) -> Array:
-        return leaf / jnp.sqrt(scale).reshape(-1, *(1,) * (leaf.ndim - 2))
+        return leaf / jnp.sqrt(scale).reshape(1, -1, *(1,) * (leaf.ndim - 2))
 
-    return jax.tree.map(divide, differences)
+    return jax.tree.map(divide, between)
 
 
-@eqx.filter_jit
-def _measure(cell, cell_params, points: Points, slopes, schedule) -> Float[Array, " batch"]:
+@compiled
+def measure(cell, cell_params, points: Points, slopes, schedule) -> Float[Array, " batch"]:
     """The defect, from F's values at the points."""
 
     def sum_rows(leaf: Float[Array, "points batch ..."]) -> Float[Array, " batch"]:
         return jnp.sum(jnp.square(leaf), axis=(0, *range(2, leaf.ndim)))
 
-    residuals = jax.tree.leaves(_residuals(cell, cell_params, points, slopes, schedule))
+    residuals = jax.tree.leaves(differences(cell, cell_params, points, slopes, schedule))
     return jnp.sqrt(jnp.sum(jnp.stack([sum_rows(leaf) for leaf in residuals]), axis=0))
 
 
@@ -271,15 +187,15 @@ def _slopes(field: Field, params: PyTree, t, z: PyTree[Array], x: PyTree) -> PyT
     return field(*args)
 
 
-def _path_slopes(field: Field, params: PyTree, points: Points) -> PyTree[Array]:
+@compiled
+def path_slopes(field: Function, params: PyTree, points: Points) -> PyTree[Array]:
     """F at all points; one after another, as its own solver would see them."""
-    params = as_arrays(params)
     return lax.map(
         lambda at: _slopes(field, params, at[0], at[1], points.x), (points.ts, points.zs)
     )
 
 
-def _checked(points: Points) -> Points:
+def checked_points(points: Points) -> Points:
     """The points as arrays, or raises."""
     points = Points(*as_arrays(tuple(points)))
     batch, ts = batch_size(points.z0, points.x), jnp.asarray(points.ts)

@@ -34,7 +34,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from homoode_jax.mathematics.dtypes import cast, cast_like, common_dtype, real_dtype
+from homoode_jax.mathematics.dtypes import cast, cast_like, common_dtype, real_dtype, shapes
 from homoode_jax.mathematics.explicit import as_scanned
 from homoode_jax.mathematics.guard import Pullback, drop_axis, map_examples, mend
 from homoode_jax.mathematics.ode import Raw, Stepping, reverse, solve_ode
@@ -68,12 +68,12 @@ def backsolve(
     z0.
     """
     inputs, fixed = eqx.partition((params, x), eqx.is_inexact_array)
-    dtype = common_dtype((z1, inputs))
+    dtype, like = common_dtype((z1, inputs)), shapes(z1)
 
-    def rhs(t, state, args):
+    def rhs(t, state, args):  # closes over no array: Diffrax keeps it as a key of its programs
         inputs, fixed = args
         z, a, _, _ = state
-        dz, g_z, g_inputs = _products(field, z1, inputs, fixed, t, z, a)
+        dz, g_z, g_inputs = _products(field, like, inputs, fixed, t, z, a)
         return cast((dz, *_negative((g_z, _size(a, dz), g_inputs))), dtype)
 
     norm = Norm(mask)
@@ -97,7 +97,7 @@ def backsolve_examples(
 ) -> Pullback:  # fmt: skip
     """The same for examples that are solved by themselves: counts and failures are by example."""
     inputs, fixed = eqx.partition((params, x), eqx.is_inexact_array)
-    dtype = common_dtype((z1, inputs))
+    dtype, like = common_dtype((z1, inputs)), shapes(z1)
     back = reverse(stepping)
 
     def alone(z0, z1, x, fixed_x, cotangent) -> tuple[Raw, Array, Array, Array]:
@@ -106,7 +106,7 @@ def backsolve_examples(
         def rhs(t, state, args):
             inputs, fixed = args
             z, a, _ = state
-            dz, g_z, _ = _products(field, z1, inputs, fixed, t, z, a)
+            dz, g_z, _ = _products(field, like, inputs, fixed, t, z, a)
             return cast((dz, *_negative((g_z, _size(a, dz)))), dtype)
 
         a1, scale = _scaled(cotangent, Norm())

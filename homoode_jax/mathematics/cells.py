@@ -11,13 +11,12 @@ from typing import Any, NamedTuple, Protocol
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
-from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from homoode_jax.mathematics import implicit
-from homoode_jax.mathematics.dtypes import cast, cast_like, common_dtype, real_dtype
+from homoode_jax.mathematics.dtypes import cast, cast_like, common_dtype, real_dtype, shapes
+from homoode_jax.mathematics.functions import Function, compiled
 from homoode_jax.mathematics.guard import (
     Inputs,
     Pullback,
@@ -28,12 +27,14 @@ from homoode_jax.mathematics.guard import (
     times_first,
 )
 from homoode_jax.mathematics.implicit import Route, Unrolled, make_route
+from homoode_jax.mathematics.options import is_concrete, real
 from homoode_jax.mathematics.problem import (
     as_arrays,
     batch_size,
     check_batching,
     check_function,
     check_mask,
+    check_placement,
     check_probe,
     problem_like,
 )
@@ -101,6 +102,11 @@ class CellPlan(eqx.Module):
         """False: the formulas know the equilibrium alone."""
         return False
 
+    @property
+    def once(self) -> str:
+        """Nothing: all of these routes have derivatives of every order."""
+        return ""
+
     def run(self, inputs: Inputs) -> Outcome:
         """Solves the batch."""
 
@@ -140,6 +146,15 @@ class CellPlan(eqx.Module):
         return jnp.full_like(raw.num_steps, -1)
 
 
+class Options(NamedTuple):
+    """How the solve of a batch is done, checked."""
+
+    algorithm: Algorithm
+    adjoint: Route
+    mask: Bool[Array, " batch"] | None
+    per_example: bool
+
+
 def solve_cells(
     cell: Cell, params: PyTree, z0: PyTree[Array], x: PyTree, algorithm: Callable, *,
     adjoint: str | Route, batching: str, mask: Any, preconditioner: Callable | None,
@@ -150,21 +165,44 @@ def solve_cells(
     `algorithm(z0)` makes the algorithm for states of these dtypes.
     """
     params, z0, x = as_arrays((params, z0, x))
+    check_placement((params, z0, x))
     batch = batch_size(z0, x)
     per_example = check_batching(batching)
     dtype = common_dtype(z0)
     if jnp.issubdtype(dtype, jnp.complexfloating):
         raise ValueError("z0 must be real: split complex states into real and imaginary parts.")
-    like = problem_like(z0, x, per_example)
-    check_function("cell", cell, (params, *like), like[0])
-    mask = check_mask(mask, batch)
-    plan = CellPlan(
-        _in_precision_of(z0, cell), algorithm(z0), make_route(adjoint),
-        mask, preconditioner and _in_precision_of_vector(z0, preconditioner), per_example,
-        precision(z0),
-    )  # fmt: skip
+    options = Options(
+        algorithm=algorithm(z0),
+        adjoint=make_route(adjoint),
+        mask=check_mask(mask, batch),
+        per_example=per_example,
+    )
     probe = check_probe(backward_probe, per_example, batch, dtype)
-    return _solution(solve_unpadded(Inputs(params, cast(z0, dtype), x, probe), plan, COUNTS), z0)
+    inverse = None if preconditioner is None else Function(preconditioner)
+    return _solve(Function(cell), inverse, options, Inputs(params, z0, x, probe))
+
+
+@compiled
+def _solve(
+    cell: Function, preconditioner: Function | None, options: Options, inputs: Inputs
+) -> Solution:
+    """Solves a problem whose options are known to be right."""
+    params, z0, x, _ = inputs
+    like = problem_like(z0, x, options.per_example)
+    check_function("cell", cell, (params, *like), like[0])
+    inverse = None
+    if preconditioner is not None:
+        lam = jax.ShapeDtypeStruct((), real_dtype(z0))
+        check_function("preconditioner", preconditioner, (params, *like, lam, like[0]), like[0])
+        inverse = PreconditionerInPrecision(preconditioner, shapes(z0))
+    plan = CellPlan(
+        cell=InPrecision(cell, shapes(z0)),
+        preconditioner=inverse,
+        eps=precision(z0),
+        **options._asdict(),
+    )
+    inputs = inputs._replace(z0=cast(z0, common_dtype(z0)))
+    return _solution(solve_unpadded(inputs, plan, COUNTS), z0)
 
 
 def _solution(raw: Outcome, z0: PyTree[Array]) -> Solution:
@@ -177,22 +215,28 @@ def _solution(raw: Outcome, z0: PyTree[Array]) -> Solution:
     return Solution(z, ts, zs, raw.result, stats)
 
 
-def _in_precision_of(z0: PyTree[Array], cell: Cell) -> Cell:
-    """Calls the cell in z0's dtypes; states are kept in float32 or better between calls."""
+class InPrecision(eqx.Module):
+    """Calls a cell in z0's dtypes; states are kept in float32 or better between calls."""
 
-    def evaluate(params, z, x):
-        return cast(cell(params, cast_like(z, z0), x), common_dtype(z0))
+    cell: Function
+    like: PyTree
 
-    return evaluate
+    def __call__(self, params: PyTree, z: PyTree[Array], x: PyTree) -> PyTree[Array]:
+        """The cell's value, in float32 or better."""
+        return cast(self.cell(params, cast_like(z, self.like), x), common_dtype(self.like))
 
 
-def _in_precision_of_vector(z0: PyTree[Array], preconditioner: Callable) -> Callable:
-    def evaluate(params, z, x, lam, v):
-        lam = lam.astype(real_dtype(z0))
-        w = preconditioner(params, cast_like(z, z0), x, lam, cast_like(v, z0))
-        return cast(w, common_dtype(z0))
+class PreconditionerInPrecision(eqx.Module):
+    """Calls a preconditioner in the same way."""
 
-    return evaluate
+    preconditioner: Function
+    like: PyTree
+
+    def __call__(self, params: PyTree, z: PyTree[Array], x: PyTree, lam: Array, v: PyTree[Array]):
+        """The preconditioner's value, in float32 or better."""
+        lam = lam.astype(real_dtype(self.like))
+        z, v = cast_like((z, v), (self.like, self.like))
+        return cast(self.preconditioner(params, z, x, lam, v), common_dtype(self.like))
 
 
 def make_tolerance(
@@ -205,15 +249,12 @@ def make_tolerance(
     coarsest = _coarsest(z0)
     eps = precision(z0)
     tol = max(default, 4 * eps * positive) if tol is None else tol
-    if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tol)):
-        value = float(np.asarray(tol))
-        if not value >= 0 or not np.isfinite(value):
-            raise ValueError(f"{name} must be a non-negative number, got {tol!r}.")
-        if positive and value < eps:
-            raise ValueError(
-                f"{name}={value:g} cannot be reached in {coarsest.name}, whose precision is "
-                f"{eps:.1e}; loosen {name}, or give z0 in a wider dtype."
-            )
+    tol = real(name, tol, "a non-negative number")
+    if positive and is_concrete(tol) and tol < eps:
+        raise ValueError(
+            f"{name}={tol:g} cannot be reached in {coarsest.name}, whose precision is "
+            f"{eps:.1e}; loosen {name}, or give z0 in a wider dtype."
+        )
     return lax.stop_gradient(jnp.asarray(tol, common_dtype(z0)))
 
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import lineax as lx
 import numpy as np
-from jax.core import Tracer
+from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from homoode_jax.mathematics.acceptance import Scale, accept, measure, why_not
@@ -23,6 +23,7 @@ from homoode_jax.mathematics.cells import (
     make_tolerance,
     solve_cells,
 )
+from homoode_jax.mathematics.functions import check_products, check_untraced
 from homoode_jax.mathematics.homotopy import (
     HOMOTOPIES,
     Homotopy,
@@ -34,14 +35,16 @@ from homoode_jax.mathematics.homotopy import (
 from homoode_jax.mathematics.implicit import Route
 from homoode_jax.mathematics.krylov import as_counted, make_linear_solver
 from homoode_jax.mathematics.newton import Correction, correct
+from homoode_jax.mathematics.options import is_concrete, numbers, real, whole
 from homoode_jax.mathematics.path import Walk, follow
 from homoode_jax.mathematics.predictor_corrector import Method
-from homoode_jax.mathematics.problem import check_bounds, check_option
+from homoode_jax.mathematics.problem import check_option
 from homoode_jax.mathematics.solution import Result, Solution
 from homoode_jax.mathematics.solvers import make_solver
 from homoode_jax.mathematics.vectors import Cost, Equation, Vector, no_cost, relative_residual
 
 PATHS = ("natural", "arclength")
+INSTEAD = "use equilibrium with solver='anderson', 'broyden', 'picard' or 'ode', or "
 
 
 class Continuation(eqx.Module):
@@ -54,6 +57,7 @@ class Continuation(eqx.Module):
 
     def solve(self, equation: Equation) -> Outcome:
         """Follows the path, corrects what was asked for on it, and measures the end."""
+        check_products(equation.f, equation.z0, "continuation", instead=INSTEAD)
         homotopy = Homotopy(equation, equation.f(equation.z0), self.kind)
         scale = measure(equation, homotopy.f0)
         method = self.method
@@ -91,8 +95,8 @@ class Continuation(eqx.Module):
         else:
             fixed = jax.vmap(lambda y: _at_lam(homotopy, method, y))(walk.saved)
             points = jnp.where((walk.reached & fixed.ok)[:, None], fixed.y, walk.saved)
-            points = jnp.where(walk.reached[:, None], points, walk.place.y)
-            on_path = jnp.all(fixed.ok | ~walk.reached)
+            points = jnp.where(walk.reached[:, None], points, walk.place.y[None])
+            on_path = jnp.all(fixed.ok | ~walk.reached) & _rises(self.lams)
             cost = jax.tree.map(jnp.sum, fixed.cost)
         zs, lams = jax.vmap(homotopy.split)(points)
         return zs, lams if self.lams is None else self.lams, on_path, cost
@@ -114,6 +118,11 @@ def _verdict(
 def _at_lam(homotopy: Homotopy, method: Method, y: Point) -> Correction:
     row = lam_row(homotopy.f0.size, y.dtype)
     return correct(homotopy, y, row, method.linear_solver, method.rtol, method.atol, 0.0)
+
+
+def _rises(lams: Float[Array, " saves"]) -> Bool[Array, ""]:
+    """True if lams run from 0 to 1 in order."""
+    return jnp.all(jnp.diff(lams) >= 0) & (lams[0] >= 0) & (lams[-1] <= 1)
 
 
 def continuation(
@@ -147,7 +156,7 @@ def continuation(
     Args:
         cell: `cell(params, z, x) -> f(z)`, with the structure, shapes and dtypes of `z`. Always
             called with a batch axis (of size 1 in per-example mode). It must not close over
-            traced arrays.
+            traced arrays, and have Jacobian-vector products: no `jax.custom_vjp` functions.
         params: any pytree, shared by the batch.
         z0: start of the path, a pytree of real arrays `[batch, ...]`.
         x: condition, a pytree of arrays `[batch, ...]` or None. Integer, bool and key leaves
@@ -169,7 +178,7 @@ def continuation(
             together, looked at between steps; None: no bound.
         save_at: values of lam in increasing order at which to keep the path's first point, or
             "steps" for every point stepped on: `ts` is then lam, `max_steps + 1` of it, the last
-            one repeated.
+            one repeated. Traced values out of order end a path as `stagnated`.
         linear_solver: "gmres", or a Lineax solver, which brings its own tolerance.
         linear_tol: relative tolerance of "gmres"; corrections make up for what it leaves.
         preconditioner: `preconditioner(params, z, x, lam, v)`, linear in v and near
@@ -205,8 +214,11 @@ def continuation(
     """
     check_option("homotopy", homotopy, HOMOTOPIES)
     check_option("path", path, PATHS)
-    check_bounds(max_steps=max_steps)
-    check_bounds(max_evaluations=1 if max_evaluations is None else max_evaluations)
+    max_steps = whole("max_steps", max_steps)
+    if max_evaluations is not None:
+        max_evaluations = whole("max_evaluations", max_evaluations)
+    check_untraced(solver=solver, linear_solver=linear_solver, adjoint=adjoint)
+    linear_tol = real("linear_tol", linear_tol, "a positive number")
     if path == "arclength" and schedule != "linear":
         raise ValueError("schedule belongs to path='natural'; arc length has a speed of its own.")
     predictor = make_solver(solver)
@@ -234,11 +246,7 @@ def _check_save_at(save_at: Any, dtype) -> tuple[Float[Array, " saves"] | None, 
         if save_at not in (None, "steps"):
             raise ValueError(f"save_at={save_at!r} must be 'steps', values of lam, or None.")
         return None, save_at == "steps"
-    lams = jnp.asarray(save_at, dtype)
-    if lams.ndim != 1 or not len(lams):
-        raise ValueError(f"save_at must be one-dimensional values of lam, got {list(lams.shape)}.")
-    if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(save_at)):
-        values = np.concatenate([[0], np.asarray(save_at), [1]])
-        if not np.all(np.diff(values) >= 0):
-            raise ValueError(f"save_at must rise from 0 to 1, got {save_at!r}.")
-    return lams, False
+    lams = numbers("save_at", save_at, dtype)
+    if is_concrete(lams) and not np.all(np.diff(np.concatenate([[0], lams, [1]])) >= 0):
+        raise ValueError(f"save_at must rise from 0 to 1, got {save_at!r}.")
+    return lax.stop_gradient(jnp.asarray(lams)), False

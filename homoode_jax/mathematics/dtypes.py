@@ -20,6 +20,11 @@ def real_dtype(tree: PyTree[Array]):
     return jnp.finfo(jnp.result_type(*(leaf.dtype for leaf in jax.tree.leaves(tree)))).dtype
 
 
+def shapes(tree: PyTree[Array]) -> PyTree[jax.ShapeDtypeStruct]:
+    """Shapes and dtypes of the leaves, which are no arrays and so constants of a program."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
+
+
 def cast(tree: PyTree[Array], dtype) -> PyTree[Array]:
     """Casts every leaf to `dtype`."""
     return jax.tree.map(lambda leaf: leaf.astype(dtype), tree)

@@ -19,14 +19,16 @@ from homoode_jax.mathematics.cells import (
     solve_cells,
 )
 from homoode_jax.mathematics.fixed_point import Anderson, Broyden, Picard
+from homoode_jax.mathematics.functions import check_products, check_untraced
 from homoode_jax.mathematics.implicit import Route
 from homoode_jax.mathematics.iteration import Iteration, iterate
 from homoode_jax.mathematics.krylov import as_counted
-from homoode_jax.mathematics.newton_krylov import NewtonKrylov
-from homoode_jax.mathematics.problem import check_bounds, check_option
+from homoode_jax.mathematics.newton_krylov import INSTEAD, NewtonKrylov
+from homoode_jax.mathematics.options import whole
+from homoode_jax.mathematics.problem import check_option
 from homoode_jax.mathematics.relaxation import Relaxation
 from homoode_jax.mathematics.solution import Result, Solution
-from homoode_jax.mathematics.vectors import Equation, finite, no_cost, relative_residual
+from homoode_jax.mathematics.vectors import Equation, Vector, finite, no_cost, relative_residual
 
 SOLVERS: dict[str, Callable[[], Any]] = {
     "anderson": Anderson,
@@ -55,6 +57,24 @@ class Iterated(eqx.Module):
         return out._replace(cost=as_counted(out.cost, solver))
 
 
+class _Value(eqx.Module):
+    """f as Optimistix calls it: a pytree, whose arrays are no constants of its programs."""
+
+    f: Callable[[Vector], Vector]
+
+    def __call__(self, z: Vector, args: None) -> Vector:
+        """Returns f at z."""
+        return self.f(z)
+
+
+class _Residual(_Value):
+    """z - f(z) as Optimistix calls it."""
+
+    def __call__(self, z: Vector, args: None) -> Vector:
+        """Returns the residual at z."""
+        return z - self.f(z)
+
+
 class ByOptimistix(eqx.Module):
     """A solver of Optimistix, with its own tolerances (an `Algorithm`); nothing is counted."""
 
@@ -67,10 +87,18 @@ class ByOptimistix(eqx.Module):
         is_root = isinstance(self.solver, optx.AbstractRootFinder)
         adjoint = optx.RecursiveCheckpointAdjoint() if equation.unrolled else optx.ImplicitAdjoint()
         find = optx.root_find if is_root else optx.fixed_point
+        function = _Residual(equation.f) if is_root else _Value(equation.f)
+        if is_root:
+            who = f"solver={type(self.solver).__name__}"
+            check_products(equation.f, equation.z0, who, instead=INSTEAD)
         end = find(
-            (lambda z, _: z - equation.f(z)) if is_root else (lambda z, _: equation.f(z)),
-            self.solver, equation.z0, max_steps=self.max_steps, adjoint=adjoint, throw=False,
-        )  # fmt: skip
+            function,
+            self.solver,
+            equation.z0,
+            max_steps=self.max_steps,
+            adjoint=adjoint,
+            throw=False,
+        )
         fine = finite(end.value)
         z = jnp.where(fine, end.value, equation.z0)
         f = equation.f(z)
@@ -131,7 +159,8 @@ def equilibrium(
         solver: "anderson", "broyden", "newton", "picard", "ode" (relaxation of dz/dt = f - z);
             `Anderson(...)`, `Broyden(...)`, `NewtonKrylov(...)`, `Picard(damping=...)`,
             `Relaxation(...)` with their settings; or an Optimistix root finder or fixed-point
-            solver with its own tolerances (its cost is not counted: -1).
+            solver with its own tolerances (its cost is not counted: -1). "newton" and root finders
+            take Jacobian-vector products: not of a cell with a `jax.custom_vjp` function.
         tol: ends at |z - f| <= tol * max(|f|, 1e-3 min(1, s0)), root mean squares over the batch
             (joint) or the example, s0 = |z0|, or |f(z0)| where z0 = 0; may be traced, has no
             gradient. None: 1e-5, or what z0's dtype can reach.
@@ -166,10 +195,12 @@ def equilibrium(
         >>> cell = lambda a, z, x: jnp.tanh(a * z) + x
         >>> solution = homoode_jax.equilibrium(cell, 0.5, jnp.zeros((1, 1)), jnp.ones((1, 1)))
         >>> print(f"{solution.z[0, 0]:.4f} {bool(solution.success)}")
-        1.7115 True
+        1.6879 True
     """
-    check_bounds(max_steps=max_steps)
-    check_bounds(max_evaluations=1 if max_evaluations is None else max_evaluations)
+    max_steps = whole("max_steps", max_steps)
+    if max_evaluations is not None:
+        max_evaluations = whole("max_evaluations", max_evaluations)
+    check_untraced(solver=solver, adjoint=adjoint)
     method = make_iteration(solver)
 
     def algorithm(z0):

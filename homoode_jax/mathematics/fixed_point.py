@@ -8,14 +8,16 @@ dZ and dR hold the last differences of z and r (Anderson 1965; Walker & Ni 2011)
 least-squares problem is Euclidean; singular directions of dR are left out.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
-import lineax as lx
+from jax import lax
 from jaxtyping import Array, Float, Int
 
 from homoode_jax.mathematics.iteration import Move
+from homoode_jax.mathematics.options import real_field, whole_field
 from homoode_jax.mathematics.vectors import Equation, Vector, no_cost
 
 
@@ -26,14 +28,14 @@ class Picard(eqx.Module):
         damping: beta; 1 is plain iteration.
     """
 
-    damping: float = 1.0
+    damping: float = real_field("damping", 1.0, "a number other than 0")
 
     def start(self, equation: Equation, f0: Vector) -> None:
         """Nothing to remember."""
 
     def move(self, equation: Equation, z: Vector, f: Vector, memory: None) -> Move:
         """One evaluation."""
-        z = z + self.damping * (f - z)
+        z = z + jnp.asarray(self.damping, z.dtype) * (f - z)
         return Move(z, equation.f(z), memory, no_cost().plus(nfe=1))
 
 
@@ -53,8 +55,8 @@ class Anderson(eqx.Module):
         damping: beta.
     """
 
-    memory: int = eqx.field(static=True, default=5)
-    damping: float = 1.0
+    memory: int = whole_field("memory", 5)
+    damping: float = real_field("damping", 1.0, "a number other than 0")
 
     def start(self, equation: Equation, f0: Vector) -> History:
         """No differences yet."""
@@ -63,7 +65,8 @@ class Anderson(eqx.Module):
 
     def move(self, equation: Equation, z: Vector, f: Vector, memory: History) -> Move:
         """One evaluation and a small least-squares problem."""
-        r, beta = f - z, self.damping
+        r = f - z
+        beta = jnp.asarray(self.damping, z.dtype)
         weights = _least_squares(memory.dr, r)
         new = z + beta * r - weights @ (memory.dz + beta * memory.dr)
         f_new = equation.f(new)
@@ -81,10 +84,22 @@ def _least_squares(dr: Float[Array, "memory n"], r: Vector) -> Float[Array, " me
     scale = jnp.where(empty, 0, 1 / jnp.sqrt(jnp.where(empty, 1, squares)))
     unit = dr * scale[:, None]
     rcond = len(dr) * jnp.finfo(r.dtype).eps
-    operator = lx.MatrixLinearOperator(unit @ unit.T)
-    solved = lx.linear_solve(operator, unit @ r, lx.SVD(rcond=float(rcond)), throw=False)
-    weights = solved.value * scale
+    gram = unit @ unit.T
+    # Not by Lineax: its operators forget the mesh that a vector is on under `pmap`, and refuse it.
+    shares = lax.custom_linear_solve(
+        lambda v: gram @ v, unit @ r, partial(_pseudo_inverse, gram, rcond), symmetric=True
+    )
+    weights = shares * scale
     return jnp.where(jnp.all(jnp.isfinite(weights)), weights, 0)
+
+
+def _pseudo_inverse(gram: Float[Array, "memory memory"], rcond, _, b: Vector) -> Vector:
+    """Solves with a symmetric matrix, whose singular directions are left out."""
+    u, sizes, vt = jnp.linalg.svd(lax.stop_gradient(gram))
+    kept = sizes > rcond * sizes[0]
+    inverse = jnp.where(kept, 1 / jnp.where(kept, sizes, 1), 0)
+    shares = jnp.matmul(u.T, b, precision=lax.Precision.HIGHEST)
+    return jnp.matmul(vt.T, inverse * shares, precision=lax.Precision.HIGHEST)
 
 
 class LowRank(NamedTuple):
@@ -102,7 +117,7 @@ class Broyden(eqx.Module):
         memory: rank-one terms kept.
     """
 
-    memory: int = eqx.field(static=True, default=20)
+    memory: int = whole_field("memory", 20)
 
     def start(self, equation: Equation, f0: Vector) -> LowRank:
         """The identity."""

@@ -75,6 +75,11 @@ class Plan(Protocol):
         """True if `pull_back` takes cotangents of saved states."""
         ...
 
+    @property
+    def once(self) -> str:
+        """What to use for second derivatives, if there are none by this route; or nothing."""
+        ...
+
     def run(self, inputs: Inputs) -> Any:
         """Solves the batch."""
         ...
@@ -108,6 +113,7 @@ def solve_unpadded(
 
     `counts` are the fields of an outcome that are zero for padding.
     """
+    plan = _constant(plan)
     mask, z0 = plan.mask, lax.stop_gradient(inputs.z0)
     if mask is None:
         return solver(inputs, plan)
@@ -119,6 +125,12 @@ def solve_unpadded(
         return raw
     numbers = {name: getattr(raw, name) for name in counts}
     return raw._replace(**jax.tree.map(lambda leaf: jnp.where(mask, leaf, 0), numbers))
+
+
+def _constant(plan: Plan) -> Plan:
+    """The plan without a gradient: tolerances, times and settings of methods may be traced."""
+    numbers, rest = eqx.partition(plan, eqx.is_inexact_array)
+    return eqx.combine(lax.stop_gradient(numbers), rest)
 
 
 @solve.def_fwd
@@ -141,7 +153,7 @@ def _backward(residuals, cotangents: Any, perturbed, inputs: Inputs, plan: Plan)
     z = _kept(ok, cotangents.z, raw.z)
     if pull is not None:
         cts = z, _kept(ok, cotangents.zs, raw.zs, axis=1)
-        gradients = _recorded(pull, cts, ok, inputs, plan)
+        gradients = _backwards(_recorded, plan, pull, cts, ok, inputs)
         vjps = plan.count_vjps(raw)
     else:
         has_zs = bool(jax.tree.leaves(cotangents.zs))
@@ -151,8 +163,7 @@ def _backward(residuals, cotangents: Any, perturbed, inputs: Inputs, plan: Plan)
                 "use a route that backpropagates through the solve, or take the loss of `z` alone."
             )
         zs = _kept(ok, cotangents.zs, raw.zs, axis=1) if has_zs else None
-        args = ok, cotangents._replace(z=z, zs=zs), raw, inputs, plan
-        back = lax.cond(jnp.any(ok), lambda: _by_formula(*args), lambda: _nothing(ok, inputs))
+        back = _backwards(_by_formula, plan, ok, cotangents._replace(z=z, zs=zs), raw, inputs)
         gradients, vjps = Inputs(back.params, back.z0, back.x, inputs.probe), back.vjps
     vjps = jnp.where(ok, vjps, 0).astype(inputs.probe.dtype)
     return gradients._replace(probe=vjps if inputs.probe.ndim else _total(vjps))
@@ -176,6 +187,28 @@ def _vjp(inputs: Inputs, plan: Plan):
     return raw, pull
 
 
+def _backwards(run: Callable, plan: Plan, *args: Any) -> Any:
+    """Runs a backward pass, which can itself be differentiated unless the plan says otherwise."""
+    return _last(args, run, plan) if plan.once else run(*args, plan)
+
+
+@eqx.filter_custom_vjp
+def _last(args: tuple, run: Callable, plan: Plan) -> Any:
+    """Runs a backward pass that has no derivative."""
+    return run(*args, plan)
+
+
+@_last.def_fwd
+def _forward_last(perturbed, args: tuple, run: Callable, plan: Plan):
+    del perturbed
+    return run(*args, plan), None
+
+
+@_last.def_bwd
+def _backward_last(residuals, cotangents, perturbed, args: tuple, run: Callable, plan: Plan):
+    raise ValueError(f"adjoint={plan.adjoint!r} has no second derivatives; use {plan.once}.")
+
+
 def _recorded(pull, cts, ok: Bool[Array, "*batch"], inputs: Inputs, plan: Plan) -> Inputs:
     """Backpropagates through the recorded solve if all succeeded, else through a mended one."""
 
@@ -195,6 +228,12 @@ def _recorded(pull, cts, ok: Bool[Array, "*batch"], inputs: Inputs, plan: Plan) 
 
 
 def _by_formula(ok, cotangents, raw, inputs: Inputs, plan: Plan) -> Pullback:
+    """Pulls back by the formula of the plan, if anything has succeeded."""
+    args = ok, cotangents, raw, inputs, plan
+    return lax.cond(jnp.any(ok), lambda: _mended(*args), lambda: _nothing(ok, inputs))
+
+
+def _mended(ok, cotangents, raw, inputs: Inputs, plan: Plan) -> Pullback:
     memory = plan.memory(raw)
     if plan.per_example:
         good = mend(ok, memory=memory, z0=inputs.z0, x=inputs.x)

@@ -18,10 +18,13 @@ a fold makes M singular, but not B with the tangent as its row (Keller 1977).
 from collections.abc import Callable
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
+from homoode_jax.mathematics.functions import Function
 from homoode_jax.mathematics.problem import check_option
 from homoode_jax.mathematics.vectors import Equation, Vector
 
@@ -108,8 +111,20 @@ def lam_row(n: int, dtype) -> Point:
 
 
 def make_schedule(schedule: str | Schedule) -> Schedule:
-    """Returns the schedule lam(t) behind a name; passes functions through."""
-    if callable(schedule):
-        return schedule
-    check_option("schedule", schedule, SCHEDULES)
-    return SCHEDULES[schedule]
+    """Returns the schedule lam(t) behind a name; checks functions and passes them through."""
+    if not callable(schedule):
+        check_option("schedule", schedule, SCHEDULES)
+        return Function(SCHEDULES[schedule])
+    function = schedule if isinstance(schedule, Function) else Function(schedule)
+    t = jax.ShapeDtypeStruct((), jnp.float32)
+    jaxpr, lam, static = eqx.filter_make_jaxpr(function)(t)
+    if any(isinstance(const, Tracer) for const in jaxpr.consts):
+        raise ValueError(
+            "schedule closes over a traced array; it must be known when the solve is compiled, "
+            "such as lambda t: t**2."
+        )
+    if static is not None or getattr(lam, "shape", None) != ():
+        raise ValueError(
+            f"schedule must return a scalar array for a scalar t, got {lam or static}."
+        )
+    return function

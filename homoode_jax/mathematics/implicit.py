@@ -27,6 +27,7 @@ from homoode_jax.mathematics.krylov import (
     make_linear_solver,
     solve_linear,
 )
+from homoode_jax.mathematics.options import real_field, whole_field
 from homoode_jax.mathematics.problem import check_option
 from homoode_jax.mathematics.vectors import Vector, flatten_cell
 
@@ -42,7 +43,7 @@ class Implicit(eqx.Module):
             stagnates), or a Lineax solver, which brings its own tolerance.
     """
 
-    tol: float = 1e-6
+    tol: float = real_field("tol", 1e-6, "a positive number")
     linear_solver: str | lx.AbstractLinearSolver = "gmres"
 
 
@@ -54,8 +55,8 @@ class Phantom(eqx.Module):
         damping: eta, between 0 and 1; 1 is the plain Neumann series.
     """
 
-    steps: int = eqx.field(static=True, default=5)
-    damping: float = 0.5
+    steps: int = whole_field("steps", 5)
+    damping: float = real_field("damping", 0.5, "a number in (0, 1]")
 
 
 class Unrolled(eqx.Module):
@@ -118,7 +119,7 @@ def _solve(route: Implicit | Phantom, jt: Callable, v: Vector, precondition) -> 
 
 def phantom(jt: Callable[[Vector], Vector], v: Vector, route: Phantom) -> Vector:
     """The phantom sum, by Horner's rule: steps - 1 products."""
-    eta = route.damping
+    eta = jnp.asarray(route.damping, v.dtype)
 
     def horner(_, u):
         return v + eta * jt(u) + (1 - eta) * u

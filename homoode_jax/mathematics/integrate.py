@@ -4,27 +4,29 @@ dz/dt = F(z, t; x, theta),  z(t0) = z0        (HomoODE, arXiv 2310.09583, eq. 8)
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, PyTree
 
-from homoode_jax.mathematics.dtypes import cast, cast_like, common_dtype, real_dtype
+from homoode_jax.mathematics.dtypes import cast, cast_like, common_dtype, real_dtype, shapes
+from homoode_jax.mathematics.functions import Function, check_untraced, compiled
 from homoode_jax.mathematics.guard import Inputs, solve, solve_unpadded
 from homoode_jax.mathematics.ode import Raw, Stepping
+from homoode_jax.mathematics.options import is_concrete, numbers, real, whole
 from homoode_jax.mathematics.problem import (
     as_arrays,
     batch_size,
     check_batching,
-    check_bounds,
     check_function,
     check_mask,
     check_option,
+    check_placement,
     check_probe,
     problem_like,
 )
@@ -60,7 +62,8 @@ def integrate(
     """Integrates dz/dt = field(params, t, z, x) from z(t0) = z0 to t1.
 
     Works under `jit`, `vmap` and reverse-mode differentiation with respect to `params`, `z0`
-    and `x`. Step sizes are held fixed in every gradient.
+    and `x`; second derivatives are those of "direct" and "backsolve". Step sizes are held fixed
+    in every gradient. Without `jit` a solve is compiled once for a field and shapes.
 
     Args:
         field: `field(params, t, z, x) -> dz/dt`, with the structure, shapes and dtypes of `z`.
@@ -79,7 +82,8 @@ def integrate(
         atol: absolute tolerance of "pid", likewise.
         dt0: first step, negative if t1 < t0; None selects it (Hairer, Nørsett & Wanner, II.4).
         max_steps: the most steps to try, accepted and rejected together.
-        save_at: times between `t0` and `t1`, in the order of integration, at which to keep z.
+        save_at: times between `t0` and `t1`, in the order of integration, at which to keep z;
+            traced ones that are not make the solve fail as `nonfinite`.
         adjoint: "checkpointed" (recursive checkpoints, more for more `max_steps`; as many as you
             like by `diffrax.RecursiveCheckpointAdjoint`; the default), "direct" (from the stored
             start of every accepted step, with room for `max_steps` states, three times that per
@@ -113,16 +117,14 @@ def integrate(
         >>> decay = lambda k, t, z, x: -k * z
         >>> solution = homoode_jax.integrate(decay, 2.0, jnp.ones((1, 1)), None)
         >>> print(f"{solution.z[0, 0]:.3f} {solution.stats.nfe}")
-        0.135 20
+        0.136 20
     """
     params, z0, x = as_arrays((params, z0, x))
+    check_placement((params, z0, x))
     batch = batch_size(z0, x)
     per_example = check_batching(batching)
-    like = problem_like(z0, x, per_example)
-    t = jax.ShapeDtypeStruct((), real_dtype(z0))
-    check_function("field", field, (params, t, *like), like[0])
-    wide = cast(z0, common_dtype(z0))
-    dtype = real_dtype(wide)
+    check_untraced(solver=solver, controller=controller, adjoint=adjoint)
+    dtype = real_dtype(cast(z0, common_dtype(z0)))
     solver = make_solver(solver)
     solver = make_reversible(solver) if adjoint == "reversible" else solver
     if (
@@ -134,17 +136,54 @@ def integrate(
             f"adjoint='backsolve' with batching='per_example' takes explicit solvers, got "
             f"{type(solver).__name__}; use batching='joint', or adjoint='checkpointed'."
         )
-    stepping = _stepping(dtype, t0, t1, dt0, rtol, atol, solver, controller, max_steps)
-    plan = FieldPlan(
-        _in_precision_of(z0, field), stepping, _check_save_at(save_at, t0, t1, dtype),
-        check_mask(mask, batch), _check_adjoint(adjoint), per_example,
-    )  # fmt: skip
-    inputs = Inputs(params, wide, x, check_probe(backward_probe, per_example, batch, dtype))
+    options = Options(
+        stepping=_stepping(dtype, t0, t1, dt0, rtol, atol, solver, controller, max_steps),
+        ts=_check_save_at(save_at, t0, t1, dtype),
+        mask=check_mask(mask, batch),
+        adjoint=_check_adjoint(adjoint),
+        per_example=per_example,
+    )
+    probe = check_probe(backward_probe, per_example, batch, dtype)
+    return _integrate(Function(field), options, Inputs(params, z0, x, probe))
+
+
+class Options(NamedTuple):
+    """The options of a solve, checked."""
+
+    stepping: Stepping
+    ts: Float[Array, " times"] | None
+    mask: Bool[Array, " batch"] | None
+    adjoint: str | diffrax.AbstractAdjoint
+    per_example: bool
+
+
+@compiled
+def _integrate(field: Function, options: Options, inputs: Inputs) -> Solution:
+    """Solves a problem whose options are known to be right."""
+    z0 = inputs.z0
+    like = problem_like(z0, inputs.x, options.per_example)
+    t = jax.ShapeDtypeStruct((), real_dtype(z0))
+    check_function("field", field, (inputs.params, t, *like), like[0])
+    plan = FieldPlan(InPrecision(field, shapes(z0)), **options._asdict())
+    inputs = inputs._replace(z0=cast(z0, common_dtype(z0)))
     # Forward-mode differentiation cannot pass through the guard, a custom vjp.
-    solver_of = _unguarded if isinstance(adjoint, diffrax.ForwardMode) else solve
-    raw = solve_unpadded(inputs, plan, COUNTS, solver_of)
-    z, zs = cast_like(raw.z, z0), None if raw.zs is None else cast_like(raw.zs, z0)
+    guard = _unguarded if isinstance(options.adjoint, diffrax.ForwardMode) else solve
+    raw = solve_unpadded(inputs, plan, COUNTS, guard)
+    z = cast_like(raw.z, z0)
+    zs = None if raw.zs is None else cast_like(raw.zs, z0)
     return Solution(z, plan.ts, zs, raw.result, Stats(raw.nfe, raw.num_steps, raw.num_rejected))
+
+
+class InPrecision(eqx.Module):
+    """Calls a field in z0's dtypes; states are kept in float32 or better between calls."""
+
+    field: Function
+    like: PyTree
+
+    def __call__(self, params: PyTree, t: Array, z: PyTree[Array], x: PyTree) -> PyTree[Array]:
+        """The slope, in float32 or better."""
+        dz = self.field(params, t.astype(real_dtype(self.like)), cast_like(z, self.like), x)
+        return cast(dz, common_dtype(self.like))
 
 
 def _unguarded(inputs: Inputs, plan: FieldPlan) -> Raw:
@@ -152,35 +191,49 @@ def _unguarded(inputs: Inputs, plan: FieldPlan) -> Raw:
 
 
 def _stepping(dtype, t0, t1, dt0, rtol, atol, solver, controller, max_steps) -> Stepping:
-    check_bounds(max_steps=max_steps)
-    for name, tol in (("rtol", rtol), ("atol", atol)):
-        if _is_concrete(tol) and not float(tol) >= 0:
-            raise ValueError(f"{name} must be a non-negative number, got {tol!r}.")
-    for name, number in (("t0", t0), ("t1", t1), ("dt0", dt0), ("rtol", rtol), ("atol", atol)):
-        if _is_concrete(number) and not np.isfinite(float(number)):
-            raise ValueError(f"{name} must be a finite number, got {number!r}.")
-    if _is_concrete(dt0, t0, t1) and not float(dt0) * (float(t1) - float(t0)) > 0:
+    max_steps = whole("max_steps", max_steps)
+    t0, t1 = real("t0", t0), real("t1", t1)
+    dt0 = None if dt0 is None else real("dt0", dt0)
+    rtol = None if rtol is None else real("rtol", rtol, "a non-negative number")
+    atol = None if atol is None else real("atol", atol, "a non-negative number")
+    points = not is_concrete(dt0, t0, t1) or dt0 * (t1 - t0) > 0 or (t0 == t1 and dt0 != 0)
+    if not points:
         raise ValueError(f"dt0={dt0!r} must point from t0={t0!r} to t1={t1!r} and not be zero.")
     make_controller(controller, solver, rtol, atol, dt0, norm=None)  # raises on a bad choice
-    numbers = (
+    _check_stops(controller, t0, t1, dt0, dtype)
+    arrays = (
         None if number is None else lax.stop_gradient(jnp.asarray(number, dtype))
         for number in (t0, _told_apart(t0, t1, dtype), dt0, rtol, atol)
     )
-    return Stepping(*numbers, solver, controller, max_steps)  # pyright: ignore
+    return Stepping(*arrays, solver, controller, max_steps)  # pyright: ignore
+
+
+def _check_stops(controller, t0, t1, dt0, dtype) -> None:
+    """Raises on times to step to that do not lead from t0 to t1."""
+    if not isinstance(controller, diffrax.StepTo):
+        return
+    if dt0 is not None:
+        raise ValueError(f"controller=StepTo(ts) has steps of its own: give dt0=None, got {dt0!r}.")
+    if is_concrete(controller.ts, t0, t1):
+        a, b, stops = (np.asarray(number, dtype) for number in (t0, t1, controller.ts))
+        rises = np.all(np.diff(stops if a <= b else -stops) > 0)
+        if not rises or stops[0] != a or stops[-1] != b:
+            raise ValueError(
+                f"controller=StepTo(ts) must step from t0={a} to t1={b} in order, got ts={stops}."
+            )
 
 
 def _told_apart(t0, t1, dtype) -> Any:
     """Returns t1; NaN, with which a solve fails, where rounding makes it the same as t0."""
-    if _is_concrete(t0, t1):
-        if float(t0) != float(t1) and np.asarray(t0, dtype) == np.asarray(t1, dtype):
+    if is_concrete(t0, t1):
+        if t0 != t1 and np.asarray(t0, dtype) == np.asarray(t1, dtype):
             raise ValueError(
                 f"t0={t0!r} and t1={t1!r} are the same time in {np.dtype(dtype).name}; measure "
                 "time from t0, or give z0 in a wider dtype."
             )
         return t1
     same = jnp.asarray(t0, dtype) == jnp.asarray(t1, dtype)
-    differ = jnp.asarray(t0) != jnp.asarray(t1)
-    return jnp.where(same & differ, jnp.nan, jnp.asarray(t1, dtype))
+    return jnp.where(same & (t0 != t1), jnp.nan, jnp.asarray(t1, dtype))
 
 
 def _check_adjoint(adjoint: Any) -> str | diffrax.AbstractAdjoint:
@@ -204,26 +257,10 @@ def _check_adjoint(adjoint: Any) -> str | diffrax.AbstractAdjoint:
 def _check_save_at(save_at, t0, t1, dtype) -> Float[Array, " times"] | None:
     if save_at is None:
         return None
-    ts = jnp.asarray(save_at, dtype)
-    if ts.ndim != 1 or not len(ts):
-        raise ValueError(f"save_at must be a one-dimensional array of times, got {list(ts.shape)}.")
-    if _is_concrete(*jax.tree.leaves(save_at), t0, t1):
-        a, b, inner = (np.asarray(number, dtype) for number in (t0, t1, save_at))
-        path = np.concatenate([a[None], inner, b[None]])
+    ts = numbers("save_at", save_at, dtype)
+    if is_concrete(ts, t0, t1):
+        a, b = (np.asarray(number, dtype) for number in (t0, t1))
+        path = np.concatenate([a[None], ts, b[None]])
         if not np.all(np.diff(path if a <= b else -path) >= 0):
             raise ValueError(f"save_at must run from t0={a} to t1={b} in order, got {save_at!r}.")
-    return ts
-
-
-def _in_precision_of(z0: PyTree[Array], field: Field) -> Field:
-    """Calls the field in z0's dtypes; states are kept in float32 or better between calls."""
-
-    def evaluate(params, t, z, x):
-        dz = field(params, t.astype(real_dtype(z0)), cast_like(z, z0), x)
-        return cast(dz, common_dtype(z0))
-
-    return evaluate
-
-
-def _is_concrete(*numbers: Any) -> bool:
-    return not any(n is None or isinstance(n, Tracer) for n in numbers)
+    return lax.stop_gradient(jnp.asarray(ts))

@@ -258,7 +258,7 @@ def _next(state: _State, equation: Equation, scale: Scale, move: Move, tol) -> _
         doubt=seen.doubt,
         result=result,
         num_steps=num_steps,
-        num_rejected=state.num_rejected + move.rejected,
+        num_rejected=state.num_rejected + jnp.asarray(move.rejected, jnp.int32),
         cost=state.cost.add(move.cost).add(seen.cost),
         trace=lax.dynamic_update_index_in_dim(state.trace, residual, num_steps, 0),
     )

@@ -9,7 +9,6 @@ those that do not tell their products make the count -1.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
@@ -17,6 +16,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
+from homoode_jax.mathematics.options import real_field, whole_field
 from homoode_jax.mathematics.vectors import Cost, Vector
 
 
@@ -69,10 +69,10 @@ class GMRES(lx.AbstractLinearSolver):
     Options (as `lineax.linear_solve` takes them): `preconditioner`, an operator near the inverse.
     """
 
-    rtol: float | Float[Array, ""] = 1e-6
-    atol: float | Float[Array, ""] = 0.0
-    restart: int = eqx.field(static=True, default=20)
-    max_products: int = eqx.field(static=True, default=200)
+    rtol: float | Float[Array, ""] = real_field("rtol", 1e-6, "a non-negative number")
+    atol: float | Float[Array, ""] = real_field("atol", 0.0, "a non-negative number")
+    restart: int = whole_field("restart", 20)
+    max_products: int = whole_field("max_products", 200)
 
     def init(self, operator, options: dict[str, Any]):  # pyright: ignore
         """Linearises the operator once."""

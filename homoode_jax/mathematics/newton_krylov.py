@@ -11,12 +11,15 @@ import jax.numpy as jnp
 import lineax as lx
 from jax import lax
 
+from homoode_jax.mathematics.functions import check_products
 from homoode_jax.mathematics.iteration import Move
 from homoode_jax.mathematics.krylov import make_linear_solver, solve_linear
+from homoode_jax.mathematics.options import real_field
 from homoode_jax.mathematics.vectors import Equation, Vector, finite, no_cost, repeat
 
 ARMIJO = 1e-4
 HALVINGS = 10
+INSTEAD = "use solver='anderson', 'broyden', 'picard' or 'ode', or "
 
 
 class NewtonKrylov(eqx.Module):
@@ -27,11 +30,12 @@ class NewtonKrylov(eqx.Module):
         linear_solver: "gmres", or a Lineax solver, which brings its own tolerance.
     """
 
-    linear_tol: float = 1e-3
+    linear_tol: float = real_field("linear_tol", 1e-3, "a positive number")
     linear_solver: str | lx.AbstractLinearSolver = "gmres"
 
     def start(self, equation: Equation, f0: Vector) -> None:
         """Nothing to remember."""
+        check_products(equation.f, equation.z0, "solver='newton'", instead=INSTEAD)
 
     def move(self, equation: Equation, z: Vector, f: Vector, memory: None) -> Move:
         """One linear solve and a line search."""

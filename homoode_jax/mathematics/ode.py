@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from homoode_jax.mathematics.explicit import Scanned, as_scanned
+from homoode_jax.mathematics.functions import check_products
 from homoode_jax.mathematics.solution import Result
 from homoode_jax.mathematics.solvers import SOLVERS
 from homoode_jax.mathematics.stepping import (
@@ -26,6 +27,7 @@ from homoode_jax.mathematics.stepping import (
     reuses_last_stage,
     selects_first_step,
 )
+from homoode_jax.mathematics.times import run_in_order, save_at
 
 
 class Stepping(eqx.Module):
@@ -103,17 +105,28 @@ def solve_ode(
         inner, order = controller.inner, solver.error_order(term)
         tols = inner.rtol, inner.atol, inner.norm  # pyright: ignore
         dt0 = first_step(lambda t, z: rhs(t, z, args), t0, t1, z0, f0, order, *tols)
-    forward_mode = isinstance(adjoint, diffrax.ForwardMode)
-    method = as_scanned(solver) if is_plain(stepping) and not forward_mode else solver
+    forwards = isinstance(adjoint, diffrax.ForwardMode)
+    method = as_scanned(solver) if is_plain(stepping) and not forwards else solver
+    begins = None if f0 is None else all_finite(f0)
+    if isinstance(solver, diffrax.AbstractImplicitSolver):
+        instead = f"use an explicit one ({', '.join(SOLVERS)}), or "
+        who = f"solver={type(solver).__name__}"
+        check_products(lambda z: rhs(t0, z, args), z0, who, of="field", instead=instead)
     solution = diffrax.diffeqsolve(
-        term, method, t0, t1, None, z0, args,
+        terms=term,
+        solver=method,
+        t0=t0,
+        t1=t1,
+        dt0=None,
+        y0=z0,
+        args=args,
         saveat=_save_at(ts, keep),
-        stepsize_controller=replace(
-            controller, dt0=dt0, begins=None if f0 is None else all_finite(f0)
-        ),
-        max_steps=stepping.max_steps, adjoint=adjoint or diffrax.RecursiveCheckpointAdjoint(),
-        throw=False, solver_state=_solver_state(method, f0),
-    )  # fmt: skip
+        stepsize_controller=replace(controller, dt0=dt0, begins=begins),
+        max_steps=stepping.max_steps,
+        adjoint=adjoint or diffrax.RecursiveCheckpointAdjoint(),
+        throw=False,
+        solver_state=_solver_state(method, f0),
+    )
     raw = _raw(solution, ts, solver if is_counted(stepping.controller) else None, selected)
     result = jnp.where(usable, raw.result, Result.nonfinite.value).astype(jnp.int32)
     raw = raw._replace(result=result)
@@ -125,8 +138,12 @@ def _numbers(stepping: Stepping, ts) -> PyTree[Array]:
 
 
 def _is_usable(stepping: Stepping, ts: Float[Array, " times"] | None) -> Bool[Array, ""]:
-    """Whether times and tolerances are finite: with others a solve ends at once, as if done."""
-    return all_finite(_numbers(stepping, ts))
+    """Whether times and tolerances are finite: with others a solve ends at once, as if done.
+
+    False too where times to save at, or to step to, are out of order.
+    """
+    finite = all_finite(_numbers(stepping, ts))
+    return finite & run_in_order(stepping.t0, stepping.t1, ts, stepping.controller)
 
 
 def _made_usable(usable: Bool[Array, ""], stepping: Stepping, ts):
@@ -155,7 +172,7 @@ def _solver_state(solver, f0: PyTree | None):
 def _save_at(ts: Float[Array, " times"] | None, keep: str) -> diffrax.SaveAt:
     subs = [diffrax.SubSaveAt(t1=True)]
     if ts is not None:
-        subs.append(diffrax.SubSaveAt(ts=ts))
+        subs.append(save_at(ts))
     if keep == "times":
         subs.append(diffrax.SubSaveAt(steps=True, fn=lambda t, y, args: None))
     if keep == "states":

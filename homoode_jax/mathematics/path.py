@@ -105,9 +105,9 @@ def _decide(homotopy: Homotopy, method: Method, walk: Walk, step: Step, lams) ->
     slopes = _choose(keep, next_slopes(walk.slopes, place.y, step.y), walk.slopes)
     walk = _save(walk, keep, place.y, step.y, lams)
     return walk._replace(
-        place=now, size=size, slopes=slopes, num_folds=walk.num_folds + turns,
+        place=now, size=size, slopes=slopes, num_folds=walk.num_folds + turns.astype(jnp.int32),
         result=ending(homotopy, method, place, step, keep, size.h, slopes),
-        num_steps=walk.num_steps + 1, num_rejected=walk.num_rejected + ~keep,
+        num_steps=walk.num_steps + 1, num_rejected=walk.num_rejected + (~keep).astype(jnp.int32),
         cost=walk.cost.add(step.cost).add(recentred.cost),
     )  # fmt: skip
 
@@ -127,13 +127,13 @@ def _save(walk: Walk, keep, y0, y1, lams) -> Walk:
     rise = y1[-1] - y0[-1]
     part = (lams - y0[-1]) / jnp.where(rise == 0, 1, rise)
     passed = keep & ~walk.reached & (part >= 0) & (part <= 1) & (rise != 0)
-    points = (y0 + part[:, None] * (y1 - y0)).at[:, -1].set(lams)
+    points = (y0[None] + part[:, None] * (y1 - y0)[None]).at[:, -1].set(lams)
     saved = jnp.where(passed[:, None], points, walk.saved)
     trail = walk.trail
     if trail is not None:
         index = walk.num_steps - walk.num_rejected + 1
         later = jnp.arange(len(trail))[:, None] >= index
-        trail = jnp.where(keep & later, y1, trail)
+        trail = jnp.where(keep & later, y1[None], trail)
     return walk._replace(saved=saved, reached=walk.reached | passed, trail=trail)
 
 

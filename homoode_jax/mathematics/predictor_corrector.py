@@ -38,7 +38,7 @@ class Method(eqx.Module):
     atol: Float[Array, ""]
     linear_solver: lx.AbstractLinearSolver
     solver: diffrax.AbstractSolver
-    schedule: Schedule = eqx.field(static=True)
+    schedule: Schedule
     arclength: bool = eqx.field(static=True)
     max_steps: int = eqx.field(static=True)
     max_evaluations: int | None = eqx.field(static=True)
@@ -101,8 +101,9 @@ def try_step(homotopy: Homotopy, method: Method, place: Place) -> Step:
     row = jnp.where(arrives, lam_fixed, row)
     # On the way a correction is small beside the step, however short that is.
     near = jnp.where(arrives, 0, NEAR * lax.stop_gradient(length))
-    tols = arrives * method.rtol, arrives * method.atol, near
-    done = correct(homotopy, predicted, row, method.linear_solver, *tols)
+    rtol = jnp.where(arrives, method.rtol, 0)
+    atol = jnp.where(arrives, method.atol, 0)
+    done = correct(homotopy, predicted, row, method.linear_solver, rtol, atol, near)
     turned, singular, probe, work = _watch(homotopy, method, place, done.y, row)
     cost = cost.add(done.cost).add(work)
     overshoots = method.arclength & done.ok & ~arrives & (done.y[-1] >= 1)
@@ -110,7 +111,7 @@ def try_step(homotopy: Homotopy, method: Method, place: Place) -> Step:
     overshoots = overshoots & (1 - place.y[-1] <= REACH * rise)
     error = jnp.linalg.norm(done.y - predicted) / (BEND * length)
     error = jnp.maximum(error, jnp.where(arrives, 0, done.contraction / CONTRACTION))
-    lands = done.ok & ~turned & (arrives | ~method.arclength | _inside(homotopy, done.y))
+    lands = done.ok & ~turned & (arrives | (not method.arclength) | _inside(homotopy, done.y))
     error = jnp.where(lands & finite(done.y), error, jnp.inf)
     trouble = _trouble(done, turned | singular, length / place.h)
     return Step(

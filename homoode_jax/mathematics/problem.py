@@ -5,7 +5,7 @@ and what would be right.
 """
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import equinox as eqx
@@ -15,6 +15,8 @@ import numpy as np
 from jax.core import Tracer
 from jax.tree_util import keystr, tree_leaves_with_path
 from jaxtyping import Array, Bool, Float, PyTree
+
+from homoode_jax.mathematics.options import is_real
 
 BATCHINGS = ("joint", "per_example")
 
@@ -44,11 +46,30 @@ def check_batching(batching: str) -> bool:
     return batching == "per_example"
 
 
-def check_bounds(**bounds: Any) -> None:
-    """Raises on bounds that are not positive integers."""
-    for name, bound in bounds.items():
-        if not isinstance(bound, int) or bound < 1:
-            raise ValueError(f"{name} must be a positive integer, got {bound!r}.")
+def check_placement(tree: PyTree) -> None:
+    """Raises on arrays whose type says how they lie on devices: loops of a solve change that."""
+    for leaf in jax.tree.leaves(tree):
+        if not isinstance(leaf, jax.Array):
+            continue
+        kind = jax.typeof(leaf)
+        if kind.manual_axis_type.varying:
+            raise ValueError(
+                f"a solve under jax.shard_map needs check_vma=False, got an array {kind} that "
+                "varies over a mesh axis with check_vma=True."
+            )
+        explicit = set(kind.sharding.mesh.explicit_axes)
+        if explicit.intersection(_axes(kind.sharding.spec)):
+            raise ValueError(
+                f"a solve needs mesh axes of type jax.sharding.AxisType.Auto, got an array {kind} "
+                "that is sharded over an explicit one; make the mesh by "
+                "jax.make_mesh(..., axis_types=(AxisType.Auto,) * axes)."
+            )
+
+
+def _axes(spec: Any) -> Iterator[str]:
+    """The mesh axes that a partition spec names."""
+    for entry in spec:
+        yield from entry if isinstance(entry, tuple) else (entry,)
 
 
 def problem_like(z0: PyTree, x: PyTree, per_example: bool) -> tuple[PyTree, PyTree]:
@@ -97,7 +118,7 @@ def check_function(kind: str, function: Callable, args: tuple, z: PyTree) -> Non
     if got != want:
         raise ValueError(f"the {kind} must return the structure of z0, {want}, got {got}.")
     for (path, leaf), like in zip(tree_leaves_with_path(out), jax.tree.leaves(z), strict=True):
-        if leaf.shape != like.shape or leaf.dtype != like.dtype:
+        if _describe(leaf) != _describe(like):
             raise ValueError(
                 f"the {kind} must return the shapes and dtypes of z0 (called with a batch axis): "
                 f"leaf{keystr(path)} should be {_describe(like)}, got {_describe(leaf)}."
@@ -108,15 +129,18 @@ def check_mask(mask: Any, batch: int) -> Bool[Array, " batch"] | None:
     """Returns the mask as an array, or raises."""
     if mask is None:
         return None
-    mask = jnp.asarray(mask)
+    mask = mask if isinstance(mask, jax.Array) else np.asarray(mask)
     if mask.dtype != bool or mask.shape != (batch,):
         raise ValueError(f"mask must be bool[{batch}], got {mask.dtype}{list(mask.shape)}.")
-    return mask
+    return jnp.asarray(mask)
 
 
 def check_probe(probe: Any, per_example: bool, batch: int, dtype) -> Float[Array, "*batch"]:
     """Returns the backward probe as an array, or raises."""
-    probe = jnp.asarray(probe, dtype)
+    given = probe if isinstance(probe, jax.Array) else np.asarray(probe)
+    if not is_real(given):
+        raise ValueError(f"backward_probe must be a scalar, got {probe!r}.")
+    probe = jnp.asarray(given, dtype)
     if probe.shape != () and not (per_example and probe.shape == (batch,)):
         raise ValueError(
             f"backward_probe must be a scalar (or [{batch}] with batching='per_example'), "

@@ -14,8 +14,10 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from homoode_jax.mathematics.cells import Cell
 from homoode_jax.mathematics.dtypes import cast, cast_like, common_dtype, real_dtype
+from homoode_jax.mathematics.functions import Function, compiled
 from homoode_jax.mathematics.integrate import Field
-from homoode_jax.mathematics.problem import as_arrays, batch_size, check_function
+from homoode_jax.mathematics.options import whole
+from homoode_jax.mathematics.problem import as_arrays, batch_size, check_function, check_placement
 from homoode_jax.mathematics.rows import mean_squares
 
 
@@ -56,9 +58,16 @@ def jacobian_norm(
         >>> print(homoode_jax.regularisers.jacobian_norm(cell, 0.5, z, z, jax.random.key(0)))
         0.25
     """
-    if not isinstance(samples, int) or samples < 1:
-        raise ValueError(f"samples must be a positive integer, got {samples!r}.")
+    samples = whole("samples", samples)
     params, z, x = as_arrays((params, z, x))
+    return _jacobian_norm(Function(cell), params, z, x, key, samples)
+
+
+@compiled
+def _jacobian_norm(
+    cell: Function, params: PyTree, z: PyTree[Array], x: PyTree, key: Key[Array, ""], samples: int
+) -> Float[Array, ""]:
+    check_placement((params, z, x))
     batch_size(z, x, state="z")
     check_function("cell", cell, (params, z, x), z)
     _, pull = jax.vjp(lambda z: cell(params, z, x), z)
@@ -100,14 +109,16 @@ def with_kinetic_energy(
         3.000 9.000
     """
     z0 = as_arrays(z0)
-    energy = jnp.zeros(batch_size(z0, None), real_dtype(cast(z0, common_dtype(z0))))
+    batch = batch_size(z0, None)
+    dtype = real_dtype(cast(z0, common_dtype(z0)))
 
+    # It closes over no array: fields of the same function and dtype are then one to `integrate`.
     def moving(params: PyTree, t: Float[Array, ""], state: tuple, x: PyTree) -> tuple:
         z, _ = state
         dz = field(params, t.astype(real_dtype(z)), z, x)
-        return dz, mean_squares(dz).astype(energy.dtype)
+        return dz, mean_squares(dz).astype(dtype)
 
-    return moving, (z0, energy)
+    return moving, (z0, jnp.zeros(batch, dtype))
 
 
 def _signs(key: Key[Array, ""], z: PyTree[Array]) -> PyTree[Array]:

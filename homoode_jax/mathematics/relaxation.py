@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from homoode_jax.mathematics.iteration import Move
+from homoode_jax.mathematics.options import real_field
 from homoode_jax.mathematics.solvers import make_solver
 from homoode_jax.mathematics.step_size import StepSize, adapt, first_size
 from homoode_jax.mathematics.stepping import reuses_last_stage
@@ -33,7 +34,7 @@ class Relaxation(eqx.Module):
         solver: "bosh3", "tsit5", "dopri5", or a Diffrax pair that reuses its last stage.
     """
 
-    accuracy: float = 0.1
+    accuracy: float = real_field("accuracy", 0.1, "a positive number")
     solver: str | diffrax.AbstractSolver = "bosh3"
 
     def start(self, equation: Equation, f0: Vector) -> _Memory:

@@ -30,6 +30,16 @@ ADJOINTS = {
 }
 
 
+class RightHandSide(eqx.Module):
+    """A field as Diffrax calls it, with `(params, x)` as its arguments."""
+
+    field: Callable
+
+    def __call__(self, t: Array, z: PyTree[Array], args: tuple[PyTree, PyTree]) -> PyTree[Array]:
+        """The slope."""
+        return self.field(args[0], t, z, args[1])
+
+
 class FieldPlan(eqx.Module):
     """All that defines the solve of a batch but what it is differentiated by."""
 
@@ -50,11 +60,16 @@ class FieldPlan(eqx.Module):
         """True if the solve keeps the states of its steps, and is taken back through them."""
         return self.adjoint == "direct" and is_plain(self.stepping)
 
+    @property
+    def once(self) -> str:
+        """What has second derivatives, for routes whose loops have none."""
+        checkpointed = isinstance(self.adjoint, diffrax.RecursiveCheckpointAdjoint)
+        known = self.adjoint in ("checkpointed", "reversible")
+        return "adjoint='direct'" if known or checkpointed else ""
+
     def run(self, inputs: Inputs) -> Raw:
         """Solves the batch."""
-
-        def rhs(t, z, args):
-            return self.field(args[0], t, z, args[1])
+        rhs = RightHandSide(self.field)
 
         def one(z0, x, mask=None) -> Raw:
             return solve_ode(

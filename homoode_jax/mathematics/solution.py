@@ -16,7 +16,7 @@ class Result(enum.IntEnum):
 
     ok = 0
     max_steps = 1  # the end was not reached in `max_steps` steps
-    nonfinite = 2  # a step produced NaN or infinity
+    nonfinite = 2  # a step produced NaN or infinity; or times were not finite, or out of order
     fold = 3  # the path turns back in lambda: sigma_min(dH/dz) = 0
     bifurcation = 4  # rank [dH/dz, dH/dlambda] < n
     unbounded_path = 5  # the path runs to infinity

@@ -29,6 +29,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from homoode_jax.mathematics.explicit import OfMethod
+from homoode_jax.mathematics.options import is_concrete, real
 from homoode_jax.mathematics.problem import check_option
 from homoode_jax.mathematics.stages import combine, run_stages
 
@@ -84,9 +85,10 @@ class Reversible(OfMethod):
                 "(heun, midpoint, ralston, bosh3, tsit5, dopri5, dopri8, or a "
                 f"diffrax.AbstractERK), got solver={solver!r}."
             )
-        if not 0 < coupling <= 1:
-            raise ValueError(f"coupling must lie in (0, 1], got {coupling!r}.")
-        self.base, self.coupling = base, float(coupling)
+        if not is_concrete(coupling):
+            raise ValueError("coupling must be known when the solve is compiled, got a traced one.")
+        self.base = base
+        self.coupling = real("coupling", coupling, "a number in (0, 1]")
 
     def init(self, terms, t0, t1, y0, args):
         """The partner starts where y does."""

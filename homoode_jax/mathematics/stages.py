@@ -135,7 +135,7 @@ def _combined(weights: Float[Array, " stages"], slopes: Array) -> Array:
 
 
 def _pull_back(weights: Array, cotangent: Array) -> tuple[None, Array]:
-    return None, weights.reshape(-1, *(1,) * cotangent.ndim) * cotangent
+    return None, weights.reshape(-1, *(1,) * cotangent.ndim) * cotangent[None]
 
 
 _combined.defvjp(lambda weights, slopes: (_combined(weights, slopes), weights), _pull_back)

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from homoode_jax.mathematics.problem import check_option
 from homoode_jax.mathematics.solvers import Reversible
+from homoode_jax.mathematics.times import StepTo
 
 CONTROLLERS = ("pid", "constant")
 REFUSALS = 15  # steps in a row that are not finite: shortening does not help
@@ -33,9 +34,10 @@ class Norm(eqx.Module):
         """Returns the norm of a state-like pytree; never differentiated."""
         leaves = [lax.stop_gradient(leaf) for leaf in jax.tree.leaves(tree)]
         total = sum(jnp.sum(self._counted(jnp.square(_magnitude(leaf)))) for leaf in leaves)
-        rows = leaves[0].shape[0] if self.mask is None else jnp.sum(self.mask)
+        total = jnp.asarray(total)
+        rows = leaves[0].shape[0] if self.mask is None else jnp.sum(self.mask, dtype=total.dtype)
         entries = sum(leaf.size // leaf.shape[0] for leaf in leaves)
-        return jnp.sqrt(jnp.asarray(total) / jnp.maximum(rows * entries, 1))
+        return jnp.sqrt(total / jnp.maximum(rows * entries, 1))
 
     def _counted(self, leaf: Array) -> Array:
         return leaf if self.mask is None else select_rows(self.mask, leaf, jnp.zeros_like(leaf))
@@ -138,7 +140,7 @@ def _inner_controller(controller, rtol, atol, dt0, norm) -> diffrax.AbstractStep
                 "rtol and atol belong to controller='pid'; with a controller object "
                 f"({type(controller).__name__}) set them on that object instead."
             )
-        return controller
+        return StepTo(controller.ts) if isinstance(controller, diffrax.StepTo) else controller
     check_option("controller", controller, CONTROLLERS)
     if controller == "constant":
         if dt0 is None:

@@ -7,6 +7,7 @@ and padding end. A joint solve has the whole batch in one vector, a per-example 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -67,6 +68,38 @@ def no_cost() -> Cost:
     return Cost(zero, zero, zero)
 
 
+class FlatCell(eqx.Module):
+    """A cell, or its preconditioner, of one problem, on vectors.
+
+    It is a pytree, and no closure, so that other libraries may take it for a function of theirs
+    and compile it with its arrays as inputs.
+    """
+
+    function: Callable
+    params: PyTree
+    x: PyTree
+    mask: Bool[Array, " batch"] | None
+    restore: Callable[[Vector], PyTree[Array]]
+
+    def __call__(self, z: Vector) -> Vector:
+        """The cell at z."""
+        value = self.function(self.params, self.restore(z), self.x)
+        if self.mask is not None:
+            value = select_rows(self.mask, value, jax.tree.map(jnp.zeros_like, value))
+        return ravel_pytree(value)[0]
+
+
+class FlatPreconditioner(FlatCell):
+    """A preconditioner of one problem, on vectors."""
+
+    def __call__(self, z: Vector, lam: Float[Array, ""], v: Vector) -> Vector:
+        """The preconditioner at (z, lam), applied to v."""
+        own = self.restore(v)
+        w = self.function(self.params, self.restore(z), self.x, lam, own)
+        w = w if self.mask is None else select_rows(self.mask, w, own)
+        return ravel_pytree(w)[0]
+
+
 def flatten_cell(
     cell: Callable, params: PyTree, z0: PyTree[Array], x: PyTree,
     mask: Bool[Array, " batch"] | None = None, preconditioner: Callable | None = None,
@@ -77,22 +110,13 @@ def flatten_cell(
     Rows that `mask` leaves out are zero and have a cell that is zero: they count in no norm and
     never move.
     """
-    zeros = jax.tree.map(jnp.zeros_like, z0)
-    z0 = z0 if mask is None else select_rows(mask, z0, zeros)
+    z0 = z0 if mask is None else select_rows(mask, z0, jax.tree.map(jnp.zeros_like, z0))
     start, restore = ravel_pytree(z0)
-
-    def f(z: Vector) -> Vector:
-        value = cell(params, restore(z), x)
-        value = value if mask is None else select_rows(mask, value, zeros)
-        return ravel_pytree(value)[0]
-
-    def precondition(z: Vector, lam, v: Vector) -> Vector:
-        assert preconditioner is not None
-        w = preconditioner(params, restore(z), x, lam, restore(v))
-        w = w if mask is None else select_rows(mask, w, restore(v))
-        return ravel_pytree(w)[0]
-
-    return Equation(f, start, precondition if preconditioner else None, unrolled), restore
+    f = FlatCell(cell, params, x, mask, restore)
+    precondition = None
+    if preconditioner is not None:
+        precondition = FlatPreconditioner(preconditioner, params, x, mask, restore)
+    return Equation(f, start, precondition, unrolled), restore
 
 
 def rms(v: Vector) -> Float[Array, ""]:

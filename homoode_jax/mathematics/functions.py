@@ -1,0 +1,208 @@
+"""Functions of the caller as keys of compiled programs.
+
+A solve is compiled once for each function and shape, also where no `jit` is around it. What a
+function closes over, and what it reads of its module, are constants of that program: the key of a
+function holds them too, so that a program is not found again once they have changed. Pytrees that
+are changed in place are seen to change; NumPy arrays are not.
+"""
+
+import contextlib
+import functools
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import equinox as eqx
+import jax
+from jax.core import Tracer
+
+PLAIN = (bool, int, float, complex, str, bytes, type(None), types.CodeType)
+
+
+class Function:
+    """A function of the caller's, which equals another where both compute the same.
+
+    Attributes:
+        call: the function itself.
+        is_traced: True if a traced array is among what it reads. It must then be no key of a
+            program, which would outlive the trace.
+    """
+
+    def __init__(self, call: Callable):
+        self.call = call
+        reader = _Reader()
+        reader.read(call)
+        self.is_traced = reader.is_traced
+        self._key = _Same(self) if reader.is_traced else tuple(reader.key)
+
+    def __call__(self, *args: Any) -> Any:
+        """Calls the function."""
+        return self.call(*args)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Function) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+
+def compiled(entry: Callable) -> Callable:
+    """Compiles an entry that takes `Function`s, once for equal ones.
+
+    Where one of them reads a traced array a trace is under way, and the entry becomes part of it.
+    """
+    program = eqx.filter_jit(entry)
+
+    @functools.wraps(entry)
+    def call(*args: Any) -> Any:
+        leaves = jax.tree.leaves(args)
+        traced = any(isinstance(leaf, Function) and leaf.is_traced for leaf in leaves)
+        with forward_mode(
+            "jvp, jacfwd, linearize and hessian do not pass through a solve, whose gradient is a "
+            "backward pass; use grad, vjp or jacrev (integrate: or adjoint=diffrax.ForwardMode())."
+        ):
+            return entry(*args) if traced else program(*args)
+
+    return call
+
+
+@contextlib.contextmanager
+def forward_mode(otherwise: str) -> Iterator[None]:
+    """Says `otherwise` where forward mode meets a function that has a gradient in reverse only."""
+    try:
+        yield
+    except TypeError as error:
+        if "custom_vjp" not in str(error):
+            raise
+        raise ValueError(otherwise) from error
+
+
+def check_products(function: Callable, at: Any, who: str, of: str = "cell", instead: str = ""):
+    """Raises if a function has no Jacobian-vector products, which `who` takes.
+
+    JAX itself says so only when a program is lowered, where nobody knows whose function it was.
+    """
+    jaxpr = jax.make_jaxpr(lambda at: jax.jvp(function, (at,), (at,)))(at)
+    if any(equation.primitive.name == "custom_lin" for equation in _equations(jaxpr)):
+        raise ValueError(
+            f"{who} takes Jacobian-vector products of the {of}, which holds a jax.custom_vjp "
+            f"function or a solve; {instead}define that function by jax.custom_jvp."
+        )
+
+
+def _equations(part: Any) -> Iterator[Any]:
+    """All equations of a jaxpr, and of those that its equations hold."""
+    if isinstance(part, tuple | list):
+        for one in part:
+            yield from _equations(one)
+    elif hasattr(part, "jaxpr"):
+        yield from _equations(part.jaxpr)
+    elif hasattr(part, "eqns"):
+        for equation in part.eqns:
+            yield equation
+            yield from _equations(list(equation.params.values()))
+
+
+def check_untraced(**options: Any) -> None:
+    """Raises if a function within an option (a norm, a schedule) reads a traced array."""
+    for name, option in options.items():
+        if any(Function(function).is_traced for function in _functions(option)):
+            raise ValueError(
+                f"{name}={type(option).__name__} holds a function that closes over a traced array; "
+                f"what a function of {name} reads must be known when the solve is compiled."
+            )
+
+
+def _functions(option: Any) -> Iterator[Callable]:
+    """The functions in an option: itself, or those in the fields of modules."""
+    if isinstance(option, types.FunctionType | types.MethodType | functools.partial):
+        yield option
+    elif isinstance(option, eqx.Module):
+        for value in vars(option).values():
+            yield from _functions(value)
+
+
+class _Same:
+    """Compares by identity, and keeps the object alive so that no other gets its identity."""
+
+    def __init__(self, value: Any):
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+class _Reader:
+    """Collects what a function reads, and what the functions read that it closes over."""
+
+    def __init__(self):
+        self.key: list = []
+        self.is_traced = False
+        self._places: dict[int, int] = {}  # of the functions read so far, by identity
+
+    def read(self, part: Any) -> None:
+        """Adds a part to the key."""
+        try:
+            leaves, structure = jax.tree.flatten(part)
+            hash(structure)
+        except Exception:  # such as a pytree that holds itself
+            self.key.append(_Same(part))
+            return
+        self.key.append(structure)
+        for leaf in leaves:
+            self._read_leaf(leaf)
+
+    def _read_leaf(self, leaf: Any) -> None:
+        self.is_traced |= isinstance(leaf, Tracer)
+        if isinstance(leaf, PLAIN):
+            self.key.append((type(leaf), leaf))
+        elif id(leaf) in self._places:
+            self.key.append(self._places[id(leaf)])
+        elif isinstance(leaf, types.FunctionType | types.MethodType | functools.partial):
+            self._places[id(leaf)] = len(self._places)
+            for part in _parts(leaf):
+                self.read(part)
+        else:
+            self.key.append(leaf if isinstance(leaf, _Same) else _Same(leaf))
+
+
+def _parts(function: Any) -> Iterator[Any]:
+    if isinstance(function, types.MethodType):
+        yield function.__self__
+        yield function.__func__
+        return
+    if isinstance(function, functools.partial):
+        yield from (function.func, function.args, function.keywords)
+        return
+    yield function.__code__
+    yield _Same(function.__globals__)
+    yield function.__defaults__
+    yield function.__kwdefaults__
+    yield from (_content(cell) for cell in function.__closure__ or ())
+    yield from _globals(function)
+
+
+def _content(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not assigned yet
+        return None
+
+
+def _globals(function: types.FunctionType) -> Iterator[Any]:
+    """What a function names of its module; functions of other modules do not change."""
+    for name in sorted(set(_names(function.__code__))):
+        value = function.__globals__.get(name)
+        is_function = isinstance(value, types.FunctionType)
+        foreign = is_function and value.__globals__ is not function.__globals__
+        yield _Same(value) if foreign or isinstance(value, types.ModuleType) else value
+
+
+def _names(code: types.CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _names(constant)

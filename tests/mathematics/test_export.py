@@ -1,0 +1,55 @@
+"""Solves exported: no call back to the host in them, and right where they are called."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+
+from homoode_jax import audit, continuation, equilibrium, integrate
+
+P = jnp.asarray(0.5)
+X = jnp.full((3, 2), 0.5)
+
+
+def field(p, t, z, x):
+    return x - p * z
+
+
+def cell(p, z, x):
+    return p * jnp.tanh(z) + x
+
+
+def gradient(solve, function, **options):
+    return jax.grad(lambda p, x: jnp.sum(solve(function, p, 0 * x, x, **options).z))
+
+
+CALLS = {
+    "saved": lambda p, x: (
+        integrate(field, p, 0 * x, x, dt0=0.1, save_at=jnp.stack([p, jnp.ones_like(p)])).zs
+    ),
+    "convergence": lambda p, x: jnp.nan_to_num(audit.convergence(cell, p, 0 * x, x, max_steps=3)),
+}
+SLOW = {
+    "integrate": lambda p, x: integrate(field, p, 0 * x, x, t1=2 * p, rtol=p * 1e-3).z,
+    "per example": lambda p, x: integrate(field, p, 0 * x, x, batching="per_example").z,
+    "equilibrium": lambda p, x: equilibrium(cell, p, 0 * x, x, tol=p * 1e-4).z,
+    "newton": lambda p, x: equilibrium(cell, p, 0 * x, x, solver="newton").z,
+    "path": lambda p, x: continuation(cell, p, 0 * x, x, save_at=jnp.stack([p, 2 * p])).zs,
+    "gradient": gradient(equilibrium, cell),
+    **{
+        f"gradient by {adjoint}": gradient(integrate, field, adjoint=adjoint, max_steps=16)
+        for adjoint in ("checkpointed", "direct", "backsolve", "reversible")
+    },
+    "sigma": lambda p, x: audit.sigma_min(cell, p, x[None], jnp.ones(1), x).value,
+}
+
+
+@pytest.mark.parametrize(
+    "name", [*CALLS, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+)
+def test_an_exported_solve_is_the_solve_and_calls_no_host(name):
+    call = jax.jit((CALLS | SLOW)[name])
+    exported = export.export(call)(jax.typeof(P), jax.typeof(X))
+    assert "callback" not in exported.mlir_module()
+    np.testing.assert_allclose(exported.call(P, X), call(P, X), rtol=1e-5, atol=1e-6)
