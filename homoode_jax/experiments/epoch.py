@@ -139,6 +139,7 @@ def _row(
         "nfe_forward": trained.nfe_forward,
         "nfe_backward": trained.nfe_backward,
         "failed": trained.failed,
+        "failed_backward": trained.failed_backward,
         "skipped": trained.skipped,
         "longest": trained.longest,
         "residual": trained.residual,

@@ -29,6 +29,8 @@ def epoch_line(row: dict[str, Any], epochs: int) -> str:
     parts.append(f"NFE {row['nfe_forward']:.1f} forward {row['nfe_backward']:.1f} backward")
     if row["failed"]:
         parts.append(f"{row['failed']} failed solves")
+    if row.get("failed_backward"):
+        parts.append(f"{row['failed_backward']} of them on the way back")
     return " · ".join([*parts, f"{row['seconds']:.1f} s"])
 
 

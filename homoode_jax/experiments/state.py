@@ -17,8 +17,9 @@ class Totals(NamedTuple):
     """Sums over the images so far; `Means` of them are what people see.
 
     `nfe_forward` counts products with the Jacobian too: each costs about an evaluation. `skipped`
-    counts the steps that changed no weight, and `longest` is not a sum: the most steps that a
-    solve has taken.
+    counts the steps that changed no weight, `failed_backward` the images whose solve succeeded but
+    not the way back, so that they gave no gradient; they are among `failed` too. `longest` is not a
+    sum: the most steps that a solve has taken.
     """
 
     images: Int[Array, ""]
@@ -29,6 +30,7 @@ class Totals(NamedTuple):
     nfe_backward: Float[Array, ""]
     skipped: Int[Array, ""]
     longest: Int[Array, ""]
+    failed_backward: Int[Array, ""]
     residual: Float[Array, ""] | None  # None for layers that solve no equation
 
 
@@ -46,6 +48,7 @@ class Means(NamedTuple):
     failed: int
     skipped: int
     longest: int
+    failed_backward: int
     residual: float | None
 
 
@@ -65,13 +68,21 @@ class TrainState(NamedTuple):
 
 def empty_totals(dtype: str, layer: Layer) -> Totals:
     """Returns sums of nothing."""
-    images, correct, failed, skipped, longest = (jnp.zeros((), jnp.int32) for _ in range(5))
-    loss, forward, backward, residual = (jnp.zeros((), dtype) for _ in range(4))
+    count = jnp.zeros((), jnp.int32)
+    total = jnp.zeros((), dtype)
     solves_equation = layer.solve in ("equilibrium", "continuation")
     return Totals(
-        images, correct, failed, loss, forward, backward, skipped, longest,
-        residual if solves_equation else None,
-    )  # fmt: skip
+        images=count,
+        correct=count,
+        failed=count,
+        loss=total,
+        nfe_forward=total,
+        nfe_backward=total,
+        skipped=count,
+        longest=count,
+        failed_backward=count,
+        residual=total if solves_equation else None,
+    )
 
 
 def means(totals: Totals) -> Means:
@@ -82,10 +93,16 @@ def means(totals: Totals) -> Means:
         float(total) / max(images, 1) for total in (t.correct, t.nfe_forward, t.nfe_backward)
     )
     return Means(
-        float(t.loss) / solved if solved else None, accuracy, forward, backward, int(t.failed),
-        int(t.skipped), int(t.longest),
-        None if t.residual is None else float(t.residual) / max(images, 1),
-    )  # fmt: skip
+        loss=float(t.loss) / solved if solved else None,
+        accuracy=accuracy,
+        nfe_forward=forward,
+        nfe_backward=backward,
+        failed=int(t.failed),
+        skipped=int(t.skipped),
+        longest=int(t.longest),
+        failed_backward=int(t.failed_backward),
+        residual=None if t.residual is None else float(t.residual) / max(images, 1),
+    )
 
 
 def split_seed(seed: Count) -> Key[Array, "2"]:

@@ -120,7 +120,11 @@ def train_step(
     solved = found.counts & (found.vjps >= 0) & taken
     loss = jnp.where(taken, found.loss, 0) * jnp.sum(solved)
     totals = _add(state.totals, batch, found.output, loss, solved, jnp.abs(found.vjps))
-    totals = totals._replace(skipped=totals.skipped + jnp.where(taken, 0, 1))
+    lost = found.counts & (found.vjps < 0)
+    totals = totals._replace(
+        skipped=totals.skipped + jnp.where(taken, 0, 1),
+        failed_backward=totals.failed_backward + jnp.sum(lost),
+    )
     return TrainState(
         state.step + 1, jnp.where(taken, 0, state.skipped + 1),
         Weights(network, point, batch_stats), optimiser, point_optimiser, totals,
@@ -242,7 +246,18 @@ def _add(totals: Totals, batch: Batch, output: Output, loss, solved, vjps) -> To
     if residual is not None:
         residual = jnp.sum(jnp.where(batch.mask, residual, 0))
     none = jnp.zeros((), jnp.int32)
-    added = Totals(images, jnp.sum(right), failed, loss, forward, backward, none, none, residual)
+    added = Totals(
+        images=images,
+        correct=jnp.sum(right),
+        failed=failed,
+        loss=loss,
+        nfe_forward=forward,
+        nfe_backward=backward,
+        skipped=none,
+        longest=none,
+        failed_backward=none,
+        residual=residual,
+    )
     sums = jax.tree.map(lambda a, b: a + b.astype(a.dtype), totals, added)
     longest = jnp.max(jnp.where(batch.mask, output.solution.stats.num_steps, 0))
     return sums._replace(longest=jnp.maximum(totals.longest, longest))

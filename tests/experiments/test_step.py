@@ -23,6 +23,7 @@ from homoode_jax.experiments.optimiser import make_optimisers
 from homoode_jax.experiments.run import Run
 from homoode_jax.experiments.state import means
 from homoode_jax.experiments.training import train
+from homoode_jax.mathematics import backsolve
 from tests.experiments.runs import small_config
 
 GOLDEN_LOSS = 2.329734
@@ -226,3 +227,17 @@ def test_the_end_of_an_epoch_is_saved_once_validated(tmp_path):
     state, facts = restored
     assert int(state.step) == 40 and int(state.totals.images) == 0
     assert facts["best_accuracy"] is not None
+
+
+def test_solves_that_fail_on_the_way_back_are_counted_without_being_asked(run, monkeypatch):
+    """A backward solve that leads back to no z0, near as it may be, gives no gradient."""
+    monkeypatch.setattr(backsolve, "MISS", -1.0)
+    monkeypatch.setattr(backsolve, "SHARE", -1.0)
+    failing = Run(small_config(solver={"adjoint": "backsolve"}), run.workdir, run.data)
+    batch = next(training_batches(run.data.train, 64, 0, 0, 0, run.mesh))
+    before = failing.initial_state()
+    field = jax.device_get(before.weights.network["field"])
+    after = failing.steps.train(before, batch, failing.hyperparameters)
+    totals = means(after.totals)
+    assert totals.failed == totals.failed_backward == 64
+    jax.tree.map(np.testing.assert_array_equal, after.weights.network["field"], field)
