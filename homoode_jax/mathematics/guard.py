@@ -189,24 +189,29 @@ def _vjp(inputs: Inputs, plan: Plan):
 
 def _backwards(run: Callable, plan: Plan, *args: Any) -> Any:
     """Runs a backward pass, which can itself be differentiated unless the plan says otherwise."""
-    return _last(args, run, plan) if plan.once else run(*args, plan)
+    back = run(*args, plan)
+    if not plan.once:
+        return back
+    gradients, rest = eqx.partition(back, eqx.is_inexact_array)
+    message = f"adjoint={plan.adjoint!r} has no second derivatives; use {plan.once}."
+    return eqx.combine(_last(gradients, message), rest)
 
 
 @eqx.filter_custom_vjp
-def _last(args: tuple, run: Callable, plan: Plan) -> Any:
-    """Runs a backward pass that has no derivative."""
-    return run(*args, plan)
+def _last(gradients: PyTree[Array], message: str) -> PyTree[Array]:
+    """Returns the gradients; raises where they are differentiated, before their loops are."""
+    return gradients
 
 
 @_last.def_fwd
-def _forward_last(perturbed, args: tuple, run: Callable, plan: Plan):
+def _forward_last(perturbed, gradients: PyTree[Array], message: str):
     del perturbed
-    return run(*args, plan), None
+    return gradients, None
 
 
 @_last.def_bwd
-def _backward_last(residuals, cotangents, perturbed, args: tuple, run: Callable, plan: Plan):
-    raise ValueError(f"adjoint={plan.adjoint!r} has no second derivatives; use {plan.once}.")
+def _backward_last(residuals, cotangents, perturbed, gradients: PyTree[Array], message: str):
+    raise ValueError(message)
 
 
 def _recorded(pull, cts, ok: Bool[Array, "*batch"], inputs: Inputs, plan: Plan) -> Inputs:
