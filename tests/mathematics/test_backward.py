@@ -1,0 +1,84 @@
+"""Backward passes that used to fail in silence: right now, or exactly zero and counted."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from homoode_jax import Result, equilibrium, integrate
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+
+def shifted(params, z, x):
+    """P z = params x, with P a cyclic shift: 20 Krylov vectors of a unit vector miss its inverse."""
+    return z - jnp.roll(z, 1, axis=1) + params * x
+
+
+@pytest.mark.parametrize("n", [40, 600], ids=["a factorisation", "LSMR"])
+def test_where_gmres_stagnates_something_stronger_has_the_gradient(n):
+    x = jnp.zeros((1, n)).at[0, 3].set(1.0)
+
+    @jax.jit
+    @jax.grad
+    def slope(inputs):
+        scale, probe = inputs
+        z0 = 2 * jnp.roll(x, -1, axis=1)  # the equilibrium at 2: nothing is left to iterate
+        return equilibrium(shifted, scale, z0, x, backward_probe=probe).z[0, 2]
+
+    gradient, vjps = slope((2.0, 0.0))
+    assert abs(gradient - 1) < 1e-6
+    assert vjps > 20
+
+
+def folding(params, z, x):
+    """z - x (z - 1)^2 params: its derivative at the double root 1 is that of z."""
+    return z - params * x * (z - 1) ** 2 - (1 - x) * (z - 3)
+
+
+def test_at_a_double_root_there_is_no_gradient_and_it_says_so():
+    """Beside it, the neighbour's dz/dx = 1 / x (z - 3 - (z - 1)^2) at z = 3, x = 0."""
+    x = jnp.array([[1.0], [0.0]])
+
+    def loss(x, probe):
+        z0 = jnp.array([[1.0], [3.0]])
+        options = {"batching": "per_example", "backward_probe": probe}
+        solution = equilibrium(folding, 1.0, z0, x, **options)
+        return jnp.sum(solution.z), solution
+
+    compiled = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
+    (slope, vjps), solution = compiled(x, jnp.zeros(2))
+    assert np.all(solution.result == Result.ok)
+    assert slope[0] == 0 and vjps[0] < 0
+    assert abs(slope[1, 0] + 4) < 1e-6 and vjps[1] > 0
+    (_, total), _ = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(x, 0.0)
+    assert total < 0
+
+
+def forced(params, t, z, x):
+    """Follows cos t at the rate x."""
+    del params
+    return -x * (z - jnp.cos(t))
+
+
+def test_a_field_that_forgets_its_start_has_no_gradient_by_backsolve():
+    """Rates 1 and 40 by example, beside central differences of the closed form."""
+    rates = jnp.array([[1.0], [40.0]])
+
+    def exact(rate):
+        a, b = rate**2 / (1 + rate**2), rate / (1 + rate**2)
+        return a * np.cos(1) + b * np.sin(1) + (1 - a) * np.exp(-rate)
+
+    @jax.jit
+    @jax.grad
+    def slopes(inputs):
+        rates, probe = inputs
+        options = {"batching": "per_example", "adjoint": "backsolve", "max_steps": 512}
+        return jnp.sum(
+            integrate(forced, None, jnp.ones((2, 1)), rates, backward_probe=probe, **options).z
+        )
+
+    by_rate, vjps = slopes((rates, jnp.zeros(2)))
+    want = (exact(1 + 1e-6) - exact(1 - 1e-6)) / 2e-6
+    assert abs(by_rate[0, 0] / want - 1) < 0.05 and vjps[0] > 0
+    assert by_rate[1, 0] == 0 and vjps[1] < 0
