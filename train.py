@@ -27,18 +27,26 @@ def main(arguments: list[str]) -> int:
     try:
         command.run(command.parse(arguments))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        tell(f"error: {error}")
     except OSError as error:
-        print(f"error: {explain_os_error(error)}", file=sys.stderr)
+        tell(f"error: {explain_os_error(error)}")
     except Stopped as stop:
-        print(f"stopped by {stop}; {GO_ON}", file=sys.stderr)
+        tell(f"stopped by {stop}; {GO_ON}")
         return 128 + stop.number
     except KeyboardInterrupt:
-        print(f"stopped; {GO_ON}", file=sys.stderr)
-        return 130
+        tell(f"stopped; {GO_ON}")
+        return processes.abandon(130)
     else:
         return 0
     return 2
+
+
+def tell(line: str) -> None:
+    """Prints a line on standard error, if somebody is still there to read it."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 if __name__ == "__main__":
