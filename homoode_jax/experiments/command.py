@@ -11,8 +11,9 @@ from homoode_jax.experiments.config import SECTIONS, Config, from_dict
 from homoode_jax.experiments.errors import UserError, first_line, nearest
 from homoode_jax.experiments.evaluation import evaluate
 from homoode_jax.experiments.failure import replay
-from homoode_jax.experiments.processes import Place, join
+from homoode_jax.experiments.processes import COME_SECONDS, Place, join
 from homoode_jax.experiments.report import describe
+from homoode_jax.experiments.sameness import how_started
 from homoode_jax.experiments.training import train
 
 HELP = """usage: python train.py [--config=FILE] [--config.SECTION.KEY=VALUE ...]
@@ -21,12 +22,15 @@ HELP = """usage: python train.py [--config=FILE] [--config.SECTION.KEY=VALUE ...
   --config=FILE     configuration file; configs/digits.py if none is given
   --config.A.B=V    changes a setting; --describe lists them all
   --workdir=DIR     folder of the run; running again on the same folder resumes it
+  --init=DIR        starts from the weights of the run in DIR
+  --allow_restart   starts at step 0 where all checkpoints of the run were damaged
   --mode=evaluate   evaluates the best weights in --workdir on the test images
   --mode=replay     repeats the step that a run in --workdir stopped at, and says what is wrong
   --describe        shows the model, its parameter counts and all settings, and exits
 
 Many processes (docs/cloud.md): TPU slices, Slurm and MPI say themselves who is who; elsewhere
-  --coordinator=HOST:PORT --processes=N --process=I"""
+  --coordinator=HOST:PORT --processes=N --process=I
+They wait for each other for --join_seconds=120."""
 
 
 class Command(NamedTuple):
@@ -40,6 +44,8 @@ class Command(NamedTuple):
     changed: list[str] | None
     workdir: str
     place: Place
+    init: str
+    allow_restart: bool
 
 
 def parse(arguments: list[str]) -> Command:
@@ -59,7 +65,8 @@ def parse(arguments: list[str]) -> Command:
     action = "help" if values.help else "describe" if values.describe else values.mode
     return Command(
         action, from_dict(_load(values)), None if "config" in names else changed, values.workdir,
-        Place(values.coordinator, values.processes, values.process),
+        Place(values.coordinator, values.processes, values.process, values.join_seconds),
+        values.init, values.allow_restart,
     )  # fmt: skip
 
 
@@ -71,13 +78,14 @@ def run(command: Command) -> None:
     if command.action == "describe":
         describe(command.config)
         return
-    join(command.place)
+    started = how_started(command.action, command.config, command.workdir, command.init)
+    join(command.place, started)
     if command.action == "evaluate":
         evaluate(command.workdir, command.config, command.changed)
     elif command.action == "replay":
         replay(command.workdir)
     else:
-        train(command.config, command.workdir)
+        train(command.config, command.workdir, command.init, command.allow_restart)
 
 
 def _define(arguments: list[str]) -> flags.FlagValues:
@@ -88,6 +96,11 @@ def _define(arguments: list[str]) -> flags.FlagValues:
     flags.DEFINE_string("coordinator", "", "", flag_values=values)
     flags.DEFINE_integer("processes", 0, "", flag_values=values)
     flags.DEFINE_integer("process", -1, "", flag_values=values)
+    flags.DEFINE_integer(
+        "join_seconds", COME_SECONDS, "", lower_bound=1, upper_bound=86400, flag_values=values
+    )
+    flags.DEFINE_string("init", "", "", flag_values=values)
+    flags.DEFINE_boolean("allow_restart", False, "", flag_values=values)
     flags.DEFINE_boolean("describe", False, "", flag_values=values)
     flags.DEFINE_boolean("help", False, "", short_name="h", flag_values=values)
     return values
@@ -96,7 +109,13 @@ def _define(arguments: list[str]) -> flags.FlagValues:
 def _check_names(values: flags.FlagValues, arguments: list[str]) -> None:
     """Refuses unknown flags and settings, naming the nearest one."""
     settings = [f"config.{s}.{f.name}" for s, kind in SECTIONS.items() for f in fields(kind)]
-    known = [*values, *settings, *(f"config.{section}" for section in SECTIONS), "nodescribe"]
+    known = [
+        *values,
+        *settings,
+        *(f"config.{section}" for section in SECTIONS),
+        "nodescribe",
+        "noallow_restart",
+    ]
     for argument in arguments[1:]:
         if not argument.startswith("-"):
             raise UserError(
