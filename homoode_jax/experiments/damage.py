@@ -86,9 +86,9 @@ def inspect(folder: Path, like: PyTree[Array]) -> tuple[dict[str, Any], Verdict]
     try:
         _read_all(folder)
     except FileNotFoundError as error:
-        return {}, Verdict(Kind.DAMAGED, explain_os_error(error))
+        return {}, Verdict(Kind.DAMAGED, explain_os_error(error).rstrip("."))
     except OSError as error:
-        return {}, Verdict(Kind.OUT_OF_REACH, explain_os_error(error))
+        return {}, Verdict(Kind.OUT_OF_REACH, explain_os_error(error).rstrip("."))
     try:
         label = json.loads((folder / "facts" / "metadata").read_bytes())
     except (OSError, ValueError) as error:

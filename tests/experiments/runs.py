@@ -43,8 +43,14 @@ def command(*flags: str) -> int:
     return train.main([str(ROOT / "train.py"), *flags])
 
 
-def start(*flags: str, code: str | None = None, devices: int = 1) -> subprocess.Popen:
-    """Starts train.py, or some other code, in a process of its own."""
+# Root reads what nobody may read, unless these two capabilities are taken away.
+AS_OTHERS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
+
+
+def start(
+    *flags: str, code: str | None = None, devices: int = 1, under: tuple[str, ...] = ()
+) -> subprocess.Popen:
+    """Starts train.py, or some other code, in a process of its own, `under` another program."""
     environment = os.environ | {
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "d" / "jax"),
@@ -52,7 +58,7 @@ def start(*flags: str, code: str | None = None, devices: int = 1) -> subprocess.
     }  # fmt: skip
     what = [str(ROOT / "train.py")] if code is None else ["-c", code]
     return subprocess.Popen(
-        [sys.executable, *what, *flags], cwd=ROOT, env=environment,
+        [*under, sys.executable, *what, *flags], cwd=ROOT, env=environment,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 

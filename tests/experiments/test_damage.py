@@ -3,6 +3,7 @@
 import functools
 import itertools
 import json
+import os
 import shutil
 import time
 from pathlib import Path
@@ -12,14 +13,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from homoode_jax.experiments import checkpoint, damage
+from homoode_jax.experiments import checkpoint, damage, processes
 from homoode_jax.experiments.damage import Kind
 from homoode_jax.experiments.dataset import load
 from homoode_jax.experiments.errors import UserError
 from homoode_jax.experiments.run import Run
 from homoode_jax.experiments.training import train
 from homoode_jax.experiments.workdir import read_metrics
-from tests.experiments.runs import small_config
+from tests.experiments.runs import AS_OTHERS, QUICK, small_config, start
 
 CONFIG = small_config(train={"checkpoint_every": 15})
 RNG = np.random.default_rng(0)
@@ -193,6 +194,31 @@ def test_what_was_out_of_reach_is_used_once_it_can_be_read(trained, tmp_path):
     assert found is not None and int(found[0].step) == 40
 
 
+@pytest.mark.slow
+def test_a_run_without_permission_moves_nothing_and_goes_on_once_it_has_it(tmp_path):
+    under = () if os.getuid() else AS_OTHERS
+    if under and not shutil.which(under[0]):
+        pytest.skip("root reads everything, and setpriv is not here")
+    folder = tmp_path / "run"
+    flags = [*QUICK, "--config.train.epochs=2", f"--workdir={folder}"]
+    assert start(*flags).wait(timeout=300) == 0
+    (folder / "summary.json").unlink()
+    states = list(folder.glob("checkpoints/latest/*/state"))
+    names = sorted(folder.rglob("*"))
+    for state in states:
+        state.chmod(0)
+    process = start(*flags, under=under)
+    _, err = process.communicate(timeout=300)
+    for state in states:
+        state.chmod(0o755)
+    assert process.returncode == 2 and err.count("\n") == 1, err
+    assert f"checkpoint {newest(folder).with_name('20')} cannot be used: Permission denied" in err
+    assert sorted(folder.rglob("*")) == names
+    process = start(*flags, under=under)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0 and "resuming after step 20 of 20" in out, err
+
+
 def caused(error: Exception, cause: Exception) -> Exception:
     error.__cause__ = cause
     return error
@@ -219,6 +245,15 @@ ERRORS = [
 @pytest.mark.parametrize(("error", "written_by", "kind"), ERRORS)
 def test_only_what_the_store_calls_corrupt_is_damage(error, written_by, kind):
     assert damage.judge(error, {"orbax": written_by}).kind == kind
+
+
+def test_the_death_of_a_process_is_not_told_as_a_failed_save(monkeypatch, tmp_path):
+    manager = checkpoint.open_checkpoints(tmp_path).latest
+    error = caused(RuntimeError("commit failed"), jax.errors.JaxRuntimeError("barrier failed"))
+    assert str(checkpoint._failed(manager, error)).startswith("cannot save a checkpoint in ")
+    monkeypatch.setattr(processes, "are_many", lambda: True)
+    assert str(checkpoint._failed(manager, error)).startswith("another process has died")
+    assert "cannot save" in str(checkpoint._failed(manager, RuntimeError("commit failed")))
 
 
 def test_a_checkpoint_named_by_another_step_is_refused(trained, tmp_path):
