@@ -54,8 +54,8 @@ nonlinear: install  ## Run the solvers on standard nonlinear systems (writes res
 	  $(BIN)/python -m benchmarks.nonlinear.run
 
 bench: install  ## Measure speed and memory beside PyTorch, CPU build (writes results/speed.json)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	  --extra-index-url https://download.pytorch.org/whl/cpu -e '.[compare]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	  --extra-index-url https://download.pytorch.org/whl/cpu -r requirements-compare.txt
 	@$(BIN)/python -m benchmarks.speed.run
 
 compare: export DATASET := $(DATASET)
@@ -68,9 +68,12 @@ compare: install  ## Train the family side by side: make compare [DATASET=digits
 
 data: DATASET ?= mnist
 data: DATA_DIR ?= $(HOME)/tensorflow_datasets
+data: export DATASET := $(DATASET)
+data: export DATA_DIR := $(DATA_DIR)
 data: install  ## Download and prepare a TFDS data set: make data DATASET=mnist [DATA_DIR=...]
+	@$(BIN)/python -m homoode_jax.experiments.prepare "$$DATASET"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[prepare]'
-	@$(BIN)/python -m homoode_jax.experiments.prepare "$(DATASET)" "$(DATA_DIR)"
+	@$(BIN)/python -m homoode_jax.experiments.prepare "$$DATASET" "$$DATA_DIR"
 
 lock:  ## Pin the newest versions again (needs uv)
 	uv pip compile --quiet --universal --fork-strategy fewest --no-header --no-annotate \

@@ -7,12 +7,19 @@ command again on the same --workdir resumes it. `--describe` shows the model and
 import logging
 import os
 import sys
+import warnings
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from absl import logging as absl_logging
 
 from homoode_jax.experiments import command, processes
+from homoode_jax.experiments.console import (
+    accept_any_encoding,
+    complain,
+    pass_over_closed_loops,
+    tell,
+)
 from homoode_jax.experiments.errors import UserError, explain_os_error
 from homoode_jax.experiments.stopping import Stopped
 
@@ -24,12 +31,15 @@ def main(arguments: list[str]) -> int:
     # What goes wrong in Orbax's threads is raised too, and then told in one line.
     absl_logging.set_verbosity(absl_logging.FATAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    sys.excepthook = pass_over_closed_loops
+    warnings.filterwarnings("ignore", "overflow encountered in cast")  # a step that fails says so
+    accept_any_encoding()
     try:
         command.run(command.parse(arguments))
     except UserError as error:
-        tell(f"error: {error}")
+        complain(error)
     except OSError as error:
-        tell(f"error: {explain_os_error(error)}")
+        complain(explain_os_error(error))
     except Stopped as stop:
         tell(f"stopped by {stop}; {GO_ON}")
         return 128 + stop.number
@@ -39,14 +49,6 @@ def main(arguments: list[str]) -> int:
     else:
         return 0
     return 2
-
-
-def tell(line: str) -> None:
-    """Prints a line on standard error, if somebody is still there to read it."""
-    try:
-        print(line, file=sys.stderr, flush=True)
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 if __name__ == "__main__":

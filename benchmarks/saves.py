@@ -24,7 +24,7 @@ from configs import cifar10, digits
 from homoode_jax.experiments import checkpoint
 from homoode_jax.experiments.config import from_dict
 from homoode_jax.experiments.console import say
-from homoode_jax.experiments.optimiser import make_optimisers
+from homoode_jax.experiments.hyperparameters import make_hyperparameters
 from homoode_jax.experiments.record import environment
 from homoode_jax.experiments.state import draw_state
 from homoode_jax.experiments.step import make_classifier
@@ -38,7 +38,7 @@ SAVES, STOPS = 12, 10
 def reference(folder: Path) -> dict[str, float]:
     """Seconds that a save of the reference network's state takes, before and behind."""
     config = from_dict(cifar10.get_config().to_dict())
-    state = draw_state(make_classifier(config), make_optimisers(config, 1000), 0, "float32")
+    state = draw_state(make_classifier(config), "float32", make_hyperparameters(config, 1000))
     checkpoints, waits, ends = checkpoint.open_checkpoints(folder), [], []
     for step in range(1, SAVES + 1):
         began = time.perf_counter()

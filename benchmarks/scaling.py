@@ -28,8 +28,8 @@ from configs.cifar10 import get_config
 from homoode_jax.experiments.batches import Batch
 from homoode_jax.experiments.config import from_dict
 from homoode_jax.experiments.console import say
+from homoode_jax.experiments.hyperparameters import make_hyperparameters
 from homoode_jax.experiments.mesh import make_mesh, over_devices, replicated
-from homoode_jax.experiments.optimiser import make_optimisers
 from homoode_jax.experiments.record import environment
 from homoode_jax.experiments.sources import INFO
 from homoode_jax.experiments.state import init_state
@@ -53,9 +53,10 @@ BYTES = {"f64": 8, "f32": 4, "s32": 4, "u32": 4, "bf16": 2, "pred": 1}
 def compiled_step() -> Any:
     """The compiled training step at 64 images a device."""
     config = from_dict(get_config().to_dict())
-    classifier, optimisers = make_classifier(config), make_optimisers(config, 1000)
+    classifier = make_classifier(config)
+    numbers = make_hyperparameters(config, 1000)
     mesh, info = make_mesh(), INFO[config.data.dataset]
-    steps = make_steps(config, classifier, optimisers, 0, replicated(mesh))
+    steps = make_steps(config, classifier, replicated(mesh))
     size = EACH * mesh.size
 
     def laid(sharding, make):
@@ -64,10 +65,11 @@ def compiled_step() -> Any:
             lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), shapes
         )
 
-    state = laid(replicated(mesh), lambda: init_state(classifier, optimisers, 0, "float32"))
+    state = laid(replicated(mesh), lambda: init_state(classifier, "float32", numbers))
+    hyper = laid(replicated(mesh), lambda: jax.tree.map(jnp.asarray, numbers))
     kinds = ((size, *info.shape), jnp.uint8), ((size,), jnp.int32), ((size,), jnp.bool_)
     batch = laid(over_devices(mesh), lambda: Batch(*(jnp.zeros(*kind) for kind in kinds)))
-    return steps.train.lower(state, batch).compile()  # pyright: ignore
+    return steps.train.lower(state, batch, hyper).compile()  # pyright: ignore
 
 
 def volume(text: str) -> dict[str, dict[str, int]]:

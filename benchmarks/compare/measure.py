@@ -48,11 +48,12 @@ def cost(model: Trained) -> dict[str, float]:
     batches = list(
         training_batches(run.data.train, train.batch_size, train.seed, begun, 0, run.mesh)
     )
-    program = run.steps.train.lower(state, batches[0]).compile()  # pyright: ignore
+    hyper = run.hyperparameters
+    program = run.steps.train.lower(state, batches[0], hyper).compile()  # pyright: ignore
     seconds, arguments = [], program.memory_analysis().argument_size_in_bytes
     for i in range(TIMED_STEPS):
         began = time.perf_counter()
-        state = jax.block_until_ready(program(state, batches[i % len(batches)]))
+        state = jax.block_until_ready(program(state, batches[i % len(batches)], hyper))
         seconds.append(time.perf_counter() - began)
     mib = (held(program) + arguments) / MIB
     return {"step_ms": 1e3 * statistics.median(seconds[3:]), "program_mib": mib}

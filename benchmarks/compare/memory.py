@@ -18,7 +18,7 @@ from benchmarks.held import MIB, held
 from homoode_jax.experiments.batches import Batch
 from homoode_jax.experiments.config import Config, from_dict
 from homoode_jax.experiments.console import say
-from homoode_jax.experiments.optimiser import make_optimisers
+from homoode_jax.experiments.hyperparameters import make_hyperparameters
 from homoode_jax.experiments.record import environment
 from homoode_jax.experiments.state import init_state
 from homoode_jax.experiments.step import make_classifier, train_step
@@ -51,12 +51,13 @@ def configure(layer: str, adjoint: str, evaluations: int) -> Config:
 
 def measure(config: Config) -> float:
     """MiB that the compiled training step holds beside its arguments."""
-    classifier, optimisers = make_classifier(config), make_optimisers(config, 100)
-    state = jax.eval_shape(partial(init_state, classifier, optimisers, 0, "float32"))
+    classifier = make_classifier(config)
+    hyper = make_hyperparameters(config, 100)
+    state = jax.eval_shape(partial(init_state, classifier, "float32"), hyper)
     shapes = ((BATCH, 8, 8, 1), jnp.uint8), ((BATCH,), jnp.int32), ((BATCH,), jnp.bool)
     batch = jax.eval_shape(lambda: Batch(*(jnp.zeros(*shape) for shape in shapes)))
-    step = jax.jit(partial(train_step, config, classifier, optimisers), donate_argnums=0)
-    return held(step.lower(state, batch).compile()) / MIB
+    step = jax.jit(partial(train_step, config, classifier), donate_argnums=0)
+    return held(step.lower(state, batch, hyper).compile()) / MIB
 
 
 def draw(rows: dict[str, list[float]], file: Path) -> None:

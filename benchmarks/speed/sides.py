@@ -10,11 +10,11 @@ from benchmarks.held import MIB, held
 from benchmarks.speed.setting import Setting, draw_images
 from benchmarks.speed.worker import Side
 from homoode_jax.experiments.batches import Batch
+from homoode_jax.experiments.hyperparameters import make_hyperparameters
 from homoode_jax.experiments.memory import (
     hand_back_after_compiling,
     leave_imports_uncollected,
 )
-from homoode_jax.experiments.optimiser import make_optimisers
 from homoode_jax.experiments.sources import INFO
 from homoode_jax.experiments.state import draw_state
 from homoode_jax.experiments.step import make_classifier, train_step
@@ -25,18 +25,19 @@ def ours(setting: Setting) -> Side:
     hand_back_after_compiling()
     leave_imports_uncollected()
     config, images = setting.config, draw_images(setting)
-    classifier, optimisers = make_classifier(config), make_optimisers(config, 1000)
-    state = draw_state(classifier, optimisers, 0, "float32")
+    classifier = make_classifier(config)
+    hyper = jax.device_put(make_hyperparameters(config, 1000))
+    state = draw_state(classifier, "float32", hyper)
     batch = Batch(*map(jax.numpy.asarray, (images.raw, images.labels, images.labels >= 0)))
     if not setting.train:
         return _our_inference(classifier, state.weights, images.normalised)
-    step = jax.jit(functools.partial(train_step, config, classifier, optimisers), donate_argnums=0)
-    program = step.lower(state, batch).compile()
+    step = jax.jit(functools.partial(train_step, config, classifier), donate_argnums=0)
+    program = step.lower(state, batch, hyper).compile()
     last = [state, state.totals]
 
     def repeat():
         before = jax.device_get(last[0].totals)
-        last[:] = jax.block_until_ready(program(last[0], batch)), before
+        last[:] = jax.block_until_ready(program(last[0], batch, hyper)), before
 
     def tell():
         now, before = jax.device_get(last[0].totals), last[1]
@@ -73,8 +74,8 @@ def _our_inference(classifier, weights, images) -> Side:
 def for_peer(setting: Setting) -> dict[str, Any]:
     """The arguments of `peer.make_side`: our initial weights of seed 0, sizes and images."""
     config, info, images = setting.config, INFO[setting.dataset], draw_images(setting)
-    classifier, optimisers = make_classifier(config), make_optimisers(config, 1000)
-    weights = draw_state(classifier, optimisers, 0, "float32").weights
+    classifier = make_classifier(config)
+    weights = draw_state(classifier, "float32", make_hyperparameters(config, 1000)).weights
     nothing = jax.numpy.zeros(())  # a learned point looks at no features
     point = classifier.initial_point(weights.initial_point, nothing)
     sizes = config.model

@@ -7,15 +7,17 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Key, UInt8
 
+from homoode_jax.experiments.hyperparameters import Number
+
 
 def augment(
-    key: Key[Array, ""], images: UInt8[Array, "n h w c"], flip: float, padding: int
+    key: Key[Array, ""], images: UInt8[Array, "n h w c"], flip: Number | None, padding: int
 ) -> UInt8[Array, "n h w c"]:
-    """Pads with black and crops at random, then flips with probability `flip`."""
+    """Pads with black and crops at random, then flips with probability `flip`; None: never."""
     crop_key, flip_key = jax.random.split(key)
     if padding:
         images = _crop(crop_key, images, padding)
-    if flip:
+    if flip is not None:
         flipped = jax.random.bernoulli(flip_key, flip, (images.shape[0], 1, 1, 1))
         images = jnp.where(flipped, images[:, :, ::-1], images)
     return images

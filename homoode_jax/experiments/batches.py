@@ -45,6 +45,12 @@ def evaluation_batches(split: Split, size: int, mesh: Mesh) -> Iterator[Batch]:
         yield _put(split, rows, mesh)
 
 
+def count_evaluation_batches(split: Split, size: int) -> int:
+    """How many batches `evaluation_batches` has; the largest part decides."""
+    largest = int(np.max(np.bincount(split.part, minlength=split.parts)))
+    return -(-largest // (size // split.parts))
+
+
 def _deal(split: Split, order: Int[np.ndarray, " n"], size: int) -> Int[np.ndarray, "k size"]:
     """Says which image each row of each batch is; -1: none, its part has no more."""
     each = size // split.parts

@@ -137,6 +137,8 @@ def _finish(manager: ocp.CheckpointManager) -> None:
 
 
 def _save(manager: ocp.CheckpointManager, step: int, tree: Any, facts: dict) -> None:
+    if not Path(manager.directory).is_dir():  # Orbax would make it anew
+        raise UserError(f"{manager.directory} was removed while the run was going on.")
     kept = label(tree, facts)
     args = ocp.args.Composite(state=ocp.args.StandardSave(tree), facts=ocp.args.JsonSave(kept))
     try:

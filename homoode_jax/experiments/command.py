@@ -1,25 +1,31 @@
 """The command line: flags, a configuration file, and settings changed by name."""
 
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
-from homoode_jax.experiments.config import SECTIONS, Config, from_dict
+from homoode_jax.experiments.config import SECTIONS, Config, fit_to_layer, from_dict
+from homoode_jax.experiments.config_file import find_file, load_file
+from homoode_jax.experiments.console import say
+from homoode_jax.experiments.description import describe
+from homoode_jax.experiments.environment import check_devices, check_settings
 from homoode_jax.experiments.errors import UserError, first_line, nearest
 from homoode_jax.experiments.evaluation import evaluate
 from homoode_jax.experiments.failure import replay
+from homoode_jax.experiments.files import local_folder
 from homoode_jax.experiments.processes import COME_SECONDS, Place, join
-from homoode_jax.experiments.report import describe
 from homoode_jax.experiments.sameness import how_started
 from homoode_jax.experiments.training import train
 
-HELP = """usage: python train.py [--config=FILE] [--config.SECTION.KEY=VALUE ...]
+HELP = """usage: python train.py [--config=NAME] [--config.SECTION.KEY=VALUE ...]
                        [--workdir=DIR] [--mode=train|evaluate|replay] [--describe]
 
-  --config=FILE     configuration file; configs/digits.py if none is given
+  --config=NAME     a configuration: the name of one in configs/ (digits if none is given),
+                    the path of another file, or of a run's config.json
   --config.A.B=V    changes a setting; --describe lists them all
   --workdir=DIR     folder of the run; running again on the same folder resumes it
   --init=DIR        starts from the weights of the run in DIR
@@ -37,6 +43,7 @@ class Command(NamedTuple):
     """What the user asked for.
 
     `changed` are the settings that the command line names, or None if it names a whole file.
+    `notes` are what the user should know about it before it is done.
     """
 
     action: str
@@ -46,6 +53,7 @@ class Command(NamedTuple):
     place: Place
     init: str
     allow_restart: bool
+    notes: Sequence[str] = ()
 
 
 def parse(arguments: list[str]) -> Command:
@@ -54,20 +62,30 @@ def parse(arguments: list[str]) -> Command:
     Raises:
         UserError: if a flag, a setting or the configuration file is not right.
     """
-    names = [argument.lstrip("-").split("=")[0] for argument in arguments[1:]]
+    values = _define()
+    _check_names(values, arguments[1:])
+    files = [given for given in arguments[1:] if _name(given) == "config"]
+    file = files[-1].partition("=")[2] if files else "digits"
+    content = load_file(find_file(file, Path(arguments[0]).parent / "configs"))
+    _read(values, content, [given for given in arguments if given not in files])
+    names = map(_name, arguments[1:])
     changed = [name.removeprefix("config.") for name in names if name.startswith("config.")]
-    if "config" not in names:
-        default = Path(arguments[0]).parent / "configs" / "digits.py"
-        arguments = [arguments[0], f"--config={default}", *arguments[1:]]
-    values = _define(arguments)
-    _check_names(values, arguments)
-    _read(values, arguments)
-    action = "help" if values.help else "describe" if values.describe else values.mode
+    raw, notes = fit_to_layer(content.to_dict(), changed)
     return Command(
-        action, from_dict(_load(values)), None if "config" in names else changed, values.workdir,
-        Place(values.coordinator, values.processes, values.process, values.join_seconds),
-        values.init, values.allow_restart,
-    )  # fmt: skip
+        action="help" if values.help else "describe" if values.describe else values.mode,
+        config=from_dict(raw),
+        changed=None if files else changed,
+        workdir=str(local_folder(values.workdir, "--workdir")) if values.workdir else "",
+        place=Place(
+            coordinator=values.coordinator,
+            processes=values.processes,
+            process=values.process,
+            seconds=values.join_seconds,
+        ),
+        init=values.init,
+        allow_restart=values.allow_restart,
+        notes=notes,
+    )
 
 
 def run(command: Command) -> None:
@@ -75,12 +93,16 @@ def run(command: Command) -> None:
     if command.action == "help":
         print(HELP)
         return
+    check_settings()
+    if command.action != "describe":
+        started = how_started(command.action, command.config, command.workdir, command.init)
+        join(command.place, started)
+    for note in command.notes:
+        say(note)
     if command.action == "describe":
-        describe(command.config)
-        return
-    started = how_started(command.action, command.config, command.workdir, command.init)
-    join(command.place, started)
-    if command.action == "evaluate":
+        check_devices()
+        describe(command.config, command.workdir)
+    elif command.action == "evaluate":
         evaluate(command.workdir, command.config, command.changed)
     elif command.action == "replay":
         replay(command.workdir)
@@ -88,9 +110,8 @@ def run(command: Command) -> None:
         train(command.config, command.workdir, command.init, command.allow_restart)
 
 
-def _define(arguments: list[str]) -> flags.FlagValues:
+def _define() -> flags.FlagValues:
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
     flags.DEFINE_string("workdir", "", "", flag_values=values)
     flags.DEFINE_enum("mode", "train", ["train", "evaluate", "replay"], "", flag_values=values)
     flags.DEFINE_string("coordinator", "", "", flag_values=values)
@@ -106,52 +127,44 @@ def _define(arguments: list[str]) -> flags.FlagValues:
     return values
 
 
-def _check_names(values: flags.FlagValues, arguments: list[str]) -> None:
-    """Refuses unknown flags and settings, naming the nearest one."""
-    settings = [f"config.{s}.{f.name}" for s, kind in SECTIONS.items() for f in fields(kind)]
-    known = [
-        *values,
-        *settings,
-        *(f"config.{section}" for section in SECTIONS),
-        "nodescribe",
-        "noallow_restart",
-    ]
-    for argument in arguments[1:]:
+def _name(argument: str) -> str:
+    """Returns the flag or setting that an argument names."""
+    return argument.lstrip("-").split("=")[0]
+
+
+def _check_names(values: flags.FlagValues, arguments: Sequence[str]) -> None:
+    """Refuses unknown flags and settings, naming the nearest one, and those without a value."""
+    settings = {
+        f"config.{section}.{setting.name}": type(setting.default)
+        for section, kind in SECTIONS.items()
+        for setting in fields(kind)
+    }
+    sections = [f"config.{section}" for section in SECTIONS]
+    switches = [name for name in values if values[name].boolean]
+    switches += [f"no{name}" for name in switches]
+    known = [*values, *switches, "config", *sections, *settings]
+    for argument in arguments:
         if not argument.startswith("-"):
             raise UserError(
                 f"unexpected argument {argument!r}; a setting is --config.section.key=value."
             )
-        name = argument.lstrip("-").split("=")[0]
+        name = _name(argument)
         if name not in known:
             raise UserError(
                 f"--{name} is not a flag or setting.{nearest(name, known)} "
                 "See --help and --describe."
             )
+        # Without "=", the next argument would be its value, another flag too.
+        if "=" not in argument and name not in switches and settings.get(name) is not bool:
+            raise UserError(f"--{name} needs a value: --{name}=VALUE.")
 
 
-def _read(values: flags.FlagValues, arguments: list[str]) -> None:
+def _read(values: flags.FlagValues, content: ConfigDict, arguments: list[str]) -> None:
+    """Sets the flags, and the settings in `content`, that the arguments name."""
     try:
+        config_flags.DEFINE_config_dict("config", content, flag_values=values, sys_argv=arguments)
         values(arguments)
     except flags.Error as error:
         raise UserError(first_line(error)) from error
-    except Exception as error:  # whatever the user's configuration file raises
-        file = next(argument for argument in arguments if argument.startswith("--config="))
-        raise UserError(f"{file} cannot be loaded: {_cause(error)}.") from error
-
-
-def _load(values: flags.FlagValues) -> dict[str, Any]:
-    file = Path(config_flags.get_config_filename(values["config"]))
-    if not file.is_file():
-        there = ", ".join(sorted(str(path) for path in file.parent.glob("*.py")))
-        raise UserError(
-            f"configuration file {file} does not exist.{there and f' There are {there}.'}"
-        )
-    try:
-        return values.config.to_dict()
-    except Exception as error:  # whatever the user's configuration file raises
-        raise UserError(f"configuration file {file} cannot be loaded: {_cause(error)}.") from error
-
-
-def _cause(error: Exception) -> str:
-    cause = error.__cause__ or error
-    return f"{type(cause).__name__}: {first_line(cause)}"
+    except (TypeError, ValueError, KeyError, AttributeError) as error:  # of a setting's type
+        raise UserError(f"the settings cannot be read: {first_line(error)}.") from error

@@ -5,6 +5,7 @@ Each field says what it accepts in its metadata; `Config` is complete and valid 
 
 import dataclasses
 import math
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,24 +71,34 @@ def _check_solver(solver: Solver) -> None:
 
 def _check_for_layer(config: Config) -> None:
     """Refuses options that the layer does not have, or that would do nothing."""
-    layer, solve = config.model.layer, LAYERS[config.model.layer].solve
-    ode, cell = solve == "integrate", solve in ("equilibrium", "continuation")
-    adaptive = ode and layer != "euler" and config.solver.controller == "pid"
-    for name, given, has, kind in (
-        ("regularise.kinetic", config.regularise.kinetic, ode, "integrate"),
-        ("regularise.jacobian", config.regularise.jacobian, cell, "solve for an equilibrium"),
-        ("schedule.adjoint", config.schedule.adjoint != "same", cell, "solve for an equilibrium"),
-        ("schedule.loosen", config.schedule.loosen != 1, cell or adaptive, "solve to a tolerance"),
-        ("regularise.scale", config.regularise.scale, ode or cell, "solve"),
-    ):
-        if given and not has:
-            section, key = name.split(".")
-            default = getattr(SECTIONS[section](), key)
-            raise UserError(
-                f"config.{name} is for layers that {kind}; {layer} does not: set it to {default!r}."
-            )
+    for name, why in _unfit({key: getattr(config, key) for key in SECTIONS}):
+        raise UserError(f"{why}: set it to {_default(name)!r}.")
     if config.schedule != Schedule() and not config.schedule.epochs:
         raise UserError("config.schedule needs config.schedule.epochs of at least 1, got 0.")
+
+
+def _unfit(sections: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yields the names of settings that do nothing for the layer, and why."""
+    layer = sections["model"].layer
+    solve = LAYERS[layer].solve
+    ode = solve == "integrate"
+    cell = solve in ("equilibrium", "continuation")
+    adaptive = ode and layer != "euler" and sections["solver"].controller == "pid"
+    for name, has, kind in (
+        ("regularise.kinetic", ode, "integrate"),
+        ("regularise.jacobian", cell, "solve for an equilibrium"),
+        ("schedule.adjoint", cell, "solve for an equilibrium"),
+        ("schedule.loosen", cell or adaptive, "solve to a tolerance"),
+        ("regularise.scale", ode or cell, "solve"),
+    ):
+        section, key = name.split(".")
+        if getattr(sections[section], key) != _default(name) and not has:
+            yield name, f"config.{name} is for layers that {kind}; {layer} does not"
+
+
+def _default(name: str) -> Any:
+    section, key = name.split(".")
+    return getattr(SECTIONS[section](), key)
 
 
 def _check_images(data: Data) -> None:
@@ -139,10 +150,36 @@ def from_dict(raw: dict[str, Any]) -> Config:
     """Validates nested settings; missing ones take their defaults."""
     if not isinstance(raw, dict):
         raise UserError(f"a configuration must hold sections of settings, got {shown(raw)}.")
+    return Config(**_sections(raw))
+
+
+def fit_to_layer(raw: dict[str, Any], named: Collection[str]) -> tuple[dict[str, Any], list[str]]:
+    """Fits the settings of a file to another layer, which the command line chose.
+
+    Args:
+        raw: nested settings.
+        named: those that the command line names, as "section.key"; they stay as they are.
+
+    Returns:
+        The settings, where those of the file that do nothing for the layer have their defaults,
+        and a line for each of these.
+    """
+    if "model.layer" not in named:
+        return raw, []
+    fitted = {name: dict(section) for name, section in raw.items()}
+    notes = []
+    for name, why in _unfit(_sections(raw)):
+        if name not in named:
+            section, key = name.split(".")
+            fitted[section][key] = _default(name)
+            notes.append(f"{why}: the configuration's {raw[section][key]!r} is left out.")
+    return fitted, notes
+
+
+def _sections(raw: dict[str, Any]) -> dict[str, Any]:
+    """Validates each setting by itself."""
     _check_keys("config", raw, SECTIONS)
-    return Config(
-        **{name: _section(name, kind, raw.get(name, {})) for name, kind in SECTIONS.items()}
-    )
+    return {name: _section(name, kind, raw.get(name, {})) for name, kind in SECTIONS.items()}
 
 
 def to_dict(config: Config) -> dict[str, Any]:

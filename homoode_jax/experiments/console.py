@@ -1,10 +1,16 @@
-"""Where people read: lines and tables on standard output."""
+"""Where people read: lines and tables on standard output, errors on standard error."""
 
 import errno
+import io
 import os
 import sys
+import textwrap
+import traceback
+import types
 
 from rich.console import Console
+
+from homoode_jax.experiments.errors import printable
 
 
 class Output(Console):
@@ -24,14 +30,56 @@ class Output(Console):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-console = Output(highlight=False)
+# Names of folders and files are shown as they are: "[/b]" and ":x:" mean nothing in them.
+console = Output(highlight=False, markup=False, emoji=False)
 
 
 def say(text: str) -> None:
-    """Prints a line."""
+    """Prints a line: whole into a file, broken between words on a terminal."""
+    lines = [printable(line) for line in text.split("\n")]
+    if console.is_terminal:
+        lines = [_broken(line) for line in lines]
     try:
-        console.print(text, markup=False, soft_wrap=True)
+        console.print("\n".join(lines), soft_wrap=True)
     except OSError as error:
         if error.errno != errno.EIO:  # of a terminal that was closed
             raise
         console.on_broken_pipe()
+
+
+def _broken(line: str) -> str:
+    """Breaks a line between words; a longer word, a path say, is left in one piece."""
+    return textwrap.fill(line, width=console.width, break_long_words=False, break_on_hyphens=False)
+
+
+def complain(text: object) -> None:
+    """Prints the one line of an error."""
+    tell(f"error: {printable(str(text))}")
+
+
+def tell(line: str) -> None:
+    """Prints a line on standard error, if somebody is still there to read it."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+def accept_any_encoding() -> None:
+    """Prints a question mark for what the encoding of the output has not, rather than failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def pass_over_closed_loops(
+    kind: type[BaseException], error: BaseException, trace: types.TracebackType | None
+) -> None:
+    """Prints an error that nobody caught, as Python does, but for those of closed event loops.
+
+    Where a save fails, TensorStore's threads print one for each of its writes under way.
+    """
+    frames = traceback.extract_tb(trace)
+    if kind is RuntimeError and any(frame.name == "call_soon_threadsafe" for frame in frames):
+        return
+    sys.__excepthook__(kind, error, trace)

@@ -5,12 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from homoode_jax.experiments import checkpoint, failure, report, workdir
 from homoode_jax.experiments.batches import training_batches
 from homoode_jax.experiments.console import say
-from homoode_jax.experiments.report import Advance
+from homoode_jax.experiments.progress import Advance
 from homoode_jax.experiments.run import Run
 from homoode_jax.experiments.solves import step_limit
 from homoode_jax.experiments.state import Means, TrainState, means
@@ -46,6 +44,7 @@ def train_epoch(
     if not is_unrecorded(run, state):
         state = _steps(run, state, facts, advance, pause)
     step, trained = int(state.step), means(state.totals)
+    advance(step, report.moving(step // run.epoch_steps, trained))
     with _saved_if_stopped(run, state, facts, began):
         held, tested = _evaluate(run, state, pause)
     state, seconds = state._replace(totals=run.no_totals()), time.monotonic() - began
@@ -115,7 +114,7 @@ def _steps(run: Run, state: TrainState, facts: Facts, advance: Advance, pause: P
         with _saved_if_stopped(run, state, facts, began):
             pause()
         batch = following
-        state = take(state, batch)
+        state = take(state, batch, run.hyperparameters)
         following = next(batches, None)  # while the device computes
         step += 1
         if int(state.skipped) >= train.max_skipped:
@@ -147,6 +146,6 @@ def _row(
         "skipped": trained.skipped,
         "longest": trained.longest,
         "residual": trained.residual,
-        "learning_rate": float(np.asarray(run.optimisers.learning_rate(step - 1))),
+        "learning_rate": run.learning_rate(step - 1),
         "seconds": seconds,
     }

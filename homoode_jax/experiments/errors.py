@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
@@ -25,6 +26,17 @@ def shown(value: Any) -> str:
     except ValueError:  # of whole numbers with thousands of digits
         return f"a {type(value).__name__} too long to show"
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
+def printable(text: str) -> str:
+    """Returns a text with escapes in place of what a terminal would act on, line ends included.
+
+    Names of files may hold such characters, and move the cursor or rewrite what was printed.
+    """
+    return "".join(
+        repr(c)[1:-1] if unicodedata.category(c)[0] == "C" or c in "\u2028\u2029" else c
+        for c in text
+    )
 
 
 def first_line(error: BaseException) -> str:

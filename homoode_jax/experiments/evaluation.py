@@ -9,7 +9,7 @@ from homoode_jax.experiments import checkpoint, report, workdir
 from homoode_jax.experiments.config import Config
 from homoode_jax.experiments.console import say
 from homoode_jax.experiments.dataset import load
-from homoode_jax.experiments.errors import UserError
+from homoode_jax.experiments.errors import UserError, explain_os_error
 from homoode_jax.experiments.processes import deaths_told
 from homoode_jax.experiments.run import Run, keep_programs, use_precision
 
@@ -26,8 +26,14 @@ def evaluate(path: str, command: Config, only: Sequence[str] | None = None) -> d
     keep_programs()
     with deaths_told():
         result = _evaluated(Run(config, folder, load(config.data)))
-    workdir.write_json(folder / "evaluation.json", result)
     report.show_summary(result, folder)
+    try:
+        workdir.write_json(folder / "evaluation.json", result)
+    except OSError as error:
+        raise UserError(
+            f"the evaluation is complete, but {folder}/evaluation.json cannot be written: "
+            f"{explain_os_error(error)}"
+        ) from error
     return result
 
 

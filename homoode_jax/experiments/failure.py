@@ -7,52 +7,77 @@ for its counts.
 import shutil
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
+from jaxtyping import Array, Bool
 from rich.table import Table
 
-from homoode_jax.experiments import workdir
+from homoode_jax.experiments import files, workdir
 from homoode_jax.experiments.batches import Batch
+from homoode_jax.experiments.config import Config
 from homoode_jax.experiments.console import console
 from homoode_jax.experiments.errors import UserError, first_line
+from homoode_jax.experiments.hyperparameters import Hyperparameters, make_hyperparameters
 from homoode_jax.experiments.optimiser import make_optimisers
-from homoode_jax.experiments.processes import is_first, wait_for_all
+from homoode_jax.experiments.processes import compiled_together, is_first, wait_for_all
 from homoode_jax.experiments.run import Run, keep_programs, use_precision
 from homoode_jax.experiments.state import TrainState, draw_state
-from homoode_jax.experiments.step import Gradient, gradient, make_classifier
+from homoode_jax.experiments.step import Gradient, gradient, make_classifier, update_network
 from homoode_jax.mathematics.solution import Result
+from homoode_jax.networks.classifier import ImageClassifier
 
 NAME = "failure"
+
+
+class Look(NamedTuple):
+    """A step that was skipped, seen again.
+
+    Attributes:
+        found: its gradient.
+        solved: whether some solve succeeded.
+        taken: whether the update that the gradient gives is finite.
+    """
+
+    found: Gradient
+    solved: Bool[Array, ""]
+    taken: Bool[Array, ""]
 
 
 def leave(run: Run, state: TrainState, batch: Batch) -> UserError:
     """Writes the batch of a skipped step and the state before it; returns what to raise."""
     folder = run.workdir / NAME
     if is_first():
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
+        _make_anew(folder)
     wait_for_all("a folder for a failure")
     before = state._replace(step=state.step - 1, skipped=state.skipped - 1, totals=run.no_totals())
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save((folder / "state").absolute(), before)
     whole = multihost_utils.process_allgather(batch, tiled=True)  # also what others have
     if is_first():
-        np.savez(folder / "batch.npz", **whole._asdict())
-    facts = {"step": int(state.step), "early_steps": run.early_steps(int(before.step))}
+        with files.replaced(folder / "batch.npz") as stream:
+            np.savez(stream, **whole._asdict())
+    early_steps = run.early_steps(int(before.step))
+    facts = {
+        "step": int(state.step),
+        "early_steps": early_steps,
+        "total_steps": run.total_steps,
+    }
     workdir.write_json(folder / "facts.json", facts)
+    look = jax.jit(partial(_look, run.config, run.classifier, early=early_steps > 0))
+    seen = compiled_together("a look at a failure", look)(before, batch, run.hyperparameters)
     return UserError(
-        f"{int(state.skipped)} steps in a row changed no weight, the last one step "
-        f"{facts['step']}: no solve succeeded, or the gradient was not finite. {folder} holds its "
-        f"batch and state; look into it with: python train.py --mode=replay --workdir={run.workdir}"
+        f"{int(state.skipped)} steps in a row changed no weight; in the last one, step "
+        f"{facts['step']}, {_reason(run.config, seen)}. {folder} holds its batch and state; look "
+        f"into it with: python train.py --mode=replay --workdir={run.workdir}"
     )
 
 
 def replay(path: str) -> dict[str, Any]:
-    """Takes the gradient of a step that was skipped again, and shows what is wrong with it."""
+    """Takes a step that was skipped again, update included, and shows what is wrong with it."""
     folder = Path(path) / NAME
     config = workdir.stored_config(Path(path)) if path else None
     if config is None or not (folder / "facts.json").exists():
@@ -61,8 +86,13 @@ def replay(path: str) -> dict[str, Any]:
         )
     use_precision(config.model.dtype)
     keep_programs()
-    facts, classifier = workdir.read_json(folder / "facts.json"), make_classifier(config)
-    like = draw_state(classifier, make_optimisers(config, 1), 0, config.model.dtype)
+    facts = workdir.read_json(folder / "facts.json", step=int, early_steps=int, total_steps=int)
+    classifier = make_classifier(config)
+    hyper = make_hyperparameters(config, 1)._replace(
+        early_steps=np.asarray(facts["early_steps"], config.model.dtype),
+        total_steps=np.asarray(facts["total_steps"], config.model.dtype),
+    )
+    like = draw_state(classifier, config.model.dtype, hyper)
     try:
         with np.load(folder / "batch.npz") as arrays:
             batch = Batch(**{name: jax.numpy.asarray(arrays[name]) for name in Batch._fields})
@@ -70,20 +100,59 @@ def replay(path: str) -> dict[str, Any]:
             state = checkpointer.restore((folder / "state").absolute(), like)
     except Exception as error:
         raise UserError(f"{folder} cannot be read: {first_line(error)[:200]}") from error
-    take = jax.jit(partial(gradient, config, classifier, early_steps=facts["early_steps"]))
-    found = _explain(facts["step"], take(state, batch))
+    take = jax.jit(partial(_look, config, classifier, early=facts["early_steps"] > 0))
+    found = _explain(config, facts["step"], take(state, batch, hyper))
     _show(found)
     return found
 
 
-def _explain(step: int, found: Gradient) -> dict[str, Any]:
-    """What a gradient looks like."""
+def _make_anew(folder: Path) -> None:
+    """Makes an empty folder in place of what is there, a link too."""
+    if folder.is_symlink():
+        folder.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+
+
+def _look(
+    config: Config,
+    classifier: ImageClassifier,
+    state: TrainState,
+    batch: Batch,
+    hyper: Hyperparameters,
+    early: bool,
+) -> Look:
+    """Takes a step's gradient and update again, and keeps neither."""
+    found = gradient(
+        config=config, classifier=classifier, state=state, batch=batch, hyper=hyper, early=early
+    )
+    _, taken = update_network(make_optimisers(hyper), state, found)
+    return Look(found=found, solved=jax.numpy.any(found.counts), taken=taken)
+
+
+def _reason(config: Config, seen: Look) -> str:
+    """Says why a step was skipped."""
+    if not seen.solved:
+        return "no solve succeeded"
+    if not seen.found.usable:
+        return "the gradient was not finite"
+    if not seen.taken:
+        rate = config.train.learning_rate
+        return f"the update of the weights overflowed (config.train.learning_rate={rate})"
+    return "nothing is wrong when it is taken again"
+
+
+def _explain(config: Config, step: int, seen: Look) -> dict[str, Any]:
+    """Returns what a step looks like."""
+    found = seen.found
     results = np.broadcast_to(found.output.solution.result, found.counts.shape)
     evaluations = np.asarray(found.output.solution.stats.evaluations)
     leaves = jax.tree_util.tree_leaves_with_path(found.network)
     return {
         "step": step,
+        "verdict": _reason(config, seen),
         "usable": bool(found.usable),
+        "update finite": bool(seen.taken),
         "loss": float(found.loss),
         "solves": {Result(int(code)).name: int(np.sum(results == code))
                    for code in np.unique(results)},

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import filelock
 
+from homoode_jax.experiments import files
 from homoode_jax.experiments.errors import UserError
 from homoode_jax.experiments.processes import is_first
 
@@ -27,6 +28,7 @@ def locked(workdir: Path) -> Iterator[None]:
     file = workdir / NAME
     try:
         workdir.mkdir(parents=True, exist_ok=True)
+        files.refuse_link(file)
         lock = filelock.FileLock(file)
         lock.acquire(timeout=0)
     except filelock.Timeout as error:
@@ -36,7 +38,7 @@ def locked(workdir: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"cannot write in workdir {workdir}: {error.strerror}.") from error
     try:
-        file.write_text(f"process {os.getpid()} on {platform.node()}")
+        files.overwrite_text(file, f"process {os.getpid()} on {platform.node()}")
         yield
     finally:
         lock.release()

@@ -6,31 +6,38 @@ import jax
 import optax
 from jaxtyping import PyTree
 
-from homoode_jax.experiments.config import Config
+from homoode_jax.experiments.hyperparameters import Hyperparameters, rate_at
 
 
 class Optimisers(NamedTuple):
-    """One for each group of weights, and the learning rate of the first by step."""
+    """One for each group of weights."""
 
     network: optax.GradientTransformation
     initial_point: optax.GradientTransformation
-    learning_rate: optax.Schedule
 
 
-def make_optimisers(config: Config, total_steps: int) -> Optimisers:
-    """Builds both; the initial point's is called every `config.initial_point.every` steps."""
-    train, point = config.train, config.initial_point
-    rate = _cosine(train.learning_rate, train.final_learning_rate, total_steps)
-    point_rate = _cosine(point.learning_rate, train.final_learning_rate, total_steps)
-    clip = [optax.clip_by_global_norm(train.gradient_clip)] if train.gradient_clip else []
-    decay = optax.add_decayed_weights(config.regularise.scale)
-    scale = [optax.masked(decay, _is_last_scale)] if config.regularise.scale else []
-    adam = (
-        optax.scale_by_adam(), optax.add_decayed_weights(train.weight_decay), *scale,
-        optax.scale_by_learning_rate(rate),
-    )  # fmt: skip
-    sgd = optax.sgd(lambda count: point_rate(count * point.every))
-    return Optimisers(optax.chain(*clip, *adam), sgd, rate)
+def make_optimisers(hyper: Hyperparameters) -> Optimisers:
+    """Builds both; the initial point's is called every `hyper.point_every` steps.
+
+    The layout of their states depends on which hyperparameters are None alone.
+    """
+
+    def rate(count):
+        return rate_at(hyper.learning_rate, count / hyper.total_steps)
+
+    def point_rate(count):
+        return rate_at(hyper.point_rate, count * hyper.point_every / hyper.total_steps)
+
+    parts = []
+    if hyper.gradient_clip is not None:
+        parts.append(optax.clip_by_global_norm(hyper.gradient_clip))
+    parts.append(optax.scale_by_adam())
+    decay = 0.0 if hyper.weight_decay is None else hyper.weight_decay
+    parts.append(optax.add_decayed_weights(decay))
+    if hyper.scale_decay is not None:
+        parts.append(optax.masked(optax.add_decayed_weights(hyper.scale_decay), _is_last_scale))
+    parts.append(optax.scale_by_learning_rate(rate))
+    return Optimisers(optax.chain(*parts), optax.sgd(point_rate))
 
 
 def _is_last_scale(network: PyTree) -> PyTree[bool]:
@@ -38,7 +45,3 @@ def _is_last_scale(network: PyTree) -> PyTree[bool]:
     return jax.tree_util.tree_map_with_path(
         lambda path, _: [key.key for key in path] == ["field", "norm2", "scale"], network
     )
-
-
-def _cosine(start: float, end: float, steps: int) -> optax.Schedule:
-    return optax.cosine_decay_schedule(start, steps, alpha=end / start if start else 0.0)

@@ -5,6 +5,7 @@ Needs TensorFlow (the `prepare` extra) and the network; reading the result needs
 
 import sys
 
+from homoode_jax.experiments.console import complain
 from homoode_jax.experiments.errors import first_line, nearest
 
 NAMES = {
@@ -18,11 +19,18 @@ NAMES = {
 
 
 def main(arguments: list[str]) -> int:
-    """Prepares `arguments[1]` in the folder `arguments[2]`; returns the exit code."""
-    name, data_dir = arguments[1:3]
+    """Prepares `arguments[1]` in the folder `arguments[2]`; returns the exit code.
+
+    Without a folder, only the name is looked at: before TensorFlow is installed for it.
+    """
+    name, *folder = arguments[1:3]
     if name not in NAMES:
         known = ", ".join(NAMES)
         return _refuse(f"DATASET={name} is not one of {known}.{nearest(name, NAMES)}")
+    return _prepare(name, folder[0]) if folder else 0
+
+
+def _prepare(name: str, data_dir: str) -> int:
     import tensorflow_datasets as tfds
 
     try:
@@ -36,7 +44,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _refuse(text: str) -> int:
-    print(f"error: {text}", file=sys.stderr)
+    complain(text)
     return 2
 
 

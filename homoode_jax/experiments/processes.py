@@ -17,6 +17,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from homoode_jax.experiments.console import console
+from homoode_jax.experiments.environment import check_devices
 from homoode_jax.experiments.errors import UserError, first_line
 from homoode_jax.experiments.rendezvous import Meeting, meet, own_address, split_address
 
@@ -64,6 +65,7 @@ def join(place: Place, told: dict[str, str] | None = None) -> None:
         if found is not None:
             meet(found, told or {})
         _initialize()
+    check_devices()
     console.quiet = not is_first()
 
 
@@ -76,6 +78,7 @@ def leave(code: int) -> NoReturn:
 
 def abandon(code: int) -> int:
     """Ends this process at once where there are others, which it would wait for."""
+    # Asking for the number of processes would fail again where there is no device.
     if jax.distributed.is_initialized():
         sys.stdout.flush()
         sys.stderr.flush()
@@ -163,10 +166,18 @@ def death(error: Exception) -> UserError:
 def _is_called_for() -> bool:
     """True on slices of several TPU hosts, in Slurm steps and MPI runs of several tasks."""
     # Of the step, not of the job: a job's script is a task by itself.
-    tasks = (os.environ.get(name, "1") for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"))
+    names = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
     hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "")
-    explicit = "JAX_COORDINATOR_ADDRESS" in os.environ
-    return explicit or "," in hosts or any(int(n) > 1 for n in tasks)
+    explicit = bool(os.environ.get("JAX_COORDINATOR_ADDRESS"))
+    return explicit or "," in hosts or any(_tasks(name) > 1 for name in names)
+
+
+def _tasks(name: str) -> int:
+    """Returns the number of tasks that a variable of the environment tells; unset and empty: 1."""
+    told = os.environ.get(name) or "1"
+    if not told.isdecimal():
+        raise UserError(f"{name}={told!r} in the environment must be a number of tasks; unset it.")
+    return int(told)
 
 
 def _found_meeting(seconds: int) -> Meeting | None:
@@ -224,6 +235,11 @@ def _check(place: Place) -> None:
             f"--coordinator={place.coordinator!r} --processes={place.processes} "
             f"--process={place.process} do not go together: the address HOST:PORT of process 0, "
             "how many there are, and which one this is, from 0 on."
+        )
+    host, _, port = place.coordinator.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise UserError(
+            f"--coordinator={place.coordinator!r} must be HOST:PORT, e.g. 127.0.0.1:12345."
         )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 
+from homoode_jax.experiments.console import complain
 from homoode_jax.experiments.errors import UserError, explain_os_error
 from homoode_jax.experiments.sameness import PACKAGES
 from homoode_jax.experiments.workdir import read_json, read_metrics, write_json
@@ -76,10 +77,10 @@ def main(arguments: list[str]) -> int:
     try:
         write_json(Path(arguments[2]), make_record(Path(arguments[1])))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(error)
         return 2
     except OSError as error:
-        print(f"error: {explain_os_error(error)}", file=sys.stderr)
+        complain(explain_os_error(error))
         return 2
     return 0
 

@@ -1,47 +1,13 @@
-"""What a person sees: a progress bar with ETA, a line an epoch, tables."""
+"""What a person reads of a run: its moving figures, a line an epoch, tables."""
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import jax
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from homoode_jax.experiments.config import Config, to_dict
 from homoode_jax.experiments.console import console, say
 from homoode_jax.experiments.state import Means
-from homoode_jax.experiments.step import make_classifier
-from homoode_jax.networks.classifier import Weights
-
-Advance = Callable[[int, str], None]
-LINE_SECONDS = 60
-
-
-@contextmanager
-def progress_bar(total: int, done: int) -> Iterator[Advance]:
-    """Yields `advance(step, text)`: a bar with ETA on a terminal, a line a minute elsewhere."""
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-        TextColumn("steps · ETA"), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("compiling", total=total, completed=done)
-        started = said = time.monotonic()
-
-        def advance(step: int, text: str) -> None:
-            nonlocal said
-            progress.update(task, completed=step, description=text)
-            now = time.monotonic()
-            if not console.is_terminal and now - said > LINE_SECONDS:
-                left = (now - started) / (step - done) * (total - step)
-                say(f"step {step}/{total} · {text} · ETA {timedelta(seconds=round(left))}")
-                said = now
-
-        yield advance
 
 
 def moving(epoch: int, now: Means) -> str:
@@ -67,7 +33,7 @@ def epoch_line(row: dict[str, Any], epochs: int) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "none (every solve failed)" if value is None else f"{value:.4f}"
+    return "none (every step was skipped)" if value is None else f"{value:.4f}"
 
 
 def show_summary(summary: dict[str, Any], workdir: Path) -> None:
@@ -79,28 +45,10 @@ def show_summary(summary: dict[str, Any], workdir: Path) -> None:
         table.add_row(
             key.replace("_", " "), f"{value:.4f}" if isinstance(value, float) else str(value)
         )
-    table.add_row("workdir", str(workdir))
     console.print(table)
+    say(f"workdir {workdir}")  # a cell of the table would break it into pieces
 
 
 def count_parameters(tree: Any) -> int:
     """Returns the number of entries of all leaves."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
-
-
-def describe(config: Config) -> None:
-    """Prints the model table, parameter counts and the resolved configuration; reads no data."""
-    weights: Weights = jax.eval_shape(make_classifier(config).init, jax.random.key(0))
-    table = Table(title=f"{config.model.layer} for {config.data.dataset}")
-    for name, right in (("module", False), ("shape", False), ("parameters", True)):
-        table.add_column(name, justify="right" if right else "left")
-    for group, tree in (("", weights.network), ("initial_point.", weights.initial_point)):
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-            name = group + ".".join(str(key.key) for key in path)
-            table.add_row(name, "×".join(map(str, leaf.shape)), f"{leaf.size:,}")
-    console.print(table)
-    say(f"parameters: {count_parameters(weights.network):,}")
-    say(f"initial point: {count_parameters(weights.initial_point):,}\n")
-    for section, settings in to_dict(config).items():
-        for key, value in settings.items():
-            say(f"config.{section}.{key} = {value!r}")

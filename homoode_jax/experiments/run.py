@@ -12,11 +12,21 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from homoode_jax.experiments.batches import count_batches, evaluation_batches
+from homoode_jax.experiments.batches import (
+    count_batches,
+    count_evaluation_batches,
+    evaluation_batches,
+)
 from homoode_jax.experiments.checkpoint import Checkpoints, open_checkpoints
 from homoode_jax.experiments.config import Config
 from homoode_jax.experiments.dataset import Dataset, Split
 from homoode_jax.experiments.errors import UserError
+from homoode_jax.experiments.files import keep_newest
+from homoode_jax.experiments.hyperparameters import (
+    Hyperparameters,
+    make_hyperparameters,
+    rate_at,
+)
 from homoode_jax.experiments.mesh import (
     check_batch_size,
     make_mesh,
@@ -24,8 +34,8 @@ from homoode_jax.experiments.mesh import (
     replicated,
     split_parameters,
 )
-from homoode_jax.experiments.optimiser import Optimisers, make_optimisers
 from homoode_jax.experiments.processes import compiled_together
+from homoode_jax.experiments.progress import progress_bar
 from homoode_jax.experiments.state import (
     Means,
     Totals,
@@ -38,6 +48,8 @@ from homoode_jax.experiments.state import (
 from homoode_jax.experiments.step import Steps, make_classifier, make_steps
 from homoode_jax.networks.classifier import ImageClassifier, Weights
 
+CACHE_BYTES = 2 * 2**30  # of compiled programs
+
 
 def use_precision(dtype: str) -> None:
     """Turns JAX's double precision on or off, for the whole process."""
@@ -47,13 +59,14 @@ def use_precision(dtype: str) -> None:
 def keep_programs() -> None:
     """Keeps compiled programs in the user's cache folder, so that a resumed run starts at once.
 
-    The folder is this machine's own. JAX_COMPILATION_CACHE_DIR names another one, and
-    JAX_ENABLE_COMPILATION_CACHE=false keeps none.
+    The folder is this machine's own, and bounded: programs that were not used for longest go.
+    JAX_COMPILATION_CACHE_DIR names another one, and JAX_ENABLE_COMPILATION_CACHE=false keeps none.
     """
     if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         folder = folder / "homoode_jax" / platform.node()
         jax.config.update("jax_compilation_cache_dir", str(folder))
+        keep_newest(folder, CACHE_BYTES)
 
 
 @dataclass(frozen=True)
@@ -87,16 +100,20 @@ class Run:
         return make_classifier(self.config)
 
     @cached_property
-    def optimisers(self) -> Optimisers:
-        """The optimisers, with their schedules over the whole run."""
-        return make_optimisers(self.config, self.total_steps)
+    def hyperparameters(self) -> Hyperparameters:
+        """The numbers that the compiled steps take, on every device."""
+        numbers = make_hyperparameters(self.config, self.epoch_steps)
+        return jax.tree.map(lambda a: put(a, replicated(self.mesh)), numbers)
+
+    def learning_rate(self, step: int) -> float:
+        """Returns the network's learning rate at a step."""
+        rate = make_hyperparameters(self.config, self.epoch_steps).learning_rate
+        return float(rate_at(rate, step / self.total_steps))
 
     @cached_property
     def steps(self) -> Steps:
         """The compiled steps."""
-        steps = make_steps(
-            self.config, self.classifier, self.optimisers, self.early_steps(0), self.layout
-        )
+        steps = make_steps(self.config, self.classifier, self.layout)
         return Steps(*map(compiled_together, Steps._fields, steps))
 
     @cached_property
@@ -104,9 +121,8 @@ class Run:
         """How the training state lies on the mesh: a copy on every device, unless it is split."""
         if not self.config.train.split_parameters:
             return replicated(self.mesh)
-        draw = partial(init_state, self.classifier, self.optimisers)
-        train, dtype = self.config.train, self.config.model.dtype
-        return split_parameters(self.mesh, jax.eval_shape(lambda: draw(train.seed, dtype)))
+        draw = partial(init_state, self.classifier, self.config.model.dtype)
+        return split_parameters(self.mesh, jax.eval_shape(draw, self.hyperparameters))
 
     @cached_property
     def checkpoints(self) -> Checkpoints:
@@ -130,8 +146,12 @@ class Run:
 
     def initial_state(self) -> TrainState:
         """Draws the state of step 0."""
-        seed, dtype = self.config.train.seed, self.config.model.dtype
-        return draw_state(self.classifier, self.optimisers, seed, dtype, self.layout)
+        return draw_state(
+            classifier=self.classifier,
+            dtype=self.config.model.dtype,
+            hyper=self.hyperparameters,
+            layout=self.layout,
+        )
 
     def no_totals(self) -> Totals:
         """Returns sums of nothing, on every device."""
@@ -142,13 +162,19 @@ class Run:
         self, weights: Weights, split: Split, pause: Callable[[], None] = lambda: None
     ) -> Means:
         """Evaluates weights on a split, in a fixed order; calls `pause` between batches."""
+        size = self.config.train.eval_batch_size
         totals = self.no_totals()
-        batches = evaluation_batches(split, self.config.train.eval_batch_size, self.mesh)
+        batches = evaluation_batches(split, size, self.mesh)
         following = next(batches, None)
-        while following is not None:
-            pause()
-            totals = self.steps.evaluate(weights, following, totals)
-            following = next(batches, None)  # while the device computes
-            # Without this all batches would queue up, and a stop would wait for the last of them.
-            jax.block_until_ready(totals)
+        count = count_evaluation_batches(split, size)
+        done = 0
+        with progress_bar(count, done, doing="evaluating", unit="batches") as advance:
+            while following is not None:
+                pause()
+                totals = self.steps.evaluate(weights, following, totals)
+                following = next(batches, None)  # while the device computes
+                # Without this all batches would queue up, and a stop would wait for the last.
+                jax.block_until_ready(totals)
+                done += 1
+                advance(done, "evaluating")
         return means(totals)

@@ -56,21 +56,20 @@ def _section(config: Config) -> Solver | Equilibrium | Continuation | None:
     return sections.get(LAYERS[config.model.layer].solve)
 
 
-def early_options(config: Config, progress: Float[Array, ""]) -> dict[str, Any]:
+def early_options(config: Config, looseness: Float[Array, ""] | None) -> dict[str, Any]:
     """Options of the solve in the first epochs.
 
     Args:
         config: the configuration.
-        progress: share of these epochs that is over; tolerances are
-            `loosen`^(1 - progress) times their own.
+        looseness: factor on all tolerances; None: they are left as they are.
     """
     schedule, solve = config.schedule, LAYERS[config.model.layer].solve
     options: dict[str, Any] = {}
     if schedule.adjoint != "same":
         options["adjoint"] = schedule.adjoint
-    if schedule.loosen != 1:
-        factor = schedule.loosen ** (1 - progress)
-        options |= {name: factor * value for name, value in _tolerances(config, solve).items()}
+    if looseness is not None:
+        tolerances = _tolerances(config, solve)
+        options |= {name: looseness * value for name, value in tolerances.items()}
     return options
 
 

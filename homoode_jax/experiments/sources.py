@@ -6,69 +6,45 @@ missing one gives.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from homoode_jax.experiments.errors import UserError, first_line, shown
+from homoode_jax.experiments import tiny_imagenet
+from homoode_jax.experiments.errors import UserError, first_line
+from homoode_jax.experiments.images import Shape, read_image
+from homoode_jax.experiments.records import ALL, Reading, Record, Share
 
 READ_AT_ONCE = 2000  # records; TFDS is several times slower one by one
-
-
-class Share(NamedTuple):
-    """The records to read: those dealt into one of the parts `first` ... `last` - 1."""
-
-    parts: int = 1
-    first: int = 0
-    last: int = 1
-
-    def deal(self, count: int) -> np.ndarray:
-        """The part of each of so many records: at random, so that classes are in each alike."""
-        return np.random.default_rng(0).permutation(count) % self.parts
-
-    def numbers(self, count: int) -> list[int]:
-        """The numbers of the records to read, among so many."""
-        part = self.deal(count)
-        return np.flatnonzero((self.first <= part) & (part < self.last)).tolist()
-
-
-ALL = Share()
-
-
-class Record(NamedTuple):
-    """An image as it was found, or what went wrong in reading it.
-
-    Attributes:
-        number: which one it is in its files, from 0 on.
-        place: file and number, for people.
-        image: its pixels, or why it cannot be read.
-        label: its class.
-        key: what records are put in the order of; where keys are equal, numbers decide.
-    """
-
-    number: int
-    place: str
-    image: np.ndarray | Exception
-    label: int
-    key: bytes = b""
-
-
-class Reading(NamedTuple):
-    """The records of a share, and how many all shares have together."""
-
-    count: int
-    records: list[Record]
 
 
 class Info(NamedTuple):
     """What is known of a data set before it is read."""
 
-    shape: tuple[int, int, int]
+    shape: Shape
     classes: int
     read: Callable[[str, str, Share], Reading]
+
+
+class Published(NamedTuple):
+    """What a TFDS data set holds, as it was published."""
+
+    shape: Shape
+    classes: int
+    train: int
+    test: int
+
+
+TFDS = {
+    "mnist": Published((28, 28, 1), 10, train=60_000, test=10_000),
+    "fashion_mnist": Published((28, 28, 1), 10, train=60_000, test=10_000),
+    "svhn_cropped": Published((32, 32, 3), 10, train=73_257, test=26_032),
+    "cifar10": Published((32, 32, 3), 10, train=50_000, test=10_000),
+    "cifar100": Published((32, 32, 3), 100, train=50_000, test=10_000),
+}
 
 
 def read_digits(data_dir: str, split: str, share: Share = ALL) -> Reading:
@@ -82,14 +58,11 @@ def read_digits(data_dir: str, split: str, share: Share = ALL) -> Reading:
     index = np.arange(len(labels))
     parts = train_test_split(index, test_size=0.2, random_state=0, stratify=labels)
     chosen = np.sort(parts[split == "test"])
-    return Reading(len(chosen), [
+    records = [
         Record(number, f"image {i}", images[i], int(labels[i]))
-        for number, i in _those(share, list(chosen))
-    ])  # fmt: skip
-
-
-def _those(share: Share, items: Sequence[Any]) -> list[tuple[int, Any]]:
-    return [(number, items[number]) for number in share.numbers(len(items))]
+        for number, i in share.those(list(chosen))
+    ]
+    return Reading(len(chosen), records)
 
 
 def read_tfds(name: str, data_dir: str, split: str, share: Share = ALL) -> Reading:
@@ -107,11 +80,15 @@ def read_tfds(name: str, data_dir: str, split: str, share: Share = ALL) -> Readi
                     f"those after it: {first_line(error)[:200]}. Remove its folder {name} and "
                     f"prepare it again: {_prepare(name, data_dir)}"
                 ) from error
-    return Reading(len(source), [
-        Record(i, places[i], record, 0) if isinstance(record, Exception)
-        else Record(i, places[i], record["image"], int(record["label"]), record.get("id", b""))
-        for i, record in found
-    ])  # fmt: skip
+    records = [_record(i, places[i], record, TFDS[name].shape) for i, record in found]
+    return Reading(len(source), records)
+
+
+def _record(i: int, place: str, record: dict[str, Any] | Exception, shape: Shape) -> Record:
+    if isinstance(record, Exception):
+        return Record(i, place, record, 0)
+    image = read_image(record["image"], shape)
+    return Record(i, place, image, int(record["label"]), record.get("id", b""))
 
 
 def _read_one(source: Any, i: int) -> dict[str, Any] | Exception:
@@ -122,10 +99,16 @@ def _read_one(source: Any, i: int) -> dict[str, Any] | Exception:
 
 
 def _places(source: Any, split: str) -> list[str]:
-    """The file and number of each record."""
+    """Returns the file and number of each record."""
+    return [
+        f"record {i} of {file}" for file, length in _shards(source, split) for i in range(length)
+    ]
+
+
+def _shards(source: Any, split: str) -> list[tuple[str, int]]:
+    """Returns the files of a split and how many records dataset_info.json says each has."""
     info = source.dataset_info.splits[split]
-    shards = zip(info.filepaths, info.shard_lengths, strict=True)
-    return [f"record {i} of {file}" for file, length in shards for i in range(length)]
+    return list(zip(map(str, info.filepaths), info.shard_lengths, strict=True))
 
 
 def _open_tfds(name: str, data_dir: str, split: str):
@@ -134,8 +117,16 @@ def _open_tfds(name: str, data_dir: str, split: str):
     from tensorflow_datasets.core.constants import DATA_DIR
 
     try:
-        source = tfds.data_source(name, split=split, data_dir=data_dir or None, download=False)
+        source: Any = tfds.data_source(
+            name,
+            split=split,
+            data_dir=os.path.expanduser(data_dir) or None,
+            download=False,
+            # It decodes images of 16 bits, of other sizes and with palettes without a word.
+            decoders={"image": tfds.decode.SkipDecoding()},
+        )
         len(source)  # opens the files
+        fault = _miscounted(name, split, source)
     except Exception as error:
         folder, command = data_dir or DATA_DIR, _prepare(name, data_dir)
         if not (Path(folder).expanduser() / name).is_dir():
@@ -146,7 +137,31 @@ def _open_tfds(name: str, data_dir: str, split: str):
             f"{name} in {folder} cannot be read ({first_line(error)[:200]}). Move it away and "
             f"prepare it with: {command}"
         ) from error
+    if fault:
+        raise UserError(
+            f"{name} ({split}) is not whole: {fault}. Move it away and prepare it with: "
+            f"{_prepare(name, data_dir)}"
+        )
     return source
+
+
+def _miscounted(name: str, split: str, source: Any) -> str | None:
+    """Says which number of records is not what it should be, or None.
+
+    TFDS reads as many records as dataset_info.json says, whatever its files hold.
+    """
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    for file, length in _shards(source, split):
+        reader = ArrayRecordReader(file)
+        held = reader.num_records()
+        reader.close()
+        if held != length:
+            return f"{file} holds {held} records; its dataset_info.json says {length}"
+    published = getattr(TFDS[name], split)
+    if len(source) != published:
+        return f"it has {len(source)} records; {published} were published"
+    return None
 
 
 def _prepare(name: str, data_dir: str) -> str:
@@ -158,67 +173,18 @@ def _chunks(numbers: list[int]) -> Iterator[list[int]]:
     return (numbers[i : i + READ_AT_ONCE] for i in range(0, len(numbers), READ_AT_ONCE))
 
 
-def read_tiny_imagenet(data_dir: str, split: str, share: Share = ALL) -> Reading:
-    """Reads `tiny-imagenet-200`; its labelled `val` folder is the test split."""
-    root = _tiny_imagenet_root(data_dir)
-    classes = sorted(folder.name for folder in (root / "train").iterdir() if folder.is_dir())
-    label_of = {name: label for label, name in enumerate(classes)}
-    if split == "train":
-        files = [(file, label_of[name]) for name in classes
-                 for file in sorted((root / "train" / name / "images").glob("*.JPEG"))]  # fmt: skip
-    else:
-        text = (root / "val" / "val_annotations.txt").read_text(errors="replace")
-        lines = text.splitlines()
-        files = [_annotated(root, line, label_of) for line in lines if line.strip()]
-    if not files:
-        raise UserError(f"{root} holds no {split} images (*.JPEG).")
-    return Reading(len(files), [
-        Record(number, str(file), _read_image(file), label)
-        for number, (file, label) in _those(share, files)
-    ])  # fmt: skip
-
-
-def _tiny_imagenet_root(data_dir: str) -> Path:
-    given = Path(data_dir or "data")
-    root = given if given.name == "tiny-imagenet-200" else given / "tiny-imagenet-200"
-    for part in ("train", "val/val_annotations.txt"):
-        if not (root / part).exists():
-            raise UserError(
-                f"{root / part} does not exist. Set config.data.data_dir to the folder that holds "
-                "tiny-imagenet-200, unpacked from cs231n.stanford.edu/tiny-imagenet-200.zip."
-            )
-    return root
-
-
-def _annotated(root: Path, line: str, label_of: dict[str, int]) -> tuple[Path, int]:
-    name, wnid, *_ = [*line.split("\t"), "", ""]
-    if wnid not in label_of:
-        raise UserError(
-            f"val_annotations.txt in {root}/val: unknown class {shown(wnid)} of {shown(name)}."
-        )
-    if Path(name).name != name:
-        raise UserError(
-            f"val_annotations.txt in {root}/val: {shown(name)} is not a file of its folder images."
-        )
-    return root / "val" / "images" / name, label_of[wnid]
-
-
-def _read_image(file: Path) -> np.ndarray | Exception:
-    from PIL import Image
-
-    try:
-        with Image.open(file) as image:
-            return np.asarray(image.convert("RGB"))
-    except Exception as error:  # Pillow raises many kinds
-        return error
+def _info(name: str) -> Info:
+    return Info(TFDS[name].shape, TFDS[name].classes, partial(read_tfds, name))
 
 
 INFO = {
     "digits": Info((8, 8, 1), 10, read_digits),
-    "mnist": Info((28, 28, 1), 10, partial(read_tfds, "mnist")),
-    "fashion_mnist": Info((28, 28, 1), 10, partial(read_tfds, "fashion_mnist")),
-    "svhn": Info((32, 32, 3), 10, partial(read_tfds, "svhn_cropped")),
-    "cifar10": Info((32, 32, 3), 10, partial(read_tfds, "cifar10")),
-    "cifar100": Info((32, 32, 3), 100, partial(read_tfds, "cifar100")),
-    "tiny_imagenet": Info((64, 64, 3), 200, read_tiny_imagenet),
+    "mnist": _info("mnist"),
+    "fashion_mnist": _info("fashion_mnist"),
+    "svhn": _info("svhn_cropped"),
+    "cifar10": _info("cifar10"),
+    "cifar100": _info("cifar100"),
+    "tiny_imagenet": Info(
+        tiny_imagenet.SHAPE, tiny_imagenet.CLASSES, tiny_imagenet.read_tiny_imagenet
+    ),
 }

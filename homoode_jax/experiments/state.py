@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from homoode_jax.experiments.optimiser import Optimisers
+from homoode_jax.experiments.hyperparameters import Count, Hyperparameters
+from homoode_jax.experiments.optimiser import make_optimisers
 from homoode_jax.networks.classifier import ImageClassifier, Weights
 from homoode_jax.networks.family import Layer
 
@@ -87,30 +88,31 @@ def means(totals: Totals) -> Means:
     )  # fmt: skip
 
 
-def split_seed(seed: int) -> Key[Array, "2"]:
+def split_seed(seed: Count) -> Key[Array, "2"]:
     """Returns the key of the weights and the key of the steps, independent of each other."""
     return jax.random.split(jax.random.key(seed))
 
 
-def init_state(
-    classifier: ImageClassifier, optimisers: Optimisers, seed: int, dtype: str
-) -> TrainState:
+def init_state(classifier: ImageClassifier, dtype: str, hyper: Hyperparameters) -> TrainState:
     """Draws weights and starts both optimisers."""
-    key, _ = split_seed(seed)
+    key, _ = split_seed(hyper.seed)
     weights = jax.tree.map(lambda a: a.astype(dtype), classifier.init(key))
+    optimisers = make_optimisers(hyper)
     return TrainState(
-        jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32), weights,
-        optimisers.network.init(weights.network),
-        optimisers.initial_point.init(weights.initial_point), empty_totals(dtype, classifier.layer),
-    )  # fmt: skip
+        step=jnp.zeros((), jnp.int32),
+        skipped=jnp.zeros((), jnp.int32),
+        weights=weights,
+        optimiser=optimisers.network.init(weights.network),
+        initial_point_optimiser=optimisers.initial_point.init(weights.initial_point),
+        totals=empty_totals(dtype, classifier.layer),
+    )
 
 
 def draw_state(
-    classifier: ImageClassifier, optimisers: Optimisers, seed: int, dtype: str,
-    layout: Any = None,
-) -> TrainState:  # fmt: skip
+    classifier: ImageClassifier, dtype: str, hyper: Hyperparameters, layout: Any = None
+) -> TrainState:
     """Compiles and runs `init_state`; `layout` is the sharding of the state, or a tree of them."""
-    draw = partial(init_state, classifier, optimisers, seed, dtype)
+    draw = partial(init_state, classifier, dtype)
     # It runs once: on a CPU, compiling it with optimisation would take seconds longer.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    return jax.jit(draw, out_shardings=layout, compiler_options=options)()
+    return jax.jit(draw, out_shardings=layout, compiler_options=options)(hyper)

@@ -1,5 +1,8 @@
 """One step of training and one of evaluation: pure, jitted functions on a pytree state.
 
+Numbers that change from run to run are arguments, `Hyperparameters`: what a step reads from the
+configuration is a constant of its program.
+
 They run on a mesh with one data axis: batches are split over it, the state is on every device,
 and means (BatchNorm, error norms, losses) are over the global batch, which is what a jitted
 function of a sharded array means.
@@ -18,8 +21,9 @@ from jaxtyping import Array, Bool, Float, PyTree
 from homoode_jax.experiments.augmentation import augment, normalise
 from homoode_jax.experiments.batches import Batch
 from homoode_jax.experiments.config import Config
+from homoode_jax.experiments.hyperparameters import Hyperparameters, looseness_at
 from homoode_jax.experiments.losses import cross_entropy, initial_point_loss
-from homoode_jax.experiments.optimiser import Optimisers
+from homoode_jax.experiments.optimiser import Optimisers, make_optimisers
 from homoode_jax.experiments.solves import (
     counts_backward,
     early_options,
@@ -55,8 +59,8 @@ class Gradient(NamedTuple):
 class Steps(NamedTuple):
     """The compiled functions of a run; `early` is the training step of its first epochs."""
 
-    train: Callable[[TrainState, Batch], TrainState]
-    early: Callable[[TrainState, Batch], TrainState]
+    train: Callable[[TrainState, Batch, Hyperparameters], TrainState]
+    early: Callable[[TrainState, Batch, Hyperparameters], TrainState]
     evaluate: Callable[[Weights, Batch, Totals], Totals]
 
 
@@ -73,35 +77,45 @@ def make_classifier(config: Config) -> ImageClassifier:
     return ImageClassifier(sizes, make_solve(config), regulariser)
 
 
-def make_steps(
-    config: Config, classifier: ImageClassifier, optimisers: Optimisers, early_steps: int,
-    layout: Any = None,
-) -> Steps:  # fmt: skip
+def make_steps(config: Config, classifier: ImageClassifier, layout: Any = None) -> Steps:
     """Compiles the steps of a run; the training state's buffers are donated.
 
     `layout` is the sharding of the state, or a tree of them.
     """
     compiled = partial(jax.jit, donate_argnums=0, out_shardings=layout)
-    step = partial(train_step, config, classifier, optimisers)
-    train = compiled(step)
-    early = compiled(partial(step, early_steps=early_steps)) if early_steps else train
+    step = partial(train_step, config, classifier)
     evaluate = partial(evaluation_step, config, classifier)
-    return Steps(train, early, jax.jit(evaluate, donate_argnums=2))
+    return Steps(
+        train=compiled(step),
+        early=compiled(partial(step, early=True)),
+        evaluate=jax.jit(evaluate, donate_argnums=2),
+    )
 
 
 def train_step(
-    config: Config, classifier: ImageClassifier, optimisers: Optimisers, state: TrainState,
-    batch: Batch, early_steps: int = 0,
-) -> TrainState:  # fmt: skip
+    config: Config,
+    classifier: ImageClassifier,
+    state: TrainState,
+    batch: Batch,
+    hyper: Hyperparameters,
+    early: bool = False,
+) -> TrainState:
     """Updates the network by the task's loss, and the initial point by its own.
 
-    Where the gradient cannot be used, nothing but the counts changes. `early_steps`, if not 0,
-    are the steps of the schedule's first epochs, which this is one of.
+    Where the gradient cannot be used, nothing but the counts changes. `early` says that this is a
+    step of the schedule's first epochs.
     """
-    found = gradient(config, classifier, state, batch, early_steps)
-    (network, batch_stats, optimiser), taken = _update_network(optimisers, state, found)
+    optimisers = make_optimisers(hyper)
+    found = gradient(
+        config=config, classifier=classifier, state=state, batch=batch, hyper=hyper, early=early
+    )
+    (network, batch_stats, optimiser), taken = update_network(optimisers, state, found)
     point, point_optimiser = _update_initial_point(
-        config, classifier, optimisers, state, found, taken
+        classifier=classifier,
+        optimiser=optimisers.initial_point,
+        state=state,
+        found=found,
+        due=(state.step % hyper.point_every == 0) & taken,
     )
     solved = found.counts & (found.vjps >= 0) & taken
     loss = jnp.where(taken, found.loss, 0) * jnp.sum(solved)
@@ -114,23 +128,35 @@ def train_step(
 
 
 def gradient(
-    config: Config, classifier: ImageClassifier, state: TrainState, batch: Batch, early_steps: int
+    config: Config,
+    classifier: ImageClassifier,
+    state: TrainState,
+    batch: Batch,
+    hyper: Hyperparameters,
+    early: bool,
 ) -> Gradient:
     """Augments the images of a step, classifies them, and differentiates the loss."""
-    key = jax.random.fold_in(split_seed(config.train.seed)[1], state.step)
+    key = jax.random.fold_in(split_seed(hyper.seed)[1], state.step)
     augment_key, dropout_key = jax.random.split(key)
-    images = augment(augment_key, batch.images, config.data.flip, config.data.crop_padding)
+    images = augment(augment_key, batch.images, hyper.flip, config.data.crop_padding)
     images = normalise(images, config.data.mean, config.data.std, config.model.dtype)
 
-    options = early_options(config, state.step / early_steps) if early_steps else None
-    weight = max(config.regularise.kinetic, config.regularise.jacobian)  # one at most is there
+    options = early_options(config, looseness_at(hyper, state.step)) if early else None
 
     def loss(network, probe):
         weights = state.weights._replace(network=network)
-        output = classifier(weights, images, key=dropout_key, backward_probe=probe, options=options)
+        output = classifier(
+            weights,
+            images,
+            key=dropout_key,
+            dropout=hyper.dropout,
+            backward_probe=probe,
+            options=options,
+        )
         counts = jnp.broadcast_to(output.solution.success, batch.labels.shape)
         task = cross_entropy(output.logits, batch.labels, counts)
-        return task + weight * output.penalty, (task, output, counts)
+        penalty = 0 if hyper.penalty is None else hyper.penalty * output.penalty
+        return task + penalty, (task, output, counts)
 
     derive = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
     probe = jnp.zeros(batch.labels.shape if is_per_example(config) else (), images.dtype)
@@ -154,7 +180,7 @@ def evaluation_step(
     return _add(totals, batch, output, loss, solved, jnp.zeros((), loss.dtype))
 
 
-def _update_network(optimisers: Optimisers, state: TrainState, found: Gradient):
+def update_network(optimisers: Optimisers, state: TrainState, found: Gradient):
     """Returns network, batch statistics and optimiser, and whether they are new.
 
     They are the old ones where the gradient cannot be used, or would overflow Adam's moments.
@@ -171,12 +197,21 @@ def _is_finite(tree: PyTree[Array]) -> Bool[Array, ""]:
     return jax.tree.reduce(jnp.logical_and, finite)
 
 
-def _update_initial_point(config, classifier, optimisers, state, found: Gradient, taken):
-    """Moves the initial point towards z(1), every few steps."""
+def _update_initial_point(classifier, optimiser, state, found: Gradient, due):
+    """Moves the initial point towards z(1) where it is due; returns it with its optimiser's state.
+
+    Args:
+        classifier: has the initial point.
+        optimiser: the initial point's.
+        state: the state before the step.
+        found: what the step's images gave.
+        due: whether this is a step that moves it.
+    """
     output, counts = found.output, found.counts
-    point, optimiser = state.weights.initial_point, state.initial_point_optimiser
+    point = state.weights.initial_point
+    before = state.initial_point_optimiser
     if not point:
-        return point, optimiser
+        return point, before
     z1 = output.solution.z
 
     def regress():
@@ -184,15 +219,14 @@ def _update_initial_point(config, classifier, optimisers, state, found: Gradient
             z0 = classifier.initial_point(params, lax.stop_gradient(output.features))
             return initial_point_loss(z0, z1, counts)
 
-        updates, new = optimisers.initial_point.update(jax.grad(loss)(point), optimiser, point)
-        return optax.apply_updates(point, updates), new
+        updates, after = optimiser.update(jax.grad(loss)(point), before, point)
+        return optax.apply_updates(point, updates), after
 
     def follow():
-        return jax.tree.map(lambda centre: move_centre(centre, z1, counts), point), optimiser
+        return jax.tree.map(lambda centre: move_centre(centre, z1, counts), point), before
 
-    update = follow if config.initial_point.kind == "huber" else regress
-    due = (state.step % config.initial_point.every == 0) & taken
-    return lax.cond(due, update, lambda: (point, optimiser))
+    update = follow if classifier.sizes.initial_point == "huber" else regress
+    return lax.cond(due, update, lambda: (point, before))
 
 
 def _add(totals: Totals, batch: Batch, output: Output, loss, solved, vjps) -> Totals:

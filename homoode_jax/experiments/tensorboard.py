@@ -1,5 +1,6 @@
 """TensorBoard event files, for those who ask for them."""
 
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,10 @@ def open_log(config: Config, workdir: Path, step: int) -> Log:
         raise UserError(
             "config.train.tensorboard=True needs tensorboardX: pip install -e '.[tensorboard]'."
         ) from error
-    writer = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+    # A name that cannot be known before: nobody can place a link there.
+    suffix = f".{secrets.token_hex(8)}"
+    folder = str(workdir / "tensorboard")
+    writer = SummaryWriter(folder, purge_step=step + 1, filename_suffix=suffix)
 
     def log(row: dict[str, Any]) -> None:
         for key, value in row.items():

@@ -18,6 +18,7 @@ from homoode_jax.experiments.memory import (
 )
 from homoode_jax.experiments.plots import draw_curves
 from homoode_jax.experiments.processes import deaths_told, is_first, wait_for_all
+from homoode_jax.experiments.progress import progress_bar
 from homoode_jax.experiments.record import environment
 from homoode_jax.experiments.run import Run, keep_programs, use_precision
 from homoode_jax.experiments.start import check_init, weights_of
@@ -97,7 +98,7 @@ def _train(run: Run, state: TrainState, facts: Facts, pause: Pause) -> tuple[Tra
     """Trains epoch by epoch to the end."""
     say(_greeting(run, int(state.step)))
     log, drawn = open_log(run.config, run.workdir, int(state.step)), time.monotonic()
-    with report.progress_bar(run.total_steps, int(state.step)) as advance:
+    with progress_bar(run.total_steps, int(state.step)) as advance:
         while int(state.step) < run.total_steps or is_unrecorded(run, state):
             state, facts = train_epoch(run, state, facts, advance, log, pause)
             if time.monotonic() - drawn > REDRAW_SECONDS:

@@ -6,12 +6,13 @@ first one writes.
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from homoode_jax.experiments import lock
+from homoode_jax.experiments import files, lock
 from homoode_jax.experiments.config import Config, differences, from_dict, to_dict
 from homoode_jax.experiments.errors import UserError, first_line
 from homoode_jax.experiments.processes import are_many, is_first
@@ -19,6 +20,7 @@ from homoode_jax.experiments.processes import are_many, is_first
 # A data set may move between a run's start and its resume.
 MAY_DIFFER = ("data.data_dir",)
 LENGTH = "train.epochs"
+UNFINISHED = ".orbax-checkpoint-tmp"  # in the names of folders that Orbax is still writing
 
 
 def find_workdir(path: str, config: Config) -> Path:
@@ -87,6 +89,7 @@ def claim_workdir(workdir: Path, config: Config) -> str:
         write_json(workdir / "config.json", to_dict(config))
     except OSError as error:
         raise UserError(f"cannot write in workdir {workdir}: {error.strerror}.") from error
+    remove_leftovers(workdir)
     if before is None:
         return ""
     return (
@@ -101,7 +104,7 @@ def finished_summary(workdir: Path, config: Config) -> dict[str, Any] | None:
     stored = stored_config(workdir)
     if not file.exists() or (stored is not None and _is_longer(config, stored)):
         return None
-    return read_json(file)
+    return read_json(file, layer=str, dataset=str)
 
 
 def _keep_summary(workdir: Path, epochs: int) -> None:
@@ -109,6 +112,15 @@ def _keep_summary(workdir: Path, epochs: int) -> None:
     file = workdir / "summary.json"
     if is_first() and file.exists():
         os.replace(file, workdir / f"summary-{epochs}-epochs.json")
+
+
+def remove_leftovers(workdir: Path) -> None:
+    """Removes what was being written when a process died; for whoever has the folder's lock."""
+    if not is_first():
+        return
+    files.remove_leftovers(workdir)
+    for folder in (workdir / "checkpoints").glob(f"*/*{UNFINISHED}*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def stored_config(workdir: Path) -> Config | None:
@@ -119,31 +131,32 @@ def stored_config(workdir: Path) -> Config | None:
     return from_dict(read_json(file))
 
 
-def read_json(file: Path) -> Any:
-    """Reads a JSON file of a run."""
+def read_json(file: Path, **kinds: type) -> Any:
+    """Reads a JSON file of a run; `kinds` are entries that it must have, and their types."""
     try:
-        return json.loads(file.read_text())
-    except (OSError, ValueError) as error:
+        content = json.loads(file.read_text())
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file} cannot be read: {first_line(error)}.") from error
+    for key, kind in kinds.items():
+        if not isinstance(content, dict) or not isinstance(content.get(key), kind):
+            raise UserError(f"{file} is damaged: it has no entry {key!r} as a run writes it.")
+    return content
 
 
 def write_json(file: Path, content: Any) -> None:
     """Replaces a JSON file; it is whole at every moment."""
     if not is_first():
         return
-    temporary = file.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(temporary, file)
+    files.replace_text(file, json.dumps(content, indent=2) + "\n")
 
 
 def append_metrics(workdir: Path, row: dict[str, Any]) -> None:
     """Adds one line to metrics.jsonl."""
     if not is_first():
         return
-    with (workdir / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps(row) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    if not workdir.is_dir():
+        raise UserError(f"{workdir} was removed while the run was going on.")
+    files.append_text(workdir / "metrics.jsonl", json.dumps(row) + "\n")
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
@@ -172,6 +185,5 @@ def mend_metrics(workdir: Path, step: int, last: dict[str, Any] | None) -> None:
     kept = {row["step"]: row for row in read_metrics(workdir)}
     if last is not None:
         kept[last["step"]] = last
-    temporary = workdir / "metrics.tmp"
-    temporary.write_text("".join(json.dumps(kept[at]) + "\n" for at in sorted(kept) if at <= step))
-    os.replace(temporary, workdir / "metrics.jsonl")
+    text = "".join(json.dumps(kept[at]) + "\n" for at in sorted(kept) if at <= step)
+    files.replace_text(workdir / "metrics.jsonl", text)

@@ -89,6 +89,7 @@ class CellPlan(eqx.Module):
     mask: Bool[Array, " batch"] | None
     preconditioner: Callable | None
     per_example: bool = eqx.field(static=True)
+    eps: float = eqx.field(static=True, default=0.0)
 
     @property
     def backpropagates(self) -> bool:
@@ -107,7 +108,7 @@ class CellPlan(eqx.Module):
             equation, restore = flatten_cell(
                 self.cell, inputs.params, z0, x, mask, self.preconditioner, self.backpropagates
             )
-            out = self.algorithm.solve(equation)
+            out = self.algorithm.solve(equation._replace(eps=self.eps))
             zs = None if out.zs is None else jax.vmap(restore)(out.zs)
             return out._replace(z=restore(out.z), zs=zs)
 
@@ -160,6 +161,7 @@ def solve_cells(
     plan = CellPlan(
         _in_precision_of(z0, cell), algorithm(z0), make_route(adjoint),
         mask, preconditioner and _in_precision_of_vector(z0, preconditioner), per_example,
+        precision(z0),
     )  # fmt: skip
     probe = check_probe(backward_probe, per_example, batch, dtype)
     return _solution(solve_unpadded(Inputs(params, cast(z0, dtype), x, probe), plan, COUNTS), z0)
@@ -200,8 +202,8 @@ def make_tolerance(
 
     None stands for the default, or four times the precision of z0 where that is more.
     """
-    coarsest = max((leaf.dtype for leaf in jax.tree.leaves(z0)), key=lambda d: jnp.finfo(d).eps)
-    eps = float(jnp.finfo(coarsest).eps)
+    coarsest = _coarsest(z0)
+    eps = precision(z0)
     tol = max(default, 4 * eps * positive) if tol is None else tol
     if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tol)):
         value = float(np.asarray(tol))
@@ -213,3 +215,12 @@ def make_tolerance(
                 f"{eps:.1e}; loosen {name}, or give z0 in a wider dtype."
             )
     return lax.stop_gradient(jnp.asarray(tol, common_dtype(z0)))
+
+
+def precision(z0: PyTree[Array]) -> float:
+    """Returns the relative precision of z0's coarsest leaf."""
+    return float(jnp.finfo(_coarsest(z0)).eps)
+
+
+def _coarsest(z0: PyTree[Array]) -> Any:
+    return max((leaf.dtype for leaf in jax.tree.leaves(z0)), key=lambda d: jnp.finfo(d).eps)

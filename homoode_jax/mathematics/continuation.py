@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import lineax as lx
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from homoode_jax.mathematics.acceptance import Scale, accept, measure, why_not
 from homoode_jax.mathematics.cells import (
     Cell,
     Outcome,
@@ -25,19 +26,20 @@ from homoode_jax.mathematics.cells import (
 from homoode_jax.mathematics.homotopy import (
     HOMOTOPIES,
     Homotopy,
+    Point,
     Schedule,
     lam_row,
     make_schedule,
 )
 from homoode_jax.mathematics.implicit import Route
 from homoode_jax.mathematics.krylov import as_counted, make_linear_solver
-from homoode_jax.mathematics.newton import correct
+from homoode_jax.mathematics.newton import Correction, correct
 from homoode_jax.mathematics.path import Walk, follow
 from homoode_jax.mathematics.predictor_corrector import Method
 from homoode_jax.mathematics.problem import check_bounds, check_option
 from homoode_jax.mathematics.solution import Result, Solution
 from homoode_jax.mathematics.solvers import make_solver
-from homoode_jax.mathematics.vectors import Equation, no_cost, relative_residual, rms
+from homoode_jax.mathematics.vectors import Cost, Equation, Vector, no_cost, relative_residual
 
 PATHS = ("natural", "arclength")
 
@@ -52,23 +54,34 @@ class Continuation(eqx.Module):
 
     def solve(self, equation: Equation) -> Outcome:
         """Follows the path, corrects what was asked for on it, and measures the end."""
-        method, homotopy = self.method, Homotopy(equation, equation.f(equation.z0), self.kind)
+        homotopy = Homotopy(equation, equation.f(equation.z0), self.kind)
+        scale = measure(equation, homotopy.f0)
+        method = self.method
+        method = eqx.tree_at(lambda m: m.atol, method, method.atol * scale.least)
         lams = jnp.zeros(0, equation.z0.dtype) if self.lams is None else self.lams
         walk = follow(homotopy, method, lams, self.keep_steps)
-        y, cost = walk.place.y, walk.cost.plus(nfe=2)
-        z, lam = homotopy.split(y)
+        z, lam = homotopy.split(walk.place.y)
         z = jnp.where(walk.num_steps > walk.num_rejected, z, equation.z0)  # unscaled, bit for bit
         f = equation.f(z)
-        small = rms(z - f) <= method.atol + method.rtol * rms(f)
-        result = jnp.where((walk.result == Result.ok) & ~small, Result.stagnated, walk.result)
-        zs, ts, on_path, saving = self._saved(homotopy, walk)
-        result = jnp.where((result == Result.ok) & ~on_path, Result.stagnated, result)
+        result, looking = _verdict(homotopy, self.method, scale, walk, z, f)
+        zs, ts, on_path, saving = self._saved(homotopy, method, walk)
+        result = jnp.where((result == Result.ok) & ~on_path, Result.stagnated.value, result)
+        cost = walk.cost.plus(nfe=2)  # f(z0) at the start, f(z) at the end
+        cost = cost.add(looking).add(saving)
         return Outcome(
-            z, zs, ts, result.astype(jnp.int32), relative_residual(z, f), lam, walk.num_folds,
-            walk.num_steps, walk.num_rejected, as_counted(cost.add(saving), method.linear_solver),
-        )  # fmt: skip
+            z=z,
+            zs=zs,
+            ts=ts,
+            result=result.astype(jnp.int32),
+            residual=relative_residual(z, f),
+            lam=lam,
+            num_folds=walk.num_folds,
+            num_steps=walk.num_steps,
+            num_rejected=walk.num_rejected,
+            cost=as_counted(cost, method.linear_solver),
+        )
 
-    def _saved(self, homotopy: Homotopy, walk: Walk):
+    def _saved(self, homotopy: Homotopy, method: Method, walk: Walk):
         """Points of the path, corrected to tolerance at their lam; and whether all could be."""
         points, on_path, cost = walk.saved, jnp.asarray(True), no_cost()
         if walk.trail is not None:
@@ -76,7 +89,7 @@ class Continuation(eqx.Module):
         elif self.lams is None:
             return None, None, on_path, cost
         else:
-            fixed = jax.vmap(lambda y: self._at_lam(homotopy, y))(walk.saved)
+            fixed = jax.vmap(lambda y: _at_lam(homotopy, method, y))(walk.saved)
             points = jnp.where((walk.reached & fixed.ok)[:, None], fixed.y, walk.saved)
             points = jnp.where(walk.reached[:, None], points, walk.place.y)
             on_path = jnp.all(fixed.ok | ~walk.reached)
@@ -84,9 +97,23 @@ class Continuation(eqx.Module):
         zs, lams = jax.vmap(homotopy.split)(points)
         return zs, lams if self.lams is None else self.lams, on_path, cost
 
-    def _at_lam(self, homotopy: Homotopy, y):
-        row, method = lam_row(homotopy.f0.size, y.dtype), self.method
-        return correct(homotopy, y, row, method.linear_solver, method.rtol, method.atol, 0.0)
+
+def _verdict(
+    homotopy: Homotopy, method: Method, scale: Scale, walk: Walk, z: Vector, f: Vector
+) -> tuple[Int[Array, ""], Cost]:
+    """Returns how the path ended, ok only where its end is a root; and what it took to see that."""
+    arrived = walk.result == Result.ok
+    # A path that did not arrive needs no second look: a tolerance of -1 accepts nothing.
+    tol = jnp.where(arrived, method.rtol, -1)
+    atol = jnp.where(arrived, method.atol, -1)
+    root, doubt, cost = accept(homotopy.equation, scale, z, f, tol, atol)
+    missed = jnp.where(doubt, why_not(scale, scale.norm(f)), Result.stagnated.value)
+    return jnp.where(arrived & ~root, missed, walk.result), cost
+
+
+def _at_lam(homotopy: Homotopy, method: Method, y: Point) -> Correction:
+    row = lam_row(homotopy.f0.size, y.dtype)
+    return correct(homotopy, y, row, method.linear_solver, method.rtol, method.atol, 0.0)
 
 
 def continuation(
@@ -130,12 +157,12 @@ def continuation(
         path: "natural" (lam is the parameter; ends at a fold) or "arclength" (passes folds, and
             counts them in `stats.num_folds`).
         schedule: lam(t) for t from 0 to 1 along a natural path: "linear", "cosine", "quadratic",
-            or a function that grows from 0 to 1; steps are chosen in t.
+            or a function that grows from 0 to 1, and whose slope may be 0; steps are chosen in t.
         solver: the predictor along the Davidenko field: "euler", or an explicit Diffrax
             Runge-Kutta method by name or object.
         rtol: the root, and the points saved on the way, are corrected until
-            |H| <= atol + rtol |z| (root mean squares); may be traced, has no gradient.
-            None: 1e-5, or what z0's dtype can reach.
+            |H| <= max(rtol |z|, atol min(1, s0)), root mean squares, s0 = |z0|, or |f(z0)| where
+            z0 = 0; may be traced, has no gradient. None: 1e-5, or what z0's dtype can reach.
         atol: see `rtol`.
         max_steps: the most predictor-corrector steps to try.
         max_evaluations: a bound on evaluations of the cell and products with its Jacobian taken
@@ -152,14 +179,19 @@ def continuation(
             (backpropagation through the path's steps). All but the last return zeros for z0.
         batching: "joint" (one path for the whole batch) or "per_example" (a path for each).
         backward_probe: its cotangent is the number of vector-Jacobian products of the cell in
-            the backward pass; negative where its linear solve failed, or where unknown.
+            the backward pass: a scalar, or `[batch]` in per-example mode (a scalar then gets the
+            sum, negative if one is). Negative where its linear solve failed, which makes the
+            gradient exactly zero, or where unknown.
         mask: bool `[batch]`, False for rows that are padding.
 
     Returns:
-        A `Solution`. A path that ends early leaves its last point in `z`, its lam in
-        `stats.lam`, and the reason in `result`: `fold`, `bifurcation`, `unbounded_path`,
-        `linear_solve`, `stagnated`, `nonfinite` or `max_steps`. Failed solves contribute exactly
-        zero to every gradient.
+        A `Solution`. `ok` promises that z and f are finite, that the residual |z - f| at z, in
+        z0's dtype, is at most max(rtol |f|, atol min(1, s0), 1e-3 rtol min(1, s0)), and that a
+        state further than 10 max(s0, min(1, |f(z0)|)) from 0 was confirmed by one more
+        evaluation beside it (see `acceptance`). A path that ends early leaves its last point in
+        `z`, its lam in `stats.lam`, and the reason in `result`: `fold`, `bifurcation`,
+        `unbounded_path`, `linear_solve`, `stagnated`, `nonfinite` or `max_steps`. Failed solves
+        contribute exactly zero to every gradient.
 
     Raises:
         ValueError: if an argument is not as above; the message names it.

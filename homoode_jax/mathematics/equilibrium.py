@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optimistix as optx
 from jaxtyping import Array, Bool, Float, PyTree
 
+from homoode_jax.mathematics.acceptance import accept, measure, why_not
 from homoode_jax.mathematics.cells import (
     Cell,
     Outcome,
@@ -72,16 +73,29 @@ class ByOptimistix(eqx.Module):
         )  # fmt: skip
         fine = finite(end.value)
         z = jnp.where(fine, end.value, equation.z0)
-        residual = relative_residual(z, equation.f(z))
+        f = equation.f(z)
+        f0 = equation.f(equation.z0)
+        scale = measure(equation, f0)
+        found, doubt, _ = accept(equation, scale, z, f, self.tol)
         late = end.result == optx.RESULTS.nonlinear_max_steps_reached
-        result = jnp.where(late, Result.max_steps, Result.stagnated)
-        result = jnp.where(residual <= self.tol, Result.ok, result)
-        result = jnp.where(fine & jnp.isfinite(residual), result, Result.nonfinite)
+        result = jnp.where(late, Result.max_steps.value, Result.stagnated.value)
+        result = jnp.where(doubt, why_not(scale, scale.norm(f)), result)
+        result = jnp.where(found, Result.ok.value, result)
+        result = jnp.where(fine & finite(f), result, Result.nonfinite.value)
+        residual = relative_residual(z, f)
+        zero = jnp.zeros((), jnp.int32)
         unknown = jnp.full((), -1, jnp.int32)
-        steps, none = jnp.asarray(end.stats["num_steps"], jnp.int32), jnp.zeros((), jnp.int32)
-        one, cost = jnp.ones_like(residual), no_cost()._replace(nfe=unknown, num_jvp=unknown)
         return Outcome(
-            z, None, None, result.astype(jnp.int32), residual, one, none, steps, none, cost
+            z=z,
+            zs=None,
+            ts=None,
+            result=result.astype(jnp.int32),
+            residual=residual,
+            lam=jnp.ones_like(residual),
+            num_folds=zero,
+            num_steps=jnp.asarray(end.stats["num_steps"], jnp.int32),
+            num_rejected=zero,
+            cost=no_cost()._replace(nfe=unknown, num_jvp=unknown),
         )
 
 
@@ -118,8 +132,9 @@ def equilibrium(
             `Anderson(...)`, `Broyden(...)`, `NewtonKrylov(...)`, `Picard(damping=...)`,
             `Relaxation(...)` with their settings; or an Optimistix root finder or fixed-point
             solver with its own tolerances (its cost is not counted: -1).
-        tol: ends at |z - f| <= tol * max(|f|, 1e-3), root mean squares over the batch (joint) or
-            the example; may be traced, has no gradient. None: 1e-5, or what z0's dtype can reach.
+        tol: ends at |z - f| <= tol * max(|f|, 1e-3 min(1, s0)), root mean squares over the batch
+            (joint) or the example, s0 = |z0|, or |f(z0)| where z0 = 0; may be traced, has no
+            gradient. None: 1e-5, or what z0's dtype can reach.
         max_steps: the most iterations (for "ode": steps tried).
         max_evaluations: a bound on evaluations of the cell and products with its Jacobian taken
             together, looked at between steps; None: no bound. Not for Optimistix solvers.
@@ -131,12 +146,17 @@ def equilibrium(
         preconditioner: `preconditioner(params, z, x, lam, v)`, linear in v and near
             (I - df/dz)^-1 v at lam = 1; used by "newton" and by implicit gradients.
         backward_probe: its cotangent is the number of vector-Jacobian products of the cell in
-            the backward pass; negative where its linear solve failed, or where unknown.
+            the backward pass: a scalar, or `[batch]` in per-example mode (a scalar then gets the
+            sum, negative if one is). Negative where its linear solve failed, which makes the
+            gradient exactly zero, or where unknown.
         mask: bool `[batch]`, False for rows that are padding.
 
     Returns:
-        A `Solution`; z is the best iterate. Failed solves contribute exactly zero to every
-        gradient.
+        A `Solution`; z is the best iterate. `ok` promises that z and f are finite, that the
+        residual at z, in z0's dtype, is within `tol` as above, and that a state further than
+        10 max(s0, min(1, |f(z0)|)) from 0 was confirmed by one more evaluation beside it (see
+        `acceptance`). An iteration that only seems to converge ends as `stagnated`, or as
+        `unbounded_path` if it ran away. Failed solves contribute exactly zero to every gradient.
 
     Raises:
         ValueError: if an argument is not as above; the message names it.

@@ -155,7 +155,13 @@ def _backward(residuals, cotangents: Any, perturbed, inputs: Inputs, plan: Plan)
         back = lax.cond(jnp.any(ok), lambda: _by_formula(*args), lambda: _nothing(ok, inputs))
         gradients, vjps = Inputs(back.params, back.z0, back.x, inputs.probe), back.vjps
     vjps = jnp.where(ok, vjps, 0).astype(inputs.probe.dtype)
-    return gradients._replace(probe=vjps if inputs.probe.ndim else jnp.sum(vjps))
+    return gradients._replace(probe=vjps if inputs.probe.ndim else _total(vjps))
+
+
+def _total(vjps: Float[Array, "*batch"]) -> Float[Array, ""]:
+    """Returns the sum of the counts, negative if one is: no success may hide a failure."""
+    total = jnp.sum(jnp.abs(vjps))
+    return jnp.where(jnp.any(vjps < 0), -total, total)
 
 
 def _vjp(inputs: Inputs, plan: Plan):

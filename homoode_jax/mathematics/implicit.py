@@ -18,8 +18,10 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, PyTree
 
+from homoode_jax.mathematics.fallback import Fallback
 from homoode_jax.mathematics.guard import Pullback
 from homoode_jax.mathematics.krylov import (
+    GMRES,
     Linear,
     counts_products,
     make_linear_solver,
@@ -32,9 +34,12 @@ from homoode_jax.mathematics.vectors import Vector, flatten_cell
 class Implicit(eqx.Module):
     """The exact gradient, by one transposed linear solve.
 
+    A solve that fails makes the gradient exactly zero, and the count of products negative.
+
     Attributes:
         tol: relative tolerance of the linear solve; the gradient's error follows it.
-        linear_solver: "gmres", or a Lineax solver, which brings its own tolerance.
+        linear_solver: "gmres" (a factorisation or LSMR stands behind it, for where it
+            stagnates), or a Lineax solver, which brings its own tolerance.
     """
 
     tol: float = 1e-6
@@ -91,7 +96,9 @@ def pull_back(
     _, pull = jax.vjp(f, params, z_flat, x)
     precondition = _transposed(cell, preconditioner, params, fixed_params, z, x, fixed_x, mask)
     solved = _solve(route, lambda u: pull(u)[1], v, precondition)
-    g_params, _, g_x = pull(solved.value)
+    g_params, _, g_x = pull(jnp.where(solved.ok, solved.value, 0))
+    # Zero times what is not finite in the cell's derivative would not be zero.
+    g_params, g_x = jax.tree.map(lambda g: jnp.where(solved.ok, g, 0), (g_params, g_x))
     vjps = jnp.where(solved.ok, solved.products + 1, -solved.products - 1)
     counted = isinstance(route, Phantom) or counts_products(route.linear_solver)
     vjps = vjps if counted else jnp.full_like(vjps, -1)
@@ -104,6 +111,8 @@ def _solve(route: Implicit | Phantom, jt: Callable, v: Vector, precondition) -> 
         yes = jnp.asarray(True)
         return Linear(phantom(jt, v, route), yes, yes, jnp.asarray(route.steps - 1))
     solver = make_linear_solver(route.linear_solver, route.tol)
+    if route.linear_solver == "gmres" and isinstance(solver, GMRES):
+        solver = Fallback(solver)
     return solve_linear(lambda u: u - jt(u), v, solver, precondition)
 
 

@@ -95,8 +95,9 @@ def integrate(
             (each example has its own steps and its own outcome).
         backward_probe: its cotangent is the number of vector-Jacobian products of the field in
             the backward pass: a scalar, or `[batch]` in per-example mode (a scalar then gets
-            the sum). Negative where the backward solve of "backsolve", or the reconstruction
-            of "reversible" (then of the whole batch), was not finite or otherwise failed.
+            the sum, negative if one is). Negative where the backward solve of "backsolve", or the
+            reconstruction of "reversible" (then of the whole batch), failed or did not lead back
+            to z0: the gradient is then exactly zero.
         mask: bool `[batch]`, False for rows that are padding: they come back as they were, count
             in no error norm, no outcome and no gradient, and may hold anything.
 
@@ -155,14 +156,31 @@ def _stepping(dtype, t0, t1, dt0, rtol, atol, solver, controller, max_steps) -> 
     for name, tol in (("rtol", rtol), ("atol", atol)):
         if _is_concrete(tol) and not float(tol) >= 0:
             raise ValueError(f"{name} must be a non-negative number, got {tol!r}.")
+    for name, number in (("t0", t0), ("t1", t1), ("dt0", dt0), ("rtol", rtol), ("atol", atol)):
+        if _is_concrete(number) and not np.isfinite(float(number)):
+            raise ValueError(f"{name} must be a finite number, got {number!r}.")
     if _is_concrete(dt0, t0, t1) and not float(dt0) * (float(t1) - float(t0)) > 0:
         raise ValueError(f"dt0={dt0!r} must point from t0={t0!r} to t1={t1!r} and not be zero.")
     make_controller(controller, solver, rtol, atol, dt0, norm=None)  # raises on a bad choice
     numbers = (
         None if number is None else lax.stop_gradient(jnp.asarray(number, dtype))
-        for number in (t0, t1, dt0, rtol, atol)
+        for number in (t0, _told_apart(t0, t1, dtype), dt0, rtol, atol)
     )
     return Stepping(*numbers, solver, controller, max_steps)  # pyright: ignore
+
+
+def _told_apart(t0, t1, dtype) -> Any:
+    """Returns t1; NaN, with which a solve fails, where rounding makes it the same as t0."""
+    if _is_concrete(t0, t1):
+        if float(t0) != float(t1) and np.asarray(t0, dtype) == np.asarray(t1, dtype):
+            raise ValueError(
+                f"t0={t0!r} and t1={t1!r} are the same time in {np.dtype(dtype).name}; measure "
+                "time from t0, or give z0 in a wider dtype."
+            )
+        return t1
+    same = jnp.asarray(t0, dtype) == jnp.asarray(t1, dtype)
+    differ = jnp.asarray(t0) != jnp.asarray(t1)
+    return jnp.where(same & differ, jnp.nan, jnp.asarray(t1, dtype))
 
 
 def _check_adjoint(adjoint: Any) -> str | diffrax.AbstractAdjoint:

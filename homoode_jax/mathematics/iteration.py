@@ -1,7 +1,7 @@
 """Iterations z -> z' towards z = f(z): the loop that they share.
 
-It keeps the best iterate, stops at the tolerance, at the first non-finite value, and where no
-progress is possible, and counts.
+It keeps the best iterate, stops at a root (see `acceptance`) and where no progress is possible,
+and counts. An iterate at which the cell is not finite is refused, and the way to it shortened.
 """
 
 from typing import Any, NamedTuple, Protocol
@@ -11,6 +11,16 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from homoode_jax.mathematics.acceptance import (
+    PROBE,
+    Scale,
+    confirms,
+    judge,
+    look,
+    look_towards,
+    measure,
+    why_not,
+)
 from homoode_jax.mathematics.cells import Outcome
 from homoode_jax.mathematics.solution import RUNNING, Result
 from homoode_jax.mathematics.vectors import (
@@ -24,6 +34,8 @@ from homoode_jax.mathematics.vectors import (
 )
 
 PATIENCE = 100  # iterations without a better iterate, all about as good: no progress
+RETREAT = 0.25  # of the way to an iterate at which the cell is not finite, again and again
+REFUSALS = 5  # such iterates in a row end the iteration
 
 
 class Move(NamedTuple):
@@ -59,12 +71,34 @@ class Iteration(Protocol):
 
 
 class _State(NamedTuple):
+    """An iteration under way.
+
+    Attributes:
+        z: last iterate.
+        f: the cell there.
+        memory: the method's own.
+        best: the iterate to return.
+        residual: its relative residual.
+        since: iterations without a better one.
+        refused: iterates in a row at which the cell was not finite.
+        looked: size of the residual when a second look last failed to confirm a root.
+        doubt: True if the last iterate only looks like a root.
+        result: `Result`, or RUNNING.
+        num_steps: iterations.
+        num_rejected: those that stayed where they were.
+        cost: work done.
+        trace: relative residual of every iterate.
+    """
+
     z: Vector
     f: Vector
     memory: Any
     best: Vector
     residual: Float[Array, ""]
     since: Int[Array, ""]
+    refused: Int[Array, ""]
+    looked: Float[Array, ""]
+    doubt: Bool[Array, ""]
     result: Int[Array, ""]
     num_steps: Int[Array, ""]
     num_rejected: Int[Array, ""]
@@ -73,56 +107,162 @@ class _State(NamedTuple):
 
 
 def iterate(
-    method: Iteration, equation: Equation, tol: Float[Array, ""], max_steps: int,
+    method: Iteration,
+    equation: Equation,
+    tol: Float[Array, ""],
+    max_steps: int,
     max_evaluations: int | None = None,
-) -> tuple[Outcome, Float[Array, " points"]]:  # fmt: skip
+) -> tuple[Outcome, Float[Array, " points"]]:
     """Runs a method; returns its outcome and the residual of every iterate (NaN beyond)."""
+    f0 = equation.f(equation.z0)
+    scale = measure(equation, f0)
 
     def goes_on(state: _State):
         room = max_evaluations is None or state.cost.total < max_evaluations
         return (state.result == RUNNING) & (state.num_steps < max_steps) & room
 
     def body(state: _State) -> _State:
-        return _next(state, method.move(equation, state.z, state.f, state.memory), tol)
+        move = method.move(equation, state.z, state.f, state.memory)
+        return _next(state, equation, scale, move, tol)
 
-    start = _first(method, equation, tol, max_steps)
+    start = _first(method, equation, scale, f0, tol, max_steps)
     end = repeat(goes_on, body, start, max_steps, equation.unrolled)
-    result = jnp.where(end.result == RUNNING, Result.max_steps, end.result).astype(jnp.int32)
+    late = jnp.where(end.result == RUNNING, Result.max_steps.value, end.result)
+    failed = late != Result.ok
+    seeming = why_not(scale, scale.norm(end.f))
     outcome = Outcome(
-        end.best, None, None, result, end.residual, jnp.ones_like(end.residual),
-        jnp.zeros_like(result), end.num_steps, end.num_rejected, end.cost,
-    )  # fmt: skip
+        z=end.best,
+        zs=None,
+        ts=None,
+        result=jnp.where(failed & end.doubt, seeming, late).astype(jnp.int32),
+        residual=end.residual,
+        lam=jnp.ones_like(end.residual),
+        num_folds=jnp.zeros_like(end.num_steps),
+        num_steps=end.num_steps,
+        num_rejected=end.num_rejected,
+        cost=end.cost,
+    )
     return outcome, end.trace
 
 
-def _first(method: Iteration, equation: Equation, tol, max_steps: int) -> _State:
-    z, f = equation.z0, equation.f(equation.z0)
-    residual, none = relative_residual(z, f), jnp.zeros((), jnp.int32)
-    fine = finite(z, f)
-    result = jnp.where(residual <= tol, Result.ok, RUNNING)
-    result = jnp.where(fine, result, Result.nonfinite).astype(jnp.int32)
-    trace = jnp.full(max_steps + 1, jnp.nan, z.dtype).at[0].set(residual)
-    residual = jnp.where(fine, residual, jnp.inf)
-    memory, cost = method.start(equation, f), no_cost().plus(nfe=1)
-    return _State(z, f, memory, z, residual, none, result, none, none, cost, trace)
+def _first(
+    method: Iteration, equation: Equation, scale: Scale, f0: Vector, tol, max_steps: int
+) -> _State:
+    z0 = equation.z0
+    verdict = judge(scale, z0, f0, tol)
+    residual = relative_residual(z0, f0)
+    fine = finite(z0, f0) & jnp.isfinite(tol)
+    result = jnp.where(verdict.found, Result.ok.value, RUNNING)
+    zero = jnp.zeros((), jnp.int32)
+    return _State(
+        z=z0,
+        f=f0,
+        memory=method.start(equation, f0),
+        best=z0,
+        residual=jnp.where(fine, residual, jnp.inf),
+        since=zero,
+        refused=zero,
+        looked=jnp.full_like(residual, jnp.inf),
+        doubt=jnp.asarray(False),
+        result=jnp.where(fine, result, Result.nonfinite.value).astype(jnp.int32),
+        num_steps=zero,
+        num_rejected=zero,
+        cost=no_cost().plus(nfe=1),
+        trace=jnp.full(max_steps + 1, jnp.nan, z0.dtype).at[0].set(residual),
+    )
 
 
-def _next(state: _State, move: Move, tol) -> _State:
-    residual = relative_residual(move.z, move.f)
+class _Seen(NamedTuple):
+    """A move after a second look, if it took one.
+
+    Attributes:
+        z: where it went in the end.
+        f: the cell there.
+        fine: True if the move itself was finite.
+        usable: True if z and f are finite.
+        root: True if z is a root.
+        doubt: True if it only looks like one.
+        looked: size of the residual at the last look that confirmed nothing.
+        cost: what the look took.
+    """
+
+    z: Vector
+    f: Vector
+    fine: Bool[Array, ""]
+    usable: Bool[Array, ""]
+    root: Bool[Array, ""]
+    doubt: Bool[Array, ""]
+    looked: Float[Array, ""]
+    cost: Cost
+
+
+def _look_again(state: _State, equation: Equation, scale: Scale, move: Move, tol) -> _Seen:
+    """Confirms a root far from the start, or draws a move back to where the cell is finite.
+
+    One loop serves both, so that the cell is compiled once for them. A move is not drawn back in
+    a solve that is backpropagated: its derivative would be lost.
+    """
     fine = finite(move.z, move.f)
-    better = fine & (residual < state.residual)
+    verdict = judge(scale, move.z, move.f, tol)
+    asks = fine & verdict.doubtful & (verdict.residual <= 0.5 * state.looked)
+    step = move.z - state.z
+    step = jnp.where(finite(step), step, state.f - state.z)
+    towards = look_towards(scale, verdict, move.z, move.f, equation.z0)
+    seen = look(
+        equation=equation,
+        z=jnp.where(fine, move.z, state.z),
+        step=jnp.where(fine, towards, step),
+        needed=asks | (~fine & (not equation.unrolled)),
+        first=jnp.where(fine, 1.0, RETREAT),
+        then=jnp.where(fine, PROBE, RETREAT),
+    )
+    root = fine & (verdict.found | confirms(scale, verdict, move.z, move.f, seen))
+    drawn = ~fine & seen.found
+    return _Seen(
+        z=jnp.where(drawn, seen.z, jnp.where(fine, move.z, state.z)),
+        f=jnp.where(drawn, seen.f, jnp.where(fine, move.f, state.f)),
+        fine=fine,
+        usable=fine | drawn,
+        root=root,
+        doubt=fine & verdict.small & ~root,
+        looked=jnp.where(asks & ~root, verdict.residual, state.looked),
+        cost=seen.cost,
+    )
+
+
+def _next(state: _State, equation: Equation, scale: Scale, move: Move, tol) -> _State:
+    """Takes a move, and says whether the iteration ends with it."""
+    seen = _look_again(state, equation, scale, move, tol)
+    residual = relative_residual(seen.z, seen.f)
+    better = seen.usable & (residual < state.residual)
+    chosen = better | seen.root
     since = jnp.where(better, 0, state.since + 1)
+    refused = jnp.where(seen.fine, 0, state.refused + 1)
     stuck = (since >= PATIENCE) & (residual < 10 * state.residual)
-    result = jnp.where(stuck, Result.stagnated, RUNNING)
-    result = jnp.where(better & (residual <= tol), Result.ok, result)
-    result = jnp.where(move.failed, Result.linear_solve, result)
-    result = jnp.where(fine, result, Result.nonfinite).astype(jnp.int32)
+    stuck = stuck | (seen.doubt & (residual == 0))
+    result = jnp.where(stuck, Result.stagnated.value, RUNNING)
+    result = jnp.where(seen.root, Result.ok.value, result)
+    result = jnp.where(move.failed, Result.linear_solve.value, result)
+    lost = ~seen.usable | (refused > REFUSALS)
+    result = jnp.where(lost, Result.nonfinite.value, result).astype(jnp.int32)
     num_steps = state.num_steps + 1
     return _State(
-        jnp.where(fine, move.z, state.z), jnp.where(fine, move.f, state.f),
-        jax.tree.map(lambda new, old: jnp.where(fine, new, old), move.memory, state.memory),
-        jnp.where(better, move.z, state.best), jnp.where(better, residual, state.residual),
-        since, result, num_steps, state.num_rejected + move.rejected,
-        state.cost.add(move.cost),
-        lax.dynamic_update_index_in_dim(state.trace, residual, num_steps, 0),
-    )  # fmt: skip
+        z=seen.z,
+        f=seen.f,
+        memory=_where(seen.fine, move.memory, state.memory),
+        best=jnp.where(chosen, seen.z, state.best),
+        residual=jnp.where(chosen, residual, state.residual),
+        since=since,
+        refused=refused,
+        looked=seen.looked,
+        doubt=seen.doubt,
+        result=result,
+        num_steps=num_steps,
+        num_rejected=state.num_rejected + move.rejected,
+        cost=state.cost.add(move.cost).add(seen.cost),
+        trace=lax.dynamic_update_index_in_dim(state.trace, residual, num_steps, 0),
+    )
+
+
+def _where(condition: Bool[Array, ""], new: PyTree, old: PyTree) -> PyTree:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)

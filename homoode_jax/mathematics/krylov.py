@@ -93,19 +93,20 @@ class GMRES(lx.AbstractLinearSolver):
             return ravel_pytree(state.mv(unravel(inverse(v))))[0]
 
         end = self._iterate(product, b)
-        failed = end.failed | ~(end.size <= self._target(b))
+        failed = end.failed | ~(end.size <= self.target(b))
         result = lx.RESULTS.where(failed, lx.RESULTS.max_steps_reached, lx.RESULTS.successful)
         result = lx.RESULTS.where(end.failed, lx.RESULTS.breakdown, result)
         close = end.size <= 0.01 * jnp.linalg.norm(b)
         stats = {"products": end.products, "num_steps": end.products, "close": close}
         return unravel(inverse(end.x)), result, stats
 
-    def _target(self, b: Vector) -> Float[Array, ""]:
+    def target(self, b: Vector) -> Float[Array, ""]:
+        """Returns the size of the residual to reach."""
         return self.rtol * jnp.linalg.norm(b) + self.atol
 
     def _iterate(self, product: Callable, b: Vector) -> _State:
         """Repeats cycles until the residual is small, products run out, or a cycle fails."""
-        target = self._target(b)
+        target = self.target(b)
 
         def goes_on(state: _State):
             open_ = (state.size > target) & ~state.failed
@@ -247,7 +248,7 @@ def as_counted(cost: Cost, solver: str | lx.AbstractLinearSolver) -> Cost:
 
 
 def _products(solver, n: int, solution: lx.Solution) -> Int[Array, ""]:
-    if isinstance(solver, GMRES):
+    if "products" in solution.stats:
         return jnp.asarray(solution.stats["products"], jnp.int32)
     if isinstance(solver, lx.BiCGStab):
         return jnp.asarray(1 + 2 * solution.stats["num_steps"], jnp.int32)

@@ -56,7 +56,7 @@ def correct(
     homotopy: Homotopy, y: Point, row: Point, solver: lx.AbstractLinearSolver,
     rtol, atol, near, needed=True,
 ) -> Correction:  # fmt: skip
-    """Corrects y until |H| <= atol + rtol |z|, a correction is at most `near`, or rounding.
+    """Corrects y until |H| <= max(atol, rtol |z|), a correction is at most `near`, or rounding.
 
     Corrections must shrink from one to the next. None is made where none is `needed`.
     """
@@ -68,7 +68,8 @@ def correct(
     def body(state: _State) -> _State:
         here = linearise(homotopy, state.y)
         size = jnp.linalg.norm(lax.stop_gradient(state.y[:-1]))
-        small = jnp.linalg.norm(lax.stop_gradient(here.h)) <= atol + rtol * size
+        target = jnp.maximum(atol, rtol * size)
+        small = jnp.linalg.norm(lax.stop_gradient(here.h)) <= target
         # Nothing is left to solve where H is small: the solve then takes no products.
         b = jnp.append(jnp.where(small, 0, -here.h), 0)
         linear = solve_linear(lambda v: here.bordered(row, v), b, solver, here.precondition)

@@ -12,12 +12,13 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from homoode_jax.mathematics.explicit import Scanned, as_scanned
 from homoode_jax.mathematics.solution import Result
 from homoode_jax.mathematics.solvers import SOLVERS
 from homoode_jax.mathematics.stepping import (
+    all_finite,
     count_nfe,
     first_step,
     is_counted,
@@ -82,11 +83,14 @@ def solve_ode(
     ts: Float[Array, " times"] | None = None, adjoint: diffrax.AbstractAdjoint | None = None,
     keep: Literal["nothing", "times", "states"] = "nothing",
 ) -> Raw:  # fmt: skip
-    """Solves dz/dt = rhs(t, z, args); stops at the first non-finite step.
+    """Solves dz/dt = rhs(t, z, args).
 
+    A step that is not finite is refused; times or tolerances that are not make the solve fail.
     `keep` is what is kept of the accepted steps: their times and the last state of the solver, or
     their times and states.
     """
+    usable = _is_usable(stepping, ts)
+    stepping, ts = _made_usable(usable, stepping, ts)
     solver, t0, t1 = stepping.solver, stepping.t0, stepping.t1
     term = diffrax.ODETerm(rhs)  # pyright: ignore
     controller = make_controller(
@@ -103,12 +107,34 @@ def solve_ode(
     method = as_scanned(solver) if is_plain(stepping) and not forward_mode else solver
     solution = diffrax.diffeqsolve(
         term, method, t0, t1, None, z0, args,
-        saveat=_save_at(ts, keep), stepsize_controller=replace(controller, dt0=dt0),
+        saveat=_save_at(ts, keep),
+        stepsize_controller=replace(
+            controller, dt0=dt0, begins=None if f0 is None else all_finite(f0)
+        ),
         max_steps=stepping.max_steps, adjoint=adjoint or diffrax.RecursiveCheckpointAdjoint(),
         throw=False, solver_state=_solver_state(method, f0),
     )  # fmt: skip
     raw = _raw(solution, ts, solver if is_counted(stepping.controller) else None, selected)
+    result = jnp.where(usable, raw.result, Result.nonfinite.value).astype(jnp.int32)
+    raw = raw._replace(result=result)
     return raw if keep == "nothing" else raw._replace(steps=_steps(solution, keep))
+
+
+def _numbers(stepping: Stepping, ts) -> PyTree[Array]:
+    return stepping.t0, stepping.t1, stepping.dt0, stepping.rtol, stepping.atol, ts
+
+
+def _is_usable(stepping: Stepping, ts: Float[Array, " times"] | None) -> Bool[Array, ""]:
+    """Whether times and tolerances are finite: with others a solve ends at once, as if done."""
+    return all_finite(_numbers(stepping, ts))
+
+
+def _made_usable(usable: Bool[Array, ""], stepping: Stepping, ts):
+    """Puts an empty interval in place of one that is not usable; its outcome is overruled."""
+    numbers = _numbers(stepping, ts)
+    fine = jax.tree.map(lambda a: jnp.where(usable, a, jnp.ones_like(a)), numbers)
+    t0, t1, dt0, rtol, atol, ts = fine
+    return replace(stepping, t0=t0, t1=t1, dt0=dt0, rtol=rtol, atol=atol), ts
 
 
 def is_plain(stepping: Stepping) -> bool:

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import diffrax
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import lineax as lx
 from jax import lax
@@ -120,37 +119,48 @@ def try_step(homotopy: Homotopy, method: Method, place: Place) -> Step:
 
 
 def _predict(homotopy: Homotopy, method: Method, place: Place, t1) -> tuple[Point, Cost]:
-    """One Diffrax step along the Davidenko field, with its cost.
+    """Takes one Diffrax step along the Davidenko field, and counts what it cost.
 
-    The cost rides along as a second state: what each stage took is read off the stages' slopes.
+    Time is arc length, or lam itself: a schedule chooses the steps, but its slope, which may be 0,
+    has no part in them. The cost rides along as a second state: what each stage took is read off
+    the stages' slopes.
     """
     unit = lam_row(place.y.size - 1, place.y.dtype)
+    start, end = _times(method, place, t1)
 
     def rhs(t, state, args):
-        y = state[0] if method.arclength else state[0].at[-1].set(method.schedule(t))
+        y = state[0] if method.arclength else state[0].at[-1].set(t)
         here = linearise(homotopy, y)
-        solver, precondition = tighten(method.linear_solver, 1), here.precondition
-        solved = solve_linear(lambda v: here.bordered(args, v), unit, solver, precondition)
-        speed = _speed(method, t, solved.value)
+        solver = tighten(method.linear_solver, 1)
+        solved = solve_linear(lambda v: here.bordered(args, v), unit, solver, here.precondition)
+        speed = _unit_speed(solved.value) if method.arclength else 1
         return speed * solved.value, jnp.stack([1, 1, solved.products]).astype(y.dtype)
 
     term = diffrax.ODETerm(rhs)  # pyright: ignore
-    state, solver = (place.y, jnp.zeros(3, place.y.dtype)), method.solver
-    begun = solver.init(term, place.t, t1, state, place.row)  # pyright: ignore
-    (y, total), _, dense, _, _ = solver.step(term, place.t, t1, state, place.row, begun, False)  # pyright: ignore
+    state = place.y, jnp.zeros(3, place.y.dtype)
+    solver = method.solver
+    begun = solver.init(term, start, end, state, place.row)  # pyright: ignore
+    (y, total), _, dense, _, _ = solver.step(term, start, end, state, place.row, begun, False)  # pyright: ignore
     slopes = dense["k"][1] if "k" in dense else total[None]
     slopes = lax.stop_gradient(slopes)
     nfe, products = jnp.sum(jnp.round(slopes[:, 1:] / slopes[:, :1]), 0).astype(jnp.int32)
-    y = y if method.arclength else y.at[-1].set(method.schedule(t1))
+    y = y if method.arclength else y.at[-1].set(end)
     return y, no_cost().plus(nfe=nfe, num_jvp=products)
 
 
-def _speed(method: Method, t, tangent: Point) -> Float[Array, ""]:
-    """Unit speed along the path, or the schedule's speed in lam."""
+def _times(method: Method, place: Place, t1) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Returns where a step starts and ends, in arc length or in lam."""
     if method.arclength:
-        length = jnp.linalg.norm(tangent)
-        return jnp.where(length > 0, 1 / jnp.where(length > 0, length, 1), 0)
-    return jax.jvp(method.schedule, (t,), (jnp.ones_like(t),))[1]
+        return place.t, t1
+    lam0 = place.y[-1]
+    lam1 = jnp.asarray(method.schedule(t1), lam0.dtype)
+    # A schedule that stands still would leave a step of no length, which nothing can be judged by.
+    return lam0, jnp.where(lam1 == lam0, lam0 + 8 * jnp.finfo(lam0.dtype).eps, lam1)
+
+
+def _unit_speed(tangent: Point) -> Float[Array, ""]:
+    length = jnp.linalg.norm(tangent)
+    return jnp.where(length > 0, 1 / jnp.where(length > 0, length, 1), 0)
 
 
 def _aim(method: Method, place: Place, predicted: Point, t1):

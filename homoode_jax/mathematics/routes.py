@@ -85,7 +85,9 @@ class FieldPlan(eqx.Module):
         if self.adjoint == "reversible":
             solved = inputs.params, inputs.z0, inputs.x, memory
             return undo(self.field, self.stepping, *solved, cotangent, self.per_example)
-        problem = self.field, self.stepping, inputs.params, memory, inputs.x, cotangent
+        problem = (
+            self.field, self.stepping, inputs.params, inputs.z0, memory, inputs.x, cotangent
+        )  # fmt: skip
         return backsolve_examples(*problem) if self.per_example else backsolve(*problem, self.mask)
 
     def count_vjps(self, raw: Raw) -> Int[Array, "*batch"]:

@@ -17,6 +17,7 @@ from homoode_jax.mathematics.problem import check_option
 from homoode_jax.mathematics.solvers import Reversible
 
 CONTROLLERS = ("pid", "constant")
+REFUSALS = 15  # steps in a row that are not finite: shortening does not help
 
 
 class Norm(eqx.Module):
@@ -41,38 +42,60 @@ class Norm(eqx.Module):
 
 
 class FiniteController(diffrax.AbstractStepSizeController):
-    """Stops a solve at its first non-finite step, or where a step can be no smaller.
+    """Refuses a step that is not finite, and stops where no shorter one can help.
 
-    All else is left to the controller inside. The stop at a non-finite step travels as
-    Diffrax's `internal_error`, which nothing else uses here. The first step, if one is given,
-    comes through here too: Diffrax checks its own at run time by a callback to the host, and XLA
-    keeps no program with one in its compilation cache.
+    A refused step counts as one with an infinite error: the controller inside shortens it. The
+    solve stops, as not finite, if that controller does not heed errors, if the field is not
+    finite at the start, or after `REFUSALS` such steps in a row; and, as stagnated, where time
+    can tell no shorter step.
+
+    The stop at a non-finite step travels as Diffrax's `internal_error`, which nothing else uses
+    here. The first step, if one is given, comes through here too: Diffrax checks its own at run
+    time by a callback to the host, and XLA keeps no program with one in its compilation cache.
+
+    Attributes:
+        inner: the controller.
+        check_error: True if an error that is not finite means that a stage was not.
+        dt0: the first step, or None.
+        begins: False if the field is known not to be finite at the start.
     """
 
     inner: diffrax.AbstractStepSizeController
     check_error: bool = eqx.field(static=True)
     dt0: Float[Array, ""] | None = None
+    begins: Bool[Array, ""] | None = None
 
     def wrap(self, direction):
         """Passes the direction of time on."""
         dt0 = None if self.dt0 is None else self.dt0 * direction
-        return type(self)(self.inner.wrap(direction), self.check_error, dt0)
+        return type(self)(self.inner.wrap(direction), self.check_error, dt0, self.begins)
 
     def init(self, terms, t0, t1, y0, dt0, args, func, error_order):  # pyright: ignore
         """Starts the controller inside with the first step."""
         del dt0
-        return self.inner.init(terms, t0, t1, y0, self.dt0, args, func, error_order)
+        end, state = self.inner.init(terms, t0, t1, y0, self.dt0, args, func, error_order)
+        return end, (state, jnp.zeros((), jnp.int32))
 
-    def adapt_step_size(self, t0, t1, y0, y1_candidate, args, y_error, error_order, state):  # pyright: ignore
-        """Adapts as the controller inside does, unless the step is not finite."""
-        keep, next_t0, next_t1, *rest, result = self.inner.adapt_step_size(
+    def adapt_step_size(
+        self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state
+    ):  # pyright: ignore
+        """Adapts as the controller inside does; a step that is not finite has an infinite error."""
+        state, refused = controller_state
+        finite = all_finite((y1_candidate, y_error if self.check_error else None))
+        y1_candidate = _where(finite, y1_candidate, y0)
+        y_error = jax.tree.map(lambda leaf: jnp.where(finite, leaf, jnp.inf), y_error)
+        keep, next_t0, next_t1, jumped, state, result = self.inner.adapt_step_size(
             t0, t1, y0, y1_candidate, args, y_error, error_order, state
         )
-        finite = all_finite((y1_candidate, y_error if self.check_error else None))
         moves = (t1 > t0) & (keep | (next_t1 < t1))  # near a pole, rounding stops time
+        refused = jnp.where(finite, 0, refused + 1)
+        helpless = keep | (refused > REFUSALS)
+        if self.begins is not None:
+            helpless = helpless | ~self.begins
         result = diffrax.RESULTS.where(moves, result, diffrax.RESULTS.dt_min_reached)
-        result = diffrax.RESULTS.where(finite, result, diffrax.RESULTS.internal_error)
-        return keep & finite, next_t0, next_t1, *rest, result
+        lost = ~finite & (helpless | ~moves)
+        result = diffrax.RESULTS.where(lost, diffrax.RESULTS.internal_error, result)
+        return keep & finite, next_t0, next_t1, jumped, (state, refused), result
 
 
 class FiniteAdaptiveController(FiniteController, diffrax.AbstractAdaptiveStepSizeController):
@@ -205,6 +228,10 @@ def all_finite(tree: PyTree) -> Bool[Array, ""]:
     """True if every entry of every leaf is finite."""
     flags = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]
     return jnp.all(jnp.stack(flags)) if flags else jnp.asarray(True)
+
+
+def _where(condition: Bool[Array, ""], new: PyTree, old: PyTree) -> PyTree:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
 
 
 def _magnitude(leaf: Array) -> Array:

@@ -51,12 +51,14 @@ class Equation(NamedTuple):
         z0: the starting point.
         precondition: `(z, lam, v) -> v'`, near the inverse of dH/dz at (z, lam); or None.
         unrolled: True if its solution is to be backpropagated, step by step.
+        eps: the precision that the cell is evaluated in, where it is less than that of vectors.
     """
 
     f: Callable[[Vector], Vector]
     z0: Vector
     precondition: Callable[[Vector, Float[Array, ""], Vector], Vector] | None = None
     unrolled: bool = False
+    eps: float = 0.0
 
 
 def no_cost() -> Cost:
@@ -94,7 +96,9 @@ def flatten_cell(
 
 
 def rms(v: Vector) -> Float[Array, ""]:
-    """Root mean square; its gradient at 0 is 0."""
+    """Returns the root mean square, 0 of nothing; its gradient at 0 is 0."""
+    if not v.size:
+        return jnp.zeros((), v.dtype)
     return root(jnp.mean(jnp.square(v)))
 
 

@@ -138,6 +138,7 @@ class ImageClassifier:
         images: Float[Array, "n H W i"],
         *,
         key: Key[Array, ""] | None = None,
+        dropout: float | Float[Array, ""] | None = None,
         mask: Bool[Array, " n"] | None = None,
         backward_probe: float | Float[Array, "*batch"] = 0.0,
         options: dict[str, Any] | None = None,
@@ -148,6 +149,7 @@ class ImageClassifier:
             weights: from `init`.
             images: normalised images.
             key: draws dropout and selects training mode (batch statistics); None: evaluation.
+            dropout: rate of the field's channel dropout in training; None: the architecture's.
             mask: False for rows that are padding.
             backward_probe: as `integrate` has it.
             options: further options of the solve, in place of those bound.
@@ -156,8 +158,9 @@ class ImageClassifier:
         network.eval() if key is None else network.train()
         features = network.encoder(images)
         z0 = self._start(weights.initial_point, features)
-        dropout = None if key is None else draw_dropout(key, self.sizes.dropout, z0)
-        x = Condition(features if self.layer.has_point else None, dropout)
+        rate = self.sizes.dropout if dropout is None else dropout
+        kept = None if key is None else draw_dropout(key, rate, z0)
+        x = Condition(features if self.layer.has_point else None, kept)
         options = {"mask": mask, "backward_probe": backward_probe, **(options or {})}
         solution, penalty = self._solve(network.field, z0, x, key, options)
         logits = network.head(solution.z, _rows_for_statistics(solution.success))

@@ -66,10 +66,10 @@ class ResidualBlocks(nnx.Module):
 
 
 def draw_dropout(
-    key: Key[Array, ""], rate: float, z0: Float[Array, "n h w c"]
+    key: Key[Array, ""], rate: float | Float[Array, ""], z0: Float[Array, "n h w c"]
 ) -> Float[Array, "n 1 1 c"] | None:
     """Draws one channel-dropout mask for a whole solve from z0, scaled by 1/(1 - rate)."""
-    if rate == 0:
+    if not isinstance(rate, jax.Array) and rate == 0:
         return None
     shape = (z0.shape[0], 1, 1, z0.shape[-1])
     kept = jax.random.bernoulli(key, 1 - rate, shape)

@@ -2,11 +2,14 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 
+from homoode_jax.experiments import checkpoint, workdir
+from homoode_jax.experiments.errors import UserError
 from tests.experiments.runs import FLAGS, ROOT, SETTINGS, command
 
 
@@ -61,6 +64,43 @@ def test_evaluation_needs_the_checkpoint_alone(trained):
         assert evaluation[key] == summary[key]
 
 
+def test_an_evaluation_that_cannot_be_written_is_shown_all_the_same(trained, capsys, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(trained, folder)
+    (folder / "evaluation.json").unlink(missing_ok=True)
+    (folder / "evaluation.json").mkdir()
+    assert command("--mode=evaluate", f"--workdir={folder}") == 2
+    out, err = capsys.readouterr()
+    accuracy = json.loads((trained / "summary.json").read_text())["test_accuracy"]
+    assert f"{accuracy:.4f}" in out
+    assert "the evaluation is complete, but" in err and "evaluation.json cannot be written" in err
+
+
+@pytest.mark.parametrize("content", ["null", "[]", "{}"])
+def test_a_damaged_summary_is_refused(content, trained, capsys, tmp_path):
+    shutil.copy(trained / "config.json", tmp_path)
+    (tmp_path / "summary.json").write_text(content)
+    assert "summary.json is damaged" in refused(capsys, *FLAGS, f"--workdir={tmp_path}")
+
+
+def test_a_workdir_that_is_removed_while_training_is_not_made_anew(capsys, tmp_path, monkeypatch):
+    folder, save = tmp_path / "run", checkpoint.save_latest
+
+    def remove(checkpoints, step, *rest):
+        if step == 3:
+            checkpoint.finish(checkpoints)
+            shutil.rmtree(folder)
+        save(checkpoints, step, *rest)
+
+    monkeypatch.setattr(checkpoint, "save_latest", remove)
+    flags = [*FLAGS, "--config.train.checkpoint_every=1", f"--workdir={folder}"]
+    err = refused(capsys, *flags)
+    assert "checkpoints/latest was removed while the run was going on" in err
+    assert not folder.exists()
+    with pytest.raises(UserError, match="was removed while the run was going on"):
+        workdir.append_metrics(folder, {})
+
+
 def test_evaluation_of_another_configuration_is_refused(trained, capsys):
     file = f"--config={ROOT / 'configs' / 'mnist.py'}"
     err = refused(capsys, "--mode=evaluate", f"--workdir={trained}", file)
@@ -79,6 +119,7 @@ def test_describe_touches_no_data(capsys):
     out = capsys.readouterr().out
     assert "parameters: 132,938" in out and "initial point: 192" in out
     assert "config.solver.rtol = 0.001" in out and "3×3×64×64" in out
+    assert "workdir: runs/DATASET-TIME" in out
 
 
 def test_another_configuration_is_refused_and_nothing_is_lost(trained, capsys):
@@ -114,8 +155,7 @@ def test_mistakes_get_one_line_and_exit_code_2(mistake, capsys, tmp_path, monkey
 
 
 @pytest.mark.parametrize("code", ["def get_config(:", "raise RuntimeError('two\\nlines')", "x = 1"])
-def test_a_broken_configuration_file_gets_one_line(code, capsys, tmp_path, monkeypatch):
-    monkeypatch.delitem(sys.modules, "config_config", raising=False)  # of a test before this one
+def test_a_broken_configuration_file_gets_one_line(code, capsys, tmp_path):
     file = tmp_path / "broken.py"
     file.write_text(code)
     assert "broken.py" in refused(capsys, f"--config={file}")
@@ -134,8 +174,6 @@ def test_a_damaged_config_json_is_refused(capsys, tmp_path):
 
 
 def test_no_room_on_disk_is_one_line(capsys, tmp_path, monkeypatch):
-    from homoode_jax.experiments import workdir
-
     def full(*args):
         raise OSError(28, "No space left on device", "metrics.jsonl")
 

@@ -1,6 +1,7 @@
 """Data sets: what they hold, how they are split, and what is said of damaged ones."""
 
 import dataclasses
+import io
 import shutil
 from pathlib import Path
 
@@ -13,8 +14,8 @@ from homoode_jax.experiments import dataset, sources
 from homoode_jax.experiments.config import Data, from_dict
 from homoode_jax.experiments.dataset import _gather, load
 from homoode_jax.experiments.errors import UserError
+from homoode_jax.experiments.records import ALL, Reading, Record, Share
 from homoode_jax.experiments.run import Run
-from homoode_jax.experiments.sources import Record, Share
 
 SHARED = Path(__file__).parents[3] / "shared" / "tfds"
 needs_tfds = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no prepared data sets in {SHARED}")
@@ -67,7 +68,8 @@ def test_cifar10_is_in_the_order_of_its_ids():
     data = load(Data(dataset="cifar10", data_dir=str(SHARED)))
     source = sources._open_tfds("cifar10", str(SHARED), "test")
     first = min((source[i] for i in range(len(source))), key=lambda record: record["id"])
-    np.testing.assert_array_equal(data.test.images[0], first["image"])
+    expected = np.asarray(Image.open(io.BytesIO(first["image"])))
+    np.testing.assert_array_equal(data.test.images[0], expected)
     assert data.test.labels[0] == first["label"]
 
 
@@ -82,7 +84,7 @@ def test_two_halves_are_in_one_order(damaged, monkeypatch):
     if damaged:  # to one of them
         records = readings[halves[1]].records
         records[5] = records[5]._replace(image=ValueError("cut"))
-    whole = sources.Reading(10_000, [r for part in readings.values() for r in part.records])
+    whole = Reading(10_000, [r for part in readings.values() for r in part.records])
     info = info._replace(read=lambda *where: readings.get(where[2], whole))
     expected, told = _gather(data, "test", info, Share(4, 0, 4)), []
     assert len(expected.images) == 10_000 - damaged
@@ -151,9 +153,9 @@ def test_a_record_that_is_no_image_is_named_or_left_out(mnist, capsys):
     writer.close()
     data, info = Data(dataset="mnist", data_dir=str(mnist)), sources.INFO["mnist"]
     with pytest.raises(UserError, match=r"record 4321 of .*mnist-test\.array_record") as caught:
-        _gather(data, "test", info, sources.ALL)
+        _gather(data, "test", info, ALL)
     assert "\n" not in str(caught.value) and "config.data.skip_damaged=True" in str(caught.value)
-    found = _gather(dataclasses.replace(data, skip_damaged=True), "test", info, sources.ALL)
+    found = _gather(dataclasses.replace(data, skip_damaged=True), "test", info, ALL)
     assert "warning: 1 of 10000 records of mnist (test)" in capsys.readouterr().out
     assert len(found.labels) == 9999
     kept = sources.read_tfds("mnist", str(SHARED), "test").records
@@ -219,7 +221,7 @@ def test_shares_are_the_whole_together(tmp_path):
         ("tiny_imagenet", str(tmp_path), "test"),
     ):  # fmt: skip
         read = sources.INFO[name].read
-        whole = read(where, kind, sources.ALL)
+        whole = read(where, kind, ALL)
         shares = [read(where, kind, Share(6, first, first + 2)) for first in (0, 2, 4)]
         assert {share.count for share in shares} == {len(whole.records)} == {whole.count}
         records = [record for share in shares for record in share.records]
@@ -228,6 +230,53 @@ def test_shares_are_the_whole_together(tmp_path):
         for record, other in zip(records, whole.records, strict=True):
             assert (record.place, record.label) == (other.place, other.label)
             np.testing.assert_array_equal(record.image, other.image)
+
+
+def test_what_a_system_hides_is_no_data(tmp_path):
+    """Neither a class nor an image; and images are images whatever the case of their names."""
+    root = tmp_path / "tiny-imagenet-200"
+    tiny_imagenet(root)
+    (root / "train" / ".cache").mkdir()
+    folder = root / "train" / "n00000005" / "images"
+    (folder / "._n00000005_0.JPEG").write_bytes(b"no image")
+    (folder / "notes.txt").write_text("no image")
+    shutil.copy(folder / "n00000005_0.JPEG", folder / "n00000005_1.jpeg")
+    data = load(Data(dataset="tiny_imagenet", data_dir=str(tmp_path)))
+    np.testing.assert_array_equal(np.bincount(data.train.labels), [1] * 5 + [2] + [1] * 194)
+
+
+@pytest.mark.parametrize("name", ["__MACOSX", "n0000005", "n00000999"])
+def test_a_folder_too_many_is_named_or_counted(name, tmp_path):
+    """It would give all classes after it the label of another."""
+    root = tmp_path / "tiny-imagenet-200"
+    tiny_imagenet(root)
+    (root / "train" / name / "images").mkdir(parents=True)
+    words = "201 folders of classes; there must be 200" if len(name) == 9 else f"'{name}', which is"
+    with pytest.raises(UserError, match=words):
+        load(Data(dataset="tiny_imagenet", data_dir=str(tmp_path)))
+
+
+def test_data_may_be_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    tiny_imagenet(tmp_path / "data" / "tiny-imagenet-200")
+    data = load(Data(dataset="tiny_imagenet", data_dir="~/data"))
+    assert len(data.train.labels) == 200
+    with pytest.raises(UserError, match="cifar10 is not prepared in ~/here"):
+        load(Data(dataset="cifar10", data_dir="~/here"))
+
+
+@needs_tfds
+@pytest.mark.parametrize("change", ["the numbers alone", "half of the files too"])
+def test_half_of_a_data_set_is_refused(change, mnist, monkeypatch):
+    """TFDS reads as many records as are said to be there."""
+    file = next(mnist.rglob("dataset_info.json"))
+    file.write_text(file.read_text().replace('"10000"', '"5000"'))
+    words = "test.array_record.* holds 10000 records; its dataset_info.json says 5000"
+    if change != "the numbers alone":
+        monkeypatch.setattr(sources, "_shards", lambda source, split: [])
+        words = "it has 5000 records; 10000 were published"
+    with pytest.raises(UserError, match=rf"mnist \(test\) is not whole: .*{words}.*make data"):
+        sources.read_tfds("mnist", str(mnist), "test")
 
 
 ANNOTATIONS = "val/val_annotations.txt"
@@ -349,7 +398,7 @@ def test_a_record_must_be_what_the_data_set_holds(image, label, message, monkeyp
     def read(*where):
         count, records = info.read(*where)
         bad = Record(count, "record 5 of file", image, label)
-        return sources.Reading(count + 1, [*records, bad])
+        return Reading(count + 1, [*records, bad])
 
     monkeypatch.setitem(sources.INFO, "digits", info._replace(read=read))
     with pytest.raises(UserError, match=r"digits \(train\): record 5 of file .*" + message):

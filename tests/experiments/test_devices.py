@@ -39,7 +39,9 @@ def losses(dtype, steps, shares):
         assert leaf.addressable_shards[0].data.size * (8 if split else 1) == leaf.size
     while len(rows) < steps:
         for batch in training_batches(run.data.train, 64, 0, epoch, 0, run.mesh):
-            state = run.steps.train(state._replace(totals=run.no_totals()), batch)
+            state = run.steps.train(
+                state._replace(totals=run.no_totals()), batch, run.hyperparameters
+            )
             now = means(state.totals)
             rows.append((now.loss, now.nfe_forward, now.nfe_backward))
         epoch += 1

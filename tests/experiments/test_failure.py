@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from homoode_jax.experiments import checkpoint, failure, step, training
+from homoode_jax.experiments import checkpoint, failure, report, step, training
 from homoode_jax.experiments.batches import training_batches
+from homoode_jax.experiments.config import to_dict
 from homoode_jax.experiments.dataset import load
 from homoode_jax.experiments.run import Run
 from tests.experiments.runs import FLAGS, command, small_config
@@ -55,8 +56,8 @@ def overflowing(monkeypatch):
     """Makes the gradient of step 3 too large, though finite, for Adam's second moment."""
     gradient = step.gradient
 
-    def grow(config, classifier, state, *rest):
-        found = gradient(config, classifier, state, *rest)
+    def grow(config, classifier, state, *rest, **options):
+        found = gradient(config, classifier, state, *rest, **options)
         factor = jnp.where(state.step == 3, 1e25, 1.0)
         return found._replace(network=jax.tree.map(lambda a: a * factor, found.network))
 
@@ -75,9 +76,9 @@ def test_a_skipped_step_is_as_if_it_had_not_been(way, tmp_path, monkeypatch):
     state = run.initial_state()
     batches = training_batches(run.data.train, 64, 0, 0, 0, run.mesh)
     for _ in range(3):
-        state = run.steps.train(state, next(batches))
+        state = run.steps.train(state, next(batches), run.hyperparameters)
     before = jax.device_get(state)
-    after = jax.device_get(run.steps.train(state, next(batches)))
+    after = jax.device_get(run.steps.train(state, next(batches), run.hyperparameters))
     assert (after.step, after.skipped, after.totals.skipped) == (4, 1, 1)
     for name in ("weights", "optimiser", "initial_point_optimiser"):
         jax.tree.map(np.testing.assert_array_equal, getattr(after, name), getattr(before, name))
@@ -91,7 +92,10 @@ def test_a_run_that_cannot_go_on_stops_and_says_how_to_repeat_it(tmp_path, monke
         patch.setattr(failure, "gradient", step.gradient)
         assert command(*flags) == 2
         err = capsys.readouterr().err
-        assert err.startswith("error: 4 steps in a row changed no weight, the last one step 29")
+        assert err.startswith(
+            "error: 4 steps in a row changed no weight; in the last one, step 29,"
+        )
+        assert "step 29, no solve succeeded. " in err
         assert err.count("\n") == 1 and f"--mode=replay --workdir={folder}" in err
         again = failure.replay(str(folder))
     assert again["step"] == 29 and again["solves"] == {"nonfinite": 64} and not again["usable"]
@@ -106,6 +110,34 @@ def test_a_run_that_cannot_go_on_stops_and_says_how_to_repeat_it(tmp_path, monke
     assert "{'ok': 64}" in out and "True" in out
     assert command(*flags) == 0  # from the end of epoch 1
     assert [row["skipped"] for row in metrics(folder)] == [0, 0]
+
+
+def test_an_update_that_overflows_is_said_to(tmp_path, capsys):
+    """When the run stops, and when its last step is replayed."""
+    folder = tmp_path / "run"
+    flags = ["--config.model.layer=none", "--config.train.learning_rate=1e308"]
+    assert command(*FLAGS, *flags, f"--workdir={folder}") == 2
+    words = "the update of the weights overflowed (config.train.learning_rate=1e+308)"
+    assert f"step 10, {words}. " in capsys.readouterr().err
+    again = failure.replay(str(folder))
+    assert again["verdict"] == words and again["usable"] and not again["update finite"]
+
+
+def test_a_loss_of_skipped_steps_is_said_to_be_of_none():
+    row = {"epoch": 1, "train_loss": None, "train_accuracy": 0.0, "validation_accuracy": None}
+    row |= {"test_accuracy": None, "nfe_forward": 1.0, "nfe_backward": 1.0, "failed": 9}
+    line = report.epoch_line(row | {"seconds": 1.0}, 2)
+    assert "train loss none (every step was skipped)" in line
+
+
+@pytest.mark.parametrize("content", ["{}", "null", "[]", '{"step": null}'])
+def test_a_damaged_record_of_a_failure_is_refused(content, tmp_path, capsys):
+    (tmp_path / "failure").mkdir()
+    (tmp_path / "config.json").write_text(json.dumps(to_dict(small_config())))
+    (tmp_path / "failure" / "facts.json").write_text(content)
+    assert command("--mode=replay", f"--workdir={tmp_path}") == 2
+    err = capsys.readouterr().err
+    assert "facts.json is damaged: it has no entry 'step'" in err and err.count("\n") == 1
 
 
 def test_replay_needs_a_failure(tmp_path, capsys):

@@ -12,6 +12,7 @@ import pytest
 
 from homoode_jax.experiments import workdir
 from homoode_jax.experiments.batches import Batch
+from homoode_jax.experiments.hyperparameters import looseness_at, make_hyperparameters
 from homoode_jax.experiments.optimiser import make_optimisers
 from homoode_jax.experiments.solves import counts_backward, early_options, make_solve
 from homoode_jax.experiments.state import init_state
@@ -39,49 +40,51 @@ VARIANTS = {
 
 
 def make(changes: dict):
-    """A small configuration with its classifier and optimisers."""
+    """A small configuration with its classifier and hyperparameters."""
     config = small_config(**changes)
-    return config, make_classifier(config), make_optimisers(config, 40)
+    return config, make_classifier(config), make_hyperparameters(config, 20)
 
 
-def first_step(made, early: int):
+def first_step(made, early: bool):
     """Totals of one step on random images."""
-    config, classifier, optimisers = made
+    config, classifier, hyper = made
     images = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 1), dtype=np.uint8)
     batch = Batch(jnp.array(images), jnp.arange(64) % 10, jnp.ones(64, bool))
-    state = init_state(classifier, optimisers, 0, "float32")
-    step = partial(train_step, config, classifier, optimisers, early_steps=early)
+    state = init_state(classifier, "float32", hyper)
+    step = partial(train_step, config, classifier, early=early)
     return jax.jit(step, compiler_options={"xla_backend_optimization_level": 0})(
-        state, batch
+        state, batch, hyper
     ).totals
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_variant_is_a_step_that_keeps_the_states_shape(variant):
-    config, classifier, optimisers = make(VARIANTS[variant])
-    state = jax.eval_shape(partial(init_state, classifier, optimisers, 0, "float32"))
-    early = partial(train_step, config, classifier, optimisers, early_steps=20)
-    for step in (early, partial(train_step, config, classifier, optimisers)):
-        assert jax.eval_shape(step, state, BATCH) == state
+    config, classifier, hyper = make(VARIANTS[variant])
+    state = jax.eval_shape(partial(init_state, classifier, "float32"), hyper)
+    for early in (True, False):
+        step = partial(train_step, config, classifier, early=early)
+        assert jax.eval_shape(step, state, BATCH, hyper) == state
     evaluate = partial(evaluation_step, config, classifier)
     assert jax.eval_shape(evaluate, state.weights, BATCH, state.totals) == state.totals
     assert (state.totals.residual is not None) == (config.model.layer in CELLS)
 
 
 def test_early_tolerances_fall_to_their_own_and_the_adjoint_is_the_schedules():
-    config, *_ = make(VARIANTS["phantom first"])
-    tolerances = [early_options(config, jnp.asarray(p))["tol"] for p in (0.0, 0.5, 1.0)]
+    config, _, hyper = make(VARIANTS["phantom first"])
+    options = [early_options(config, looseness_at(hyper, step)) for step in (0, 10, 20)]
+    tolerances = [option["tol"] for option in options]
     np.testing.assert_allclose(tolerances, [3e-3, 3**0.5 * 1e-3, 1e-3], rtol=1e-6)
-    assert early_options(config, jnp.asarray(0.0))["adjoint"] == "phantom"
-    config, *_ = make(VARIANTS["loosened"])
-    assert early_options(config, jnp.asarray(1.0)) == {"rtol": 1e-3, "atol": 1e-3}
+    assert options[0]["adjoint"] == "phantom"
+    config, _, hyper = make(VARIANTS["loosened"])
+    assert early_options(config, looseness_at(hyper, 20)) == {"rtol": 1e-3, "atol": 1e-3}
+    assert looseness_at(make({})[2], 0) is None
 
 
 @pytest.mark.slow
 def test_phantom_gradients_are_those_of_the_first_epochs_only():
     """The backward pass of the phantom gradient takes five products, whatever the cell."""
     counts = []
-    for early in (20, 0):
+    for early in (True, False):
         totals = first_step(make(VARIANTS["phantom first"]), early)
         counts.append(float(totals.nfe_backward) / (64 - int(totals.failed)))
     assert counts[0] == 5
@@ -95,13 +98,15 @@ def test_a_backward_pass_that_does_not_count_is_no_failure():
         for adjoint in ("unrolled", "implicit")
     )
     assert not counts_backward(unrolled[0])
-    totals = first_step(unrolled, early=0)
+    totals = first_step(unrolled, early=False)
     assert totals.nfe_backward == 0
-    assert totals.failed == first_step(implicit, early=0).failed < 64
+    assert totals.failed == first_step(implicit, early=False).failed < 64
 
 
 def test_only_the_fields_last_scale_decays():
-    plain, decayed = (make({"regularise": {"scale": scale}})[2].network for scale in (0.0, 0.5))
+    plain, decayed = (
+        make_optimisers(make({"regularise": {"scale": scale}})[2]).network for scale in (0.0, 0.5)
+    )
     network = make({})[1].init(jax.random.key(0)).network
     grads = jax.tree.map(jnp.ones_like, network)
     first, second = (o.update(grads, o.init(network), network)[0] for o in (plain, decayed))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from homoode_jax.experiments.batches import Batch
 from homoode_jax.experiments.config import SECTIONS, Config, from_dict
 from homoode_jax.experiments.dataset import load
 from homoode_jax.experiments.errors import UserError
-from homoode_jax.experiments.optimiser import make_optimisers
+from homoode_jax.experiments.hyperparameters import make_hyperparameters
 from homoode_jax.experiments.run import Run
 from homoode_jax.experiments.sources import INFO
 from homoode_jax.experiments.state import init_state, means
@@ -75,19 +76,18 @@ def accepted(raw: dict) -> Config | None:
 def trace(config: Config) -> None:
     """Traces a step of training without computing anything."""
     size, info = config.train.batch_size, INFO[config.data.dataset]
-    classifier, optimisers = make_classifier(config), make_optimisers(config, 100)
-    early = 10 if config.schedule.epochs else 0
+    classifier = make_classifier(config)
+    hyper = make_hyperparameters(config, 10)
+    early = config.schedule.epochs > 0
     with jax.enable_x64(config.model.dtype == "float64"):
-        state = jax.eval_shape(
-            lambda: init_state(classifier, optimisers, config.train.seed, config.model.dtype)
-        )
+        state = jax.eval_shape(lambda h: init_state(classifier, config.model.dtype, h), hyper)
         batch = Batch(
             jax.ShapeDtypeStruct((size, *info.shape), jnp.uint8),
             jax.ShapeDtypeStruct((size,), jnp.int32),
             jax.ShapeDtypeStruct((size,), jnp.bool_),
         )
         after = jax.eval_shape(
-            lambda s, b: train_step(config, classifier, optimisers, s, b, early), state, batch
+            lambda s, b, h: train_step(config, classifier, s, b, h, early), state, batch, hyper
         )
     assert jax.tree.map(lambda a: (a.shape, a.dtype), after) == jax.tree.map(
         lambda a: (a.shape, a.dtype), state
@@ -157,10 +157,10 @@ def test_what_is_accepted_can_be_run(raw):
         return
     with jax.enable_x64(small.model.dtype == "float64"):
         run = Run(small, None, load(small.data))  # pyright: ignore: nothing is written
-        classifier, optimisers = make_classifier(small), make_optimisers(small, 100)
-        state = init_state(classifier, optimisers, small.train.seed, small.model.dtype)
+        state = init_state(run.classifier, small.model.dtype, run.hyperparameters)
         images = jnp.asarray(run.data.train.images[:16])
         batch = Batch(images, jnp.asarray(run.data.train.labels[:16]), jnp.ones(16, bool))
-        after = jax.jit(lambda s, b: train_step(small, classifier, optimisers, s, b))(state, batch)
+        step = jax.jit(partial(train_step, small, run.classifier))
+        after = step(state, batch, run.hyperparameters)
         assert means(after.totals).failed <= 16
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after.weights))

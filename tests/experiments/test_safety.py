@@ -50,7 +50,7 @@ def test_pickles_in_what_a_run_left_are_refused(tmp_path, capsys):
     from homoode_jax.experiments.config import to_dict
 
     (tmp_path / "config.json").write_text(json.dumps(to_dict(small_config())))
-    (failure / "facts.json").write_text('{"step": 1, "early_steps": 0}')
+    (failure / "facts.json").write_text('{"step": 1, "early_steps": 0, "total_steps": 40}')
     trap = np.empty(1, object)
     trap[0] = Trap(sprung)
     np.savez(failure / "batch.npz", images=trap, labels=trap, mask=trap, allow_pickle=True)

@@ -9,11 +9,17 @@ import optax
 import pytest
 
 from homoode_jax.experiments.augmentation import augment, normalise
-from homoode_jax.experiments.batches import count_batches, evaluation_batches, training_batches
+from homoode_jax.experiments.batches import (
+    count_batches,
+    count_evaluation_batches,
+    evaluation_batches,
+    training_batches,
+)
 from homoode_jax.experiments.checkpoint import restore_latest
 from homoode_jax.experiments.dataset import load, take, whole
 from homoode_jax.experiments.losses import cross_entropy, initial_point_loss
 from homoode_jax.experiments.mesh import make_mesh
+from homoode_jax.experiments.optimiser import make_optimisers
 from homoode_jax.experiments.run import Run
 from homoode_jax.experiments.state import means
 from homoode_jax.experiments.training import train
@@ -37,13 +43,13 @@ def states(run):
     batches = training_batches(run.data.train, 64, 0, 0, 0, run.mesh)
     for _, batch in zip(range(5), batches, strict=False):
         kept.append(jax.device_get(state))
-        state = run.steps.train(state, batch)
+        state = run.steps.train(state, batch, run.hyperparameters)
     return kept
 
 
 def test_crops_are_windows_of_the_padded_image():
     images = np.random.default_rng(0).integers(1, 256, (40, 5, 6, 2), dtype=np.uint8)
-    out = np.asarray(augment(jax.random.key(0), jnp.array(images), 0.0, 2))
+    out = np.asarray(augment(jax.random.key(0), jnp.array(images), None, 2))
     padded = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)))
     windows = [[padded[:, i : i + 5, j : j + 6] for j in range(5)] for i in range(5)]
     places = {
@@ -55,7 +61,7 @@ def test_crops_are_windows_of_the_padded_image():
 
 def test_flips_are_mirror_images_at_their_rate():
     images = np.random.default_rng(0).integers(0, 256, (2000, 2, 3, 1), dtype=np.uint8)
-    out = np.asarray(augment(jax.random.key(0), jnp.array(images), 0.2, 0))
+    out = np.asarray(augment(jax.random.key(0), jnp.array(images), jnp.array(0.2), 0))
     flipped = (out == images[:, :, ::-1]).all((1, 2, 3)) & ~(out == images).all((1, 2, 3))
     assert ((out == images).all((1, 2, 3)) | flipped).all()
     assert abs(flipped.mean() - 0.2) < 4 * np.sqrt(0.16 / 2000)
@@ -104,6 +110,10 @@ def test_every_image_comes_once_an_epoch_in_an_order_of_its_own():
     kept = np.concatenate([np.asarray(b.labels)[np.asarray(b.mask)] for b in batches])
     np.testing.assert_array_equal(kept, np.arange(50))
     assert {len(b.labels) for b in batches} == {8}
+    assert len(batches) == count_evaluation_batches(split, 8) == 7
+    nothing = take(split, np.arange(0))
+    assert list(evaluation_batches(nothing, 8, make_mesh())) == []
+    assert count_evaluation_batches(nothing, 8) == 0
 
 
 def test_a_batch_has_as_many_images_of_each_part():
@@ -121,7 +131,9 @@ def test_a_batch_has_as_many_images_of_each_part():
     tested = list(evaluation_batches(split, 8, make_mesh()))
     kept = np.concatenate([np.asarray(b.labels)[np.asarray(b.mask)] for b in tested])
     np.testing.assert_array_equal(np.sort(kept), np.arange(50))
-    assert len(tested) == 7  # of the thirteen images that two parts have, two at a time
+    assert (
+        len(tested) == count_evaluation_batches(split, 8) == 7
+    )  # of the thirteen images that two parts have, two at a time
     here = np.flatnonzero(part < 2)
     half = take(split, here)._replace(
         labels=split.labels, part=part, place=np.where(part < 2, 0, -1)
@@ -156,7 +168,7 @@ def test_the_initial_point_moves_every_third_step_by_its_own_sgd(run, states):
     assert same == [False, True, True, False]
     start, end = run.config.initial_point.learning_rate, run.config.train.final_learning_rate
     rate = end + (start - end) * (1 + np.cos(np.pi * 3 / run.total_steps)) / 2
-    schedule = run.optimisers.initial_point
+    schedule = make_optimisers(run.hyperparameters).initial_point
     update, _ = schedule.update({"g": jnp.ones(())}, schedule.init({"g": jnp.ones(())}))
     np.testing.assert_allclose(update["g"], -start, rtol=1e-6)
     count = states[4].initial_point_optimiser
@@ -182,7 +194,7 @@ def test_failed_solves_are_counted_and_poison_nothing(run):
     batch = next(training_batches(run.data.train, 64, 0, 0, 0, run.mesh))
     before = failing.initial_state()
     start = jax.device_get((before.weights.network, before.weights.batch_stats, before.optimiser))
-    after = failing.steps.train(before, batch)
+    after = failing.steps.train(before, batch, failing.hyperparameters)
     assert means(after.totals).failed == 64 and means(after.totals).accuracy == 0
     end = after.weights.network, after.weights.batch_stats, after.optimiser
     jax.tree.map(np.testing.assert_array_equal, end, start)
@@ -190,11 +202,18 @@ def test_failed_solves_are_counted_and_poison_nothing(run):
 
 
 def test_learning_rates_are_a_cosine_to_their_end(run):
-    rates = [
-        float(run.optimisers.learning_rate(s)) for s in (0, run.total_steps // 2, run.total_steps)
-    ]
+    rates = [run.learning_rate(s) for s in (0, run.total_steps // 2, run.total_steps)]
     np.testing.assert_allclose(rates, [0.01, (0.01 + 1e-6) / 2, 1e-6], rtol=1e-3)
-    assert isinstance(run.optimisers.network, optax.GradientTransformation)
+    theirs = optax.cosine_decay_schedule(0.01, run.total_steps, alpha=1e-6 / 0.01)
+    every = range(run.total_steps + 5)
+    ours = [run.learning_rate(step) for step in every]
+    np.testing.assert_allclose(ours, [theirs(step) for step in every], rtol=1e-5)
+
+
+def test_a_learning_rate_of_zero_stays_zero(run):
+    config = small_config(train={"learning_rate": 0.0}, initial_point={"learning_rate": 0.0})
+    still = Run(config, run.workdir, run.data)
+    assert still.learning_rate(0) == still.learning_rate(still.total_steps) == 0
 
 
 def test_the_end_of_an_epoch_is_saved_once_validated(tmp_path):

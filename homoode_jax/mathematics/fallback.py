@@ -1,0 +1,112 @@
+"""GMRES with something stronger behind it: the linear solve of implicit gradients.
+
+Restarted GMRES stagnates on operators that are harmless otherwise: 20 vectors of a cyclic shift of
+40 entries do not contain its inverse at all, and near a bifurcation the one direction that matters
+is lost at every restart. Where it fails, a state of up to `DENSE` entries is factorised, and a
+larger one goes to LSMR (Fong & Saunders 2011), which needs six vectors and converges wherever few
+singular values are small. Both run in a loop of no turn where GMRES has converged.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import lineax as lx
+from jax import lax
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, Int
+
+from homoode_jax.mathematics.krylov import GMRES
+from homoode_jax.mathematics.vectors import Vector
+
+DENSE = 512  # entries up to which an operator is made a matrix: a megabyte in float32
+LSMR_STEPS = 1000
+# A factorisation's residual is rounding, about eps cond(A) |b|: so is the error of its answer.
+ROUNDING = 1e-3
+
+
+class Fallback(lx.AbstractLinearSolver):
+    """Solves by GMRES; by a factorisation or LSMR where that fails.
+
+    Attributes:
+        first: the GMRES to begin with.
+    """
+
+    first: GMRES
+
+    def init(self, operator, options: dict[str, Any]):  # pyright: ignore
+        """Linearises the operator once."""
+        return self.first.init(operator, options)
+
+    def compute(self, state, vector, options: dict[str, Any]):  # pyright: ignore
+        """Solves; returns solution, Lineax result and `{"products": ...}`."""
+        value, result, stats = self.first.compute(state, vector, options)
+        b, unravel = ravel_pytree(vector)
+        failed = (result != lx.RESULTS.successful) & jnp.all(jnp.isfinite(b))
+
+        def product(v: Vector) -> Vector:
+            return ravel_pytree(state.mv(unravel(v)))[0]
+
+        def again(done):
+            _, _, products = done
+            x, more = _factorised(product, b) if b.size <= DENSE else _by_lsmr(product, b)
+            residual = jnp.linalg.norm(b - product(x))
+            enough = ROUNDING if b.size <= DENSE else 100 * jnp.finfo(b.dtype).eps
+            target = jnp.maximum(self.first.target(b), enough * jnp.linalg.norm(b))
+            return ~(residual <= target), x, products + more + 1
+
+        # `pending` ends the loop after one turn, `failed` is what that turn came to.
+        def goes_on(carry):
+            pending, _ = carry
+            return pending
+
+        start = (failed, (failed, ravel_pytree(value)[0], stats["products"]))
+        end = lax.while_loop(
+            goes_on, lambda carry: (jnp.zeros_like(failed), again(carry[1])), start
+        )
+        failed, x, products = end[1]
+        result = lx.RESULTS.where(failed, lx.RESULTS.breakdown, lx.RESULTS.successful)
+        stats = {"products": products, "num_steps": products, "close": ~failed}
+        return unravel(x), result, stats
+
+    def transpose(self, state, options: dict[str, Any]):  # pyright: ignore
+        """Returns the transposed problem."""
+        return self.first.transpose(state, options)
+
+    def conj(self, state, options: dict[str, Any]):  # pyright: ignore
+        """Returns the conjugate problem."""
+        return self.first.conj(state, options)
+
+    def assume_full_rank(self) -> bool:
+        """Returns True: the operator is taken to be nonsingular."""
+        return True
+
+
+def _factorised(product, b: Vector) -> tuple[Vector, Int[Array, ""]]:
+    """Solves by an LU factorisation of the operator's matrix, refined once; counts products."""
+    matrix: Float[Array, "n n"] = jax.vmap(product, out_axes=1)(jnp.eye(b.size, dtype=b.dtype))
+    factors = jax.scipy.linalg.lu_factor(matrix)
+    x = jax.scipy.linalg.lu_solve(factors, b)
+    x = x + jax.scipy.linalg.lu_solve(factors, b - matrix @ x)
+    return x, jnp.asarray(b.size)
+
+
+def _by_lsmr(product, b: Vector) -> tuple[Vector, Int[Array, ""]]:
+    """Solves by LSMR, whose steps take a product with the operator and one with its transpose."""
+    structure = jax.eval_shape(lambda: b)
+    if not _has_transpose(product, b):
+        return jnp.zeros_like(b), jnp.asarray(0)
+    operator = lx.FunctionLinearOperator(product, structure)
+    eps = float(jnp.finfo(b.dtype).eps)
+    solver = lx.LSMR(rtol=eps, atol=0.0, max_steps=LSMR_STEPS)
+    solved = lx.linear_solve(operator, b, solver, throw=False)
+    return solved.value, 2 * jnp.asarray(solved.stats["num_steps"]) + 1
+
+
+def _has_transpose(product, b: Vector) -> bool:
+    """Whether JAX can transpose the product: a cell's own backward rule may hold a loop."""
+    try:
+        jax.eval_shape(lambda v: jax.linear_transpose(product, b)(v), b)
+    except Exception:  # JAX raises what the rule of the primitive at fault happens to raise
+        return False
+    return True
