@@ -14,7 +14,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from absl import logging as absl_logging
 
 from homoode_jax.experiments import command, processes
-from homoode_jax.experiments.console import accept_any_encoding, complain, pass_over_closed_loops
+from homoode_jax.experiments.console import (
+    accept_any_encoding,
+    complain,
+    pass_over_closed_loops,
+    tell,
+)
 from homoode_jax.experiments.errors import UserError, explain_os_error
 from homoode_jax.experiments.stopping import Stopped
 
@@ -36,11 +41,11 @@ def main(arguments: list[str]) -> int:
     except OSError as error:
         complain(explain_os_error(error))
     except Stopped as stop:
-        print(f"stopped by {stop}; {GO_ON}", file=sys.stderr)
+        tell(f"stopped by {stop}; {GO_ON}")
         return 128 + stop.number
     except KeyboardInterrupt:
-        print(f"stopped; {GO_ON}", file=sys.stderr)
-        return 130
+        tell(f"stopped; {GO_ON}")
+        return processes.abandon(130)
     else:
         return 0
     return 2

@@ -17,7 +17,8 @@ from homoode_jax.experiments.errors import UserError, first_line, nearest
 from homoode_jax.experiments.evaluation import evaluate
 from homoode_jax.experiments.failure import replay
 from homoode_jax.experiments.files import local_folder
-from homoode_jax.experiments.processes import Place, join
+from homoode_jax.experiments.processes import COME_SECONDS, Place, join
+from homoode_jax.experiments.sameness import how_started
 from homoode_jax.experiments.training import train
 
 HELP = """usage: python train.py [--config=NAME] [--config.SECTION.KEY=VALUE ...]
@@ -27,12 +28,15 @@ HELP = """usage: python train.py [--config=NAME] [--config.SECTION.KEY=VALUE ...
                     the path of another file, or of a run's config.json
   --config.A.B=V    changes a setting; --describe lists them all
   --workdir=DIR     folder of the run; running again on the same folder resumes it
+  --init=DIR        starts from the weights of the run in DIR
+  --allow_restart   starts at step 0 where all checkpoints of the run were damaged
   --mode=evaluate   evaluates the best weights in --workdir on the test images
   --mode=replay     repeats the step that a run in --workdir stopped at, and says what is wrong
   --describe        shows the model, its parameter counts and all settings, and exits
 
 Many processes (docs/cloud.md): TPU slices, Slurm and MPI say themselves who is who; elsewhere
-  --coordinator=HOST:PORT --processes=N --process=I"""
+  --coordinator=HOST:PORT --processes=N --process=I
+They wait for each other for --join_seconds=120."""
 
 
 class Command(NamedTuple):
@@ -47,6 +51,8 @@ class Command(NamedTuple):
     changed: list[str] | None
     workdir: str
     place: Place
+    init: str
+    allow_restart: bool
     notes: Sequence[str] = ()
 
 
@@ -70,7 +76,14 @@ def parse(arguments: list[str]) -> Command:
         config=from_dict(raw),
         changed=None if files else changed,
         workdir=str(local_folder(values.workdir, "--workdir")) if values.workdir else "",
-        place=Place(values.coordinator, values.processes, values.process),
+        place=Place(
+            coordinator=values.coordinator,
+            processes=values.processes,
+            process=values.process,
+            seconds=values.join_seconds,
+        ),
+        init=values.init,
+        allow_restart=values.allow_restart,
         notes=notes,
     )
 
@@ -82,7 +95,8 @@ def run(command: Command) -> None:
         return
     check_settings()
     if command.action != "describe":
-        join(command.place)
+        started = how_started(command.action, command.config, command.workdir, command.init)
+        join(command.place, started)
     for note in command.notes:
         say(note)
     if command.action == "describe":
@@ -93,7 +107,7 @@ def run(command: Command) -> None:
     elif command.action == "replay":
         replay(command.workdir)
     else:
-        train(command.config, command.workdir)
+        train(command.config, command.workdir, command.init, command.allow_restart)
 
 
 def _define() -> flags.FlagValues:
@@ -103,6 +117,11 @@ def _define() -> flags.FlagValues:
     flags.DEFINE_string("coordinator", "", "", flag_values=values)
     flags.DEFINE_integer("processes", 0, "", flag_values=values)
     flags.DEFINE_integer("process", -1, "", flag_values=values)
+    flags.DEFINE_integer(
+        "join_seconds", COME_SECONDS, "", lower_bound=1, upper_bound=86400, flag_values=values
+    )
+    flags.DEFINE_string("init", "", "", flag_values=values)
+    flags.DEFINE_boolean("allow_restart", False, "", flag_values=values)
     flags.DEFINE_boolean("describe", False, "", flag_values=values)
     flags.DEFINE_boolean("help", False, "", short_name="h", flag_values=values)
     return values

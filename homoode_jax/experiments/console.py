@@ -1,6 +1,8 @@
 """Where people read: lines and tables on standard output, errors on standard error."""
 
+import errno
 import io
+import os
 import sys
 import textwrap
 import traceback
@@ -10,8 +12,26 @@ from rich.console import Console
 
 from homoode_jax.experiments.errors import printable
 
+
+class Output(Console):
+    """Standard output, whose reader may go away: what is printed then is dropped.
+
+    Attributes:
+        is_broken: True once the reader has gone; a run then saves and stops.
+    """
+
+    is_broken = False
+
+    def on_broken_pipe(self) -> None:
+        """Drops what is printed from here on, where Rich would end the program."""
+        self.is_broken = True
+        self.quiet = True
+        # What Python still holds is written at its exit; into a broken pipe that is an error.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 # Names of folders and files are shown as they are: "[/b]" and ":x:" mean nothing in them.
-console = Console(highlight=False, markup=False, emoji=False)
+console = Output(highlight=False, markup=False, emoji=False)
 
 
 def say(text: str) -> None:
@@ -19,7 +39,12 @@ def say(text: str) -> None:
     lines = [printable(line) for line in text.split("\n")]
     if console.is_terminal:
         lines = [_broken(line) for line in lines]
-    console.print("\n".join(lines), soft_wrap=True)
+    try:
+        console.print("\n".join(lines), soft_wrap=True)
+    except OSError as error:
+        if error.errno != errno.EIO:  # of a terminal that was closed
+            raise
+        console.on_broken_pipe()
 
 
 def _broken(line: str) -> str:
@@ -29,7 +54,15 @@ def _broken(line: str) -> str:
 
 def complain(text: object) -> None:
     """Prints the one line of an error."""
-    print(f"error: {printable(str(text))}", file=sys.stderr)
+    tell(f"error: {printable(str(text))}")
+
+
+def tell(line: str) -> None:
+    """Prints a line on standard error, if somebody is still there to read it."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def accept_any_encoding() -> None:

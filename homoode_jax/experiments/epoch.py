@@ -20,11 +20,15 @@ NEAR = 0.75  # share of the steps allowed that is near their end
 
 
 class Facts(NamedTuple):
-    """What is known of a run beside its state; saved with it as JSON."""
+    """What is known of a run beside its state; saved with it as JSON.
+
+    `row` is the last one on record, for a metrics.jsonl whose end is lost.
+    """
 
     best_accuracy: float | None = None
     best_loss: float | None = None
     seconds: float = 0.0
+    row: dict[str, Any] | None = None
 
 
 def is_unrecorded(run: Run, state: TrainState) -> bool:
@@ -49,7 +53,7 @@ def train_epoch(
     say(report.epoch_line(row, run.config.train.epochs))
     log(row)
     _warn_of_limit(run, row)
-    facts = facts._replace(seconds=facts.seconds + seconds)
+    facts = facts._replace(seconds=facts.seconds + seconds, row=row)
     if held is not None and _better(held, facts):
         facts = facts._replace(best_accuracy=held.accuracy, best_loss=held.loss)
         found = {"epoch": row["epoch"], "validation_accuracy": held.accuracy}

@@ -7,6 +7,7 @@ from typing import Any
 
 from homoode_jax.experiments import checkpoint, report, workdir
 from homoode_jax.experiments.config import Config
+from homoode_jax.experiments.console import say
 from homoode_jax.experiments.dataset import load
 from homoode_jax.experiments.errors import UserError, explain_os_error
 from homoode_jax.experiments.processes import deaths_told
@@ -44,6 +45,8 @@ def _evaluated(run: Run) -> dict[str, Any]:
         latest = checkpoint.restore_latest(run.checkpoints, state)
         if latest is None:
             raise UserError(f"{run.workdir} holds no checkpoint yet; train it first.")
+        if latest[1]["best_accuracy"] is not None:
+            say(f"warning: the best weights of {run.workdir} are lost; evaluating the latest ones.")
         found = latest[0].weights, {"step": int(latest[0].step)}
     weights, facts = found
     test = run.evaluate(weights, run.data.test)

@@ -19,36 +19,51 @@ from jax.experimental import multihost_utils
 from homoode_jax.experiments.console import console
 from homoode_jax.experiments.environment import check_devices
 from homoode_jax.experiments.errors import UserError, first_line
+from homoode_jax.experiments.rendezvous import Meeting, meet, own_address, split_address
 
-COME_SECONDS = 300  # within which all processes must have come
+COME_SECONDS = 120  # within which all processes must have come, unless a flag says otherwise
 WAIT_SECONDS = 3600  # that they wait for each other, to compile or write
-TOGETHER = 0, 128 + signal.SIGTERM  # exit codes of all processes at the same time
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE)
+TOGETHER = (0, *(128 + number for number in STOPS))  # exit codes of all processes at the same time
 DEAD_SECONDS = 60  # after which one that is silent is taken for dead
 LEAVE_SECONDS = 60  # that one waits at the end for the others, the first of which draws and writes
 TOLD_AT_ONCE = 2**13  # rows of an array; each process holds those of all for a moment
+LISTEN = "JAX_COORDINATOR_BIND_ADDRESS"  # says where the coordinator listens, instead of us
 
 
 class Place(NamedTuple):
-    """Where the processes meet, as the command line gives it; all empty: nothing was given."""
+    """Where the processes meet, as the command line gives it; the first three empty: not at all."""
 
     coordinator: str = ""
     processes: int = 0
     process: int = -1
+    seconds: int = COME_SECONDS
 
 
-def join(place: Place) -> None:
+def join(place: Place, told: dict[str, str] | None = None) -> None:
     """Joins the other processes, if flags or the environment say that there are some.
 
+    Args:
+        place: where they meet.
+        told: how this one was started, by name; all of them must have been started alike.
+
     Raises:
-        UserError: if what they say is not complete, or the others do not come.
+        UserError: if what they say is not complete, the others do not come, or are not alike.
     """
-    if place != Place():
+    if place[:3] != Place()[:3]:
         _check(place)
+        meeting = _given_meeting(place)
+        meet(meeting, told or {})
         _initialize(
-            coordinator_address=place.coordinator, num_processes=place.processes,
+            coordinator_address=place.coordinator,
+            num_processes=place.processes,
             process_id=place.process,
-        )  # fmt: skip
+            coordinator_bind_address=_bind_address(meeting),
+        )
     elif _is_called_for():
+        found = _found_meeting(place.seconds)
+        if found is not None:
+            meet(found, told or {})
         _initialize()
     check_devices()
     console.quiet = not is_first()
@@ -56,12 +71,19 @@ def join(place: Place) -> None:
 
 def leave(code: int) -> NoReturn:
     """Ends this process; if the others may be gone, or go on, without waiting for them."""
+    if code not in TOGETHER:
+        abandon(code)
+    sys.exit(code)
+
+
+def abandon(code: int) -> int:
+    """Ends this process at once where there are others, which it would wait for."""
     # Asking for the number of processes would fail again where there is no device.
-    if code not in TOGETHER and jax.distributed.is_initialized():
+    if jax.distributed.is_initialized():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
-    sys.exit(code)
+    return code
 
 
 def is_first() -> bool:
@@ -120,10 +142,25 @@ def deaths_told() -> Iterator[None]:
     except jax.errors.JaxRuntimeError as error:
         if not are_many():
             raise
-        raise UserError(
-            f"another process has died, or cannot be reached ({first_line(error)[:200]}). "
-            "Starting all of them again goes on from the last checkpoint."
-        ) from error
+        raise death(error) from error
+
+
+def is_of_a_death(error: BaseException) -> bool:
+    """True for an error that processes get whose barrier, or sum, another one does not come to."""
+    if not are_many():
+        return False
+    causes = error.__cause__ or error.__context__
+    return isinstance(error, jax.errors.JaxRuntimeError) or (
+        causes is not None and is_of_a_death(causes)
+    )
+
+
+def death(error: Exception) -> UserError:
+    """Returns what to say when an error shows that another process has died."""
+    return UserError(
+        f"another process has died, or cannot be reached ({first_line(error)[:200]}). "
+        "Starting all of them again goes on from the last checkpoint."
+    )
 
 
 def _is_called_for() -> bool:
@@ -143,6 +180,55 @@ def _tasks(name: str) -> int:
     return int(told)
 
 
+def _found_meeting(seconds: int) -> Meeting | None:
+    """Returns the meeting that JAX would find in the environment, or None where it finds none.
+
+    Slurm and its like name a host that may resolve to a loopback address on itself, so process 0
+    listens on every address, as JAX does then.
+    """
+    from jax._src import clusters  # which has no public door
+
+    address = os.environ.get("JAX_COORDINATOR_ADDRESS")
+    try:
+        found = clusters.ClusterEnv.auto_detect_unset_distributed_params(
+            address, None, None, None, None, seconds
+        )
+    except Exception as error:  # of whatever reads the environment
+        raise _apart(error) from error
+    address, processes, process, _ = found
+    if address is None or processes is None or process is None:
+        return None
+    host, port = split_address(address)
+    return Meeting(
+        host=host, port=port, listen="", processes=processes, process=process, seconds=seconds
+    )
+
+
+def _given_meeting(place: Place) -> Meeting:
+    """Returns the meeting that the flags describe; process 0 listens there and nowhere else."""
+    host, port = split_address(place.coordinator)
+    listen = ""
+    if place.process == 0:
+        given = os.environ.get(LISTEN)
+        listen, port = split_address(given) if given else (own_address(host, port), port)
+    return Meeting(
+        host=host,
+        port=port,
+        listen=listen,
+        processes=place.processes,
+        process=place.process,
+        seconds=place.seconds,
+    )
+
+
+def _bind_address(meeting: Meeting) -> str | None:
+    """Returns where JAX's coordinator listens; only process 0 has one."""
+    if not meeting.listen:
+        return None
+    host = f"[{meeting.listen}]" if ":" in meeting.listen else meeting.listen
+    return f"{host}:{meeting.port}"
+
+
 def _check(place: Place) -> None:
     if not place.coordinator or place.processes < 1 or not 0 <= place.process < place.processes:
         raise UserError(
@@ -158,12 +244,18 @@ def _check(place: Place) -> None:
 
 
 def _initialize(**given) -> None:
+    # Its thread would take SIGTERM, also where nothing is there yet to be saved; see `stopping`.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
-            **given, initialization_timeout=COME_SECONDS, heartbeat_timeout_seconds=DEAD_SECONDS,
+            **given,
+            initialization_timeout=COME_SECONDS,
+            heartbeat_timeout_seconds=DEAD_SECONDS,
             shutdown_timeout_seconds=LEAVE_SECONDS,
-        )  # fmt: skip
+        )
     except Exception as error:
-        raise UserError(
-            f"the processes did not come together: {first_line(error)[:300]}"
-        ) from error
+        raise _apart(error) from error
+
+
+def _apart(error: Exception) -> UserError:
+    return UserError(f"the processes did not come together: {first_line(error)[:300]}")

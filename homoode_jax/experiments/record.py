@@ -17,9 +17,8 @@ import jax
 
 from homoode_jax.experiments.console import complain
 from homoode_jax.experiments.errors import UserError, explain_os_error
+from homoode_jax.experiments.sameness import PACKAGES
 from homoode_jax.experiments.workdir import read_json, read_metrics, write_json
-
-PACKAGES = ("jax", "jaxlib", "diffrax", "equinox", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def environment() -> dict[str, Any]:

@@ -17,10 +17,11 @@ from homoode_jax.experiments.memory import (
     leave_imports_uncollected,
 )
 from homoode_jax.experiments.plots import draw_curves
-from homoode_jax.experiments.processes import deaths_told, is_first
+from homoode_jax.experiments.processes import deaths_told, is_first, wait_for_all
 from homoode_jax.experiments.progress import progress_bar
 from homoode_jax.experiments.record import environment
 from homoode_jax.experiments.run import Run, keep_programs, use_precision
+from homoode_jax.experiments.start import check_init, weights_of
 from homoode_jax.experiments.state import TrainState
 from homoode_jax.experiments.stopping import Pause, stoppable
 from homoode_jax.experiments.tensorboard import open_log
@@ -28,8 +29,14 @@ from homoode_jax.experiments.tensorboard import open_log
 REDRAW_SECONDS = 30  # and curves.png is drawn anew
 
 
-def train(config: Config, path: str) -> dict[str, Any]:
+def train(config: Config, path: str, init: str = "", allow_restart: bool = False) -> dict[str, Any]:
     """Trains a run to its end, resuming it if it was begun; returns its summary.
+
+    Args:
+        config: what to train.
+        path: the folder of the run.
+        init: the folder of another run, whose weights a new run starts from; "" for none.
+        allow_restart: start at step 0 if all checkpoints were damaged.
 
     Raises:
         UserError: if it cannot be begun or gone on with.
@@ -40,30 +47,51 @@ def train(config: Config, path: str) -> dict[str, Any]:
     hand_back_after_compiling()
     leave_imports_uncollected()
     folder = workdir.find_workdir(path, config)
-    finished = folder / "summary.json"
-    if finished.exists():
-        summary = workdir.read_json(finished, layer=str, dataset=str)
-    else:
+    if init:
+        check_init(init)
+    summary = workdir.finished_summary(folder, config)
+    if summary is None:
         with deaths_told():
             run = Run(config, folder, load(config.data))
         with lock.locked(folder), stoppable() as pause, deaths_told():
-            workdir.claim_workdir(folder, config)
+            changed = workdir.claim_workdir(folder, config)
+            if changed:
+                say(changed)
             workdir.write_json(folder / "environment.json", environment())
-            summary = _summary(run, *_train(run, *_restore(run), pause), pause)
-            workdir.write_json(finished, summary)
+            start = _start(run, init, allow_restart)
+            summary = _summary(run, *_train(run, *start, pause), pause)
+            workdir.write_json(folder / "summary.json", summary)
             _draw(folder)
     report.show_summary(summary, folder)
     return summary
 
 
-def _restore(run: Run) -> tuple[TrainState, Facts]:
-    """Restores the latest state, or draws the first one."""
-    state, facts = run.initial_state(), Facts()
-    restored = checkpoint.restore_latest(run.checkpoints, state, mend=True)
+def _start(run: Run, init: str, allow_restart: bool) -> tuple[TrainState, Facts]:
+    """Restores the latest state, or makes the first one."""
+    state = run.initial_state()
+    facts = Facts()
+    wait_for_all("the data are read")  # CPU devices give each other half a minute from here on
+    restored = checkpoint.restore_latest(run.checkpoints, state, mend=True, restart=allow_restart)
     if restored is not None:
-        state, facts = restored[0], Facts(**restored[1])
-    workdir.truncate_metrics(run.workdir, int(state.step) - is_unrecorded(run, state))
+        state = restored[0]
+        facts = Facts(**restored[1])
+        _check_length(run, int(state.step))
+        if init:
+            say(f"--init={init} is left aside: the run goes on from its own checkpoint")
+    elif init:
+        state = state._replace(weights=weights_of(init, run, state.weights))
+    checkpoint.leave_later_best(run.checkpoints, int(state.step))
+    recorded = int(state.step) - is_unrecorded(run, state)
+    workdir.mend_metrics(run.workdir, recorded, facts.row)
     return state, facts
+
+
+def _check_length(run: Run, step: int) -> None:
+    if step > run.total_steps:
+        raise UserError(
+            f"the latest checkpoint in {run.workdir} is of step {step}, beyond the "
+            f"{run.total_steps} steps of this run; use another --workdir, or move it away."
+        )
 
 
 def _train(run: Run, state: TrainState, facts: Facts, pause: Pause) -> tuple[TrainState, Facts]:
@@ -81,18 +109,22 @@ def _train(run: Run, state: TrainState, facts: Facts, pause: Pause) -> tuple[Tra
 
 
 def _summary(run: Run, state: TrainState, facts: Facts, pause: Pause) -> dict[str, Any]:
-    """Evaluates the best weights on the test split, once."""
+    """Evaluates the best weights on the test split, once, or the latest where those are lost."""
     best = checkpoint.restore_best(run.checkpoints, state.weights, mend=True)
-    if best is None and facts.best_accuracy is not None:
-        raise UserError(f"{run.workdir}/checkpoints/best is gone; the best weights are lost.")
-    weights = state.weights if best is None else best[0]
+    if best is None:
+        weights = state.weights
+        validation = _validate_latest(run, state, pause)
+    else:
+        weights = best[0]
+        validation = best[1]["validation_accuracy"]
     test = run.evaluate(weights, run.data.test, pause)
     return {
         "dataset": run.config.data.dataset,
         "layer": run.config.model.layer,
         "parameters": report.count_parameters(state.weights.network),
         "initial_point_parameters": report.count_parameters(state.weights.initial_point),
-        "validation_accuracy": best and best[1]["validation_accuracy"],
+        "weights": "latest" if best is None else "best",
+        "validation_accuracy": validation,
         "test_accuracy": test.accuracy,
         "epochs": run.config.train.epochs,
         "nfe_forward": test.nfe_forward,
@@ -100,6 +132,20 @@ def _summary(run: Run, state: TrainState, facts: Facts, pause: Pause) -> dict[st
         "residual": test.residual,
         "seconds": facts.seconds,
     }
+
+
+def _validate_latest(run: Run, state: TrainState, pause: Pause) -> float | None:
+    """Returns the accuracy of the latest weights, and says that they take the best ones' place.
+
+    Without a validation split there are no best weights, and nothing is lost.
+    """
+    if not len(run.data.validation.labels):
+        return None
+    say(
+        f"warning: the best weights in {run.workdir}/checkpoints/best are lost; the run ends with "
+        "the latest ones."
+    )
+    return run.evaluate(state.weights, run.data.validation, pause).accuracy
 
 
 def _draw(folder: Path) -> None:

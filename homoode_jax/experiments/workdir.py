@@ -5,6 +5,7 @@ first one writes.
 """
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from homoode_jax.experiments.processes import are_many, is_first
 
 # A data set may move between a run's start and its resume.
 MAY_DIFFER = ("data.data_dir",)
+LENGTH = "train.epochs"
 UNFINISHED = ".orbax-checkpoint-tmp"  # in the names of folders that Orbax is still writing
 
 
@@ -32,12 +34,19 @@ def find_workdir(path: str, config: Config) -> Path:
     workdir = Path(path or time.strftime(f"runs/{config.data.dataset}-%Y%m%d-%H%M%S"))
     stored = stored_config(workdir)
     if stored is not None:
-        check_same(workdir, config, stored)
+        if not _is_longer(config, stored):
+            check_same(workdir, config, stored)
     elif workdir.is_dir() and any(map(_is_foreign, workdir.iterdir())):
         raise UserError(
             f"{workdir} is not empty and not the folder of a run; use another --workdir."
         )
     return workdir
+
+
+def _is_longer(config: Config, stored: Config) -> bool:
+    """True if a configuration is a stored one but for more epochs, which a run can go on to."""
+    others = differences(config, stored, (*MAY_DIFFER, LENGTH))
+    return not others and config.train.epochs > stored.train.epochs
 
 
 def _is_foreign(file: Path) -> bool:
@@ -63,14 +72,46 @@ def check_same(
         )
 
 
-def claim_workdir(workdir: Path, config: Config) -> None:
-    """Writes the configuration of a run into its folder, unless another run was quicker."""
+def claim_workdir(workdir: Path, config: Config) -> str:
+    """Writes the configuration of a run into its folder, unless another run was quicker.
+
+    Returns:
+        What changed, for a run that is to be longer than it was, or "".
+    """
     find_workdir(str(workdir), config)
+    stored = stored_config(workdir)
+    before = None
+    if stored is not None and _is_longer(config, stored):
+        before = stored.train.epochs
     try:
+        if before is not None:
+            _keep_summary(workdir, before)
         write_json(workdir / "config.json", to_dict(config))
     except OSError as error:
         raise UserError(f"cannot write in workdir {workdir}: {error.strerror}.") from error
     remove_leftovers(workdir)
+    if before is None:
+        return ""
+    return (
+        f"config.train.epochs is {config.train.epochs}, not {before} as before: the run goes on, "
+        f"from here on with the learning rates of {config.train.epochs} epochs"
+    )
+
+
+def finished_summary(workdir: Path, config: Config) -> dict[str, Any] | None:
+    """Returns the summary of a run that has ended, or None if there is more of it to train."""
+    file = workdir / "summary.json"
+    stored = stored_config(workdir)
+    if not file.exists() or (stored is not None and _is_longer(config, stored)):
+        return None
+    return read_json(file, layer=str, dataset=str)
+
+
+def _keep_summary(workdir: Path, epochs: int) -> None:
+    """Puts the summary of a shorter run away, under the number of its epochs."""
+    file = workdir / "summary.json"
+    if is_first() and file.exists():
+        os.replace(file, workdir / f"summary-{epochs}-epochs.json")
 
 
 def remove_leftovers(workdir: Path) -> None:
@@ -134,10 +175,15 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def truncate_metrics(workdir: Path, step: int) -> None:
-    """Removes the rows after a step, which a resumed run writes anew."""
+def mend_metrics(workdir: Path, step: int, last: dict[str, Any] | None) -> None:
+    """Removes the rows after a step, which a resumed run writes anew.
+
+    `last` is the row that a checkpoint knows: it is put back where a line was cut short.
+    """
     if not is_first():
         return
-    kept = [row for row in read_metrics(workdir) if row["step"] <= step]
-    text = "".join(json.dumps(row) + "\n" for row in kept)
+    kept = {row["step"]: row for row in read_metrics(workdir)}
+    if last is not None:
+        kept[last["step"]] = last
+    text = "".join(json.dumps(kept[at]) + "\n" for at in sorted(kept) if at <= step)
     files.replace_text(workdir / "metrics.jsonl", text)

@@ -1,8 +1,10 @@
 """Runs small enough for tests, in this process and in one of their own."""
 
 import os
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import train
@@ -22,6 +24,13 @@ FLAGS = [
     for key, value in settings.items()
 ]
 
+# A network that solves nothing compiles soonest; it is saved every other step of 80.
+QUICK = [
+    "--config.model.layer=none", "--config.model.channels=8", "--config.model.width=16",
+    "--config.train.batch_size=128", "--config.train.epochs=8",
+    "--config.train.checkpoint_every=2",
+]  # fmt: skip
+
 
 def small_config(**changes) -> Config:
     """Returns the small configuration with whole sections' settings changed."""
@@ -34,8 +43,14 @@ def command(*flags: str) -> int:
     return train.main([str(ROOT / "train.py"), *flags])
 
 
-def start(*flags: str, code: str | None = None, devices: int = 1) -> subprocess.Popen:
-    """Starts train.py, or some other code, in a process of its own."""
+# Root reads what nobody may read, unless these two capabilities are taken away.
+AS_OTHERS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
+
+
+def start(
+    *flags: str, code: str | None = None, devices: int = 1, under: tuple[str, ...] = ()
+) -> subprocess.Popen:
+    """Starts train.py, or some other code, in a process of its own, `under` another program."""
     environment = os.environ | {
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "d" / "jax"),
@@ -43,6 +58,39 @@ def start(*flags: str, code: str | None = None, devices: int = 1) -> subprocess.
     }  # fmt: skip
     what = [str(ROOT / "train.py")] if code is None else ["-c", code]
     return subprocess.Popen(
-        [sys.executable, *what, *flags], cwd=ROOT, env=environment,
+        [*under, sys.executable, *what, *flags], cwd=ROOT, env=environment,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
+
+
+def free_address() -> str:
+    """An address on this machine that nobody listens at."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{found.getsockname()[1]}"
+
+
+def start_pair(*flags: str, first: tuple[str, ...] = (), second: tuple[str, ...] = ()) -> list:
+    """Starts two processes of two devices each, with flags in common and flags of their own."""
+    common = [*flags, f"--coordinator={free_address()}", "--processes=2"]
+    return [
+        start(*common, f"--process={process}", *own, devices=2)
+        for process, own in enumerate((first, second))
+    ]
+
+
+def saved_step(folder: Path) -> int:
+    """The step of the newest checkpoint of a run; 0 where it has none."""
+    found = (folder / "checkpoints" / "latest").glob("*")
+    return max((int(path.name) for path in found if path.name.isdigit()), default=0)
+
+
+def wait_for_save(folder: Path, *processes: subprocess.Popen) -> None:
+    """Returns once a checkpoint newer than all that are there is saved."""
+    before = saved_step(folder)
+    end = time.monotonic() + 300
+    while saved_step(folder) <= before:
+        ended = [process for process in processes if process.poll() is not None]
+        assert not ended, [process.communicate() for process in ended]
+        assert time.monotonic() < end
+        time.sleep(0.02)

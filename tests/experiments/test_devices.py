@@ -5,15 +5,13 @@ In float64 to 1e-9 over 50 steps.
 
 import json
 import signal
-import socket
 import sys
-import time
 
 import numpy as np
 import pytest
 
 from homoode_jax.experiments import processes
-from tests.experiments.runs import FLAGS, start
+from tests.experiments.runs import FLAGS, free_address, start, start_pair, wait_for_save
 from tests.experiments.test_data import tiny_imagenet
 
 CODE = """
@@ -61,13 +59,6 @@ if is_first():
 """
 
 
-def free_address() -> str:
-    """An address on this machine that nobody listens at."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{found.getsockname()[1]}"
-
-
 def printed(*processes):
     """What the first of some processes printed last, once all have ended well."""
     outputs = [process.communicate(timeout=900) for process in processes]
@@ -97,12 +88,7 @@ def test_eight_devices_and_two_processes_train_as_one_device():
 
 def pair_of_runs(folder):
     """Two processes of two devices each that train in a folder."""
-    place = free_address()
-    flags = [*FLAGS, "--config.train.checkpoint_every=3", f"--workdir={folder}"]
-    return [
-        start(*flags, f"--coordinator={place}", "--processes=2", f"--process={i}", devices=2)
-        for i in range(2)
-    ]
+    return start_pair(*FLAGS, "--config.train.checkpoint_every=3", f"--workdir={folder}")
 
 
 LATE = """
@@ -143,9 +129,8 @@ def test_a_record_that_one_process_cannot_read_stops_both(tmp_path):
     flags = [
         "--config=configs/tiny_imagenet.py", f"--config.data.data_dir={tmp_path}",
         "--config.data.validation=0", "--config.data.shares=2", f"--workdir={tmp_path / 'run'}",
-        f"--coordinator={free_address()}", "--processes=2",
     ]  # fmt: skip
-    pair = [start(*flags, f"--process={i}", devices=2) for i in range(2)]
+    pair = start_pair(*flags)
     told = [process.communicate(timeout=120)[1] for process in pair]
     assert [process.returncode for process in pair] == [2, 2], told
     told.sort(key=lambda text: "another process" in text)  # which share it is in, chance says
@@ -153,27 +138,12 @@ def test_a_record_that_one_process_cannot_read_stops_both(tmp_path):
     assert "another process cannot read its record 7. Mend it" in told[1]
 
 
-def wait_for_checkpoint(folder, processes):
-    """Returns once a checkpoint newer than all that are there is saved."""
-    latest = folder / "checkpoints" / "latest"
-
-    def saved():
-        return max((int(p.name) for p in latest.glob("*") if p.name.isdigit()), default=0)
-
-    before, end = saved(), time.monotonic() + 300
-    while saved() <= before:
-        ended = [process for process in processes if process.poll() is not None]
-        assert not ended, [process.communicate() for process in ended]
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
 @pytest.mark.slow
 def test_a_pair_stops_when_one_is_killed_or_told_to_and_goes_on(tmp_path):
     """And goes on as one process with one device."""
     folder = tmp_path / "run"
     first, second = pair_of_runs(folder)
-    wait_for_checkpoint(folder, (first, second))
+    wait_for_save(folder, first, second)
     second.kill()
     _, err = first.communicate(timeout=90)
     # In a computation it is told; where JAX's own runtime waits for the dead, that aborts.
@@ -181,7 +151,7 @@ def test_a_pair_stops_when_one_is_killed_or_told_to_and_goes_on(tmp_path):
     assert "another process has died" in err or "another task died" in err, err
     second.communicate()
     first, second = pair_of_runs(folder)
-    wait_for_checkpoint(folder, (first, second))
+    wait_for_save(folder, first, second)
     second.send_signal(signal.SIGTERM)
     (out, err), (_, other) = (process.communicate(timeout=90) for process in (first, second))
     assert first.returncode == second.returncode == 143, err
@@ -197,10 +167,9 @@ def test_a_pair_stops_when_one_is_killed_or_told_to_and_goes_on(tmp_path):
 
 @pytest.mark.slow
 def test_a_pair_that_cannot_go_on_leaves_its_whole_batch(tmp_path):
-    folder, place = tmp_path / "run", free_address()
+    folder = tmp_path / "run"
     never = ["--config.solver.max_steps=1", "--config.solver.dt0=0", "--config.train.max_skipped=3"]
-    flags = [*FLAGS, *never, f"--workdir={folder}", f"--coordinator={place}", "--processes=2"]
-    pair = [start(*flags, f"--process={i}", devices=2) for i in range(2)]
+    pair = start_pair(*FLAGS, *never, f"--workdir={folder}")
     for process in pair:
         _, err = process.communicate(timeout=300)
         assert process.returncode == 2 and "3 steps in a row changed no weight" in err, err

@@ -15,7 +15,17 @@ from homoode_jax.experiments.dataset import load
 from homoode_jax.experiments.lock import locked
 from homoode_jax.experiments.run import Run
 from homoode_jax.experiments.stopping import Stopped, stoppable
-from tests.experiments.runs import FLAGS, command, small_config, start
+from tests.experiments.runs import (
+    FLAGS,
+    QUICK,
+    ROOT,
+    command,
+    saved_step,
+    small_config,
+    start,
+    start_pair,
+    wait_for_save,
+)
 
 CONFIG = small_config(data={"validation": 600}, train={"eval_batch_size": 150})
 EPOCH, TESTED = (1437 - 600) // 64, 600 // 150  # steps, and batches of its validation
@@ -91,40 +101,160 @@ def test_a_stop_does_not_wait_for_batches_that_were_queued(tmp_path):
     assert len(made) == TESTED
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_is_seen_by_pause_and_the_next_one_is_as_usual(number):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_is_seen_by_pause_and_all_is_as_before_at_the_end(number):
     before = signal.getsignal(number)
     with stoppable() as pause:
         pause()
         signal.raise_signal(number)
-        assert signal.getsignal(number) == before
         with pytest.raises(Stopped, match=number.name):
             pause()
     assert signal.getsignal(number) == before
 
 
-def test_sigterm_saves_exits_with_143_and_goes_on(tmp_path):
-    again = [*FLAGS, "--config.train.epochs=40", f"--workdir={tmp_path / 'run'}"]
-    process = start(*again)
-    while not (tmp_path / "run" / "metrics.jsonl").exists() or not (
-        tmp_path / "run" / "metrics.jsonl"
-    ).read_text().count("\n"):
-        assert process.poll() is None
-        time.sleep(0.05)
-    time.sleep(0.3)
-    process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 143
-    assert err.strip() == ("stopped by SIGTERM; the same command with the same --workdir goes on")
-    step = int(out.split("saved after step ")[1].split()[0])
-    assert 20 <= step < 800  # how soon it ends is measured: python -m benchmarks.saves
-    process = start(*again)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_comes_again_changes_nothing(number):
+    with stoppable() as pause:
+        for _ in range(3):
+            signal.raise_signal(number)
+        with pytest.raises(Stopped, match=number.name):
+            pause()
+
+
+def test_a_hangup_that_the_shell_ignores_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stoppable() as pause:
+            signal.raise_signal(signal.SIGHUP)
+            pause()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def resumed_at(*flags):
+    """The step that the same command goes on from, and starts again."""
+    process = start(*flags)
     for line in process.stdout:
         if "resuming after step" in line:
-            assert f"resuming after step {step} of 800" in line
-            break
-    process.kill()
-    process.communicate()
+            step = int(line.split("resuming after step ")[1].split()[0])
+            process.kill()
+            process.communicate()
+            return step
+    raise AssertionError(process.communicate())
+
+
+def said_step(out):
+    """The step after which a run said that it saved."""
+    return int(out.split("saved after step ")[1].split()[0])
+
+
+LONG = [*QUICK, "--config.train.epochs=2000", "--config.train.checkpoint_every=100"]
+
+
+def started(folder, *flags):
+    """A run that has taken some steps since its last checkpoint."""
+    process = start(*LONG, f"--workdir={folder}", *flags)
+    wait_for_save(folder, process)
+    time.sleep(0.1)
+    return process
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_again_and_again_save_all_the_same(number, tmp_path):
+    folder = tmp_path / "run"
+    process = started(folder)
+    while process.poll() is None:  # also while it saves, and while it ends
+        process.send_signal(number)
+        time.sleep(0.02)
+    out, err = process.communicate()
+    assert process.returncode == 128 + number, err
+    assert err == f"stopped by {number.name}; the same command with the same --workdir goes on\n"
+    assert saved_step(folder) == said_step(out) == resumed_at(*LONG, f"--workdir={folder}")
+
+
+@pytest.mark.slow
+def test_ctrl_c_says_what_it_does_and_saves(tmp_path):
+    folder = tmp_path / "run"
+    process = started(folder)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.splitlines() == [
+        "stopping after this step; again to quit now",
+        "stopped by SIGINT; the same command with the same --workdir goes on",
+    ]
+    assert saved_step(folder) == said_step(out)
+
+
+SLOW_SAVE = f"""
+import sys, time
+from homoode_jax.experiments import checkpoint, processes
+import train
+
+whole = checkpoint.finish
+
+def finish(checkpoints):
+    print("saving", flush=True)
+    time.sleep(600)
+    whole(checkpoints)
+
+checkpoint.finish = finish
+processes.leave(train.main([{str(ROOT / "train.py")!r}, *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.slow
+def test_a_second_ctrl_c_ends_at_once(tmp_path):
+    """While a save takes long; the checkpoints before it stay."""
+    folder = tmp_path / "run"
+    process = start(*LONG, f"--workdir={folder}", code=SLOW_SAVE)
+    wait_for_save(folder, process)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr.readline() == "stopping after this step; again to quit now\n"
+    while process.stdout.readline() != "saving\n":
+        assert process.poll() is None
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert time.monotonic() - began < 5
+    assert process.returncode == 130
+    assert err == "quitting now; the run goes on from its last checkpoint\n"
+    assert resumed_at(*LONG, f"--workdir={folder}") == saved_step(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ended", ["stdout", "both"])
+def test_a_reader_that_goes_away_makes_the_run_save_and_stop(ended, tmp_path):
+    folder = tmp_path / "run"
+    process = started(folder)
+    process.stdout.close()
+    if ended == "both":
+        process.stderr.close()
+    assert process.wait(timeout=60) == 128 + signal.SIGPIPE
+    if ended == "stdout":
+        assert process.stderr.read().startswith("stopped by SIGPIPE; ")
+    step = saved_step(folder)
+    assert step % 100 and step == resumed_at(*LONG, f"--workdir={folder}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_pair_that_is_asked_to_stop_saves_after_the_same_step(number, tmp_path):
+    """One of them is asked, or as Ctrl-C does in a terminal, both; SIGTERM again and again."""
+    folder = tmp_path / "run"
+    pair = start_pair(*LONG, f"--workdir={folder}")
+    wait_for_save(folder, *pair)
+    asked = pair if number == signal.SIGINT else pair[1:]
+    for process in asked:
+        process.send_signal(number)
+    while number == signal.SIGTERM and pair[1].poll() is None:
+        time.sleep(0.05)
+        pair[1].send_signal(number)
+    told = [process.communicate(timeout=60) for process in pair]
+    assert [process.returncode for process in pair] == [128 + number, 128 + number], told
+    step = said_step(told[0][0])
+    assert step == saved_step(folder) == resumed_at(*LONG, f"--workdir={folder}")
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path, capsys):
