@@ -11,7 +11,7 @@ pytestmark = pytest.mark.usefixtures("x64")
 
 
 def shifted(params, z, x):
-    """P z = params x, with P a cyclic shift: 20 Krylov vectors of a unit vector miss its inverse."""
+    """P z = params x, P a cyclic shift: 20 Krylov vectors of a unit vector miss its inverse."""
     return z - jnp.roll(z, 1, axis=1) + params * x
 
 
