@@ -19,6 +19,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from homoode_jax.mathematics.problem import as_arrays
+from homoode_jax.mathematics.rows import signed_total
 from homoode_jax.mathematics.solution import Result
 from homoode_jax.mathematics.stepping import select_rows
 
@@ -166,13 +167,7 @@ def _backward(residuals, cotangents: Any, perturbed, inputs: Inputs, plan: Plan)
         back = _backwards(_by_formula, plan, ok, cotangents._replace(z=z, zs=zs), raw, inputs)
         gradients, vjps = Inputs(back.params, back.z0, back.x, inputs.probe), back.vjps
     vjps = jnp.where(ok, vjps, 0).astype(inputs.probe.dtype)
-    return gradients._replace(probe=vjps if inputs.probe.ndim else _total(vjps))
-
-
-def _total(vjps: Float[Array, "*batch"]) -> Float[Array, ""]:
-    """Returns the sum of the counts, negative if one is: no success may hide a failure."""
-    total = jnp.sum(jnp.abs(vjps))
-    return jnp.where(jnp.any(vjps < 0), -total, total)
+    return gradients._replace(probe=vjps if inputs.probe.ndim else signed_total(vjps))
 
 
 def _vjp(inputs: Inputs, plan: Plan):

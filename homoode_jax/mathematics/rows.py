@@ -6,7 +6,7 @@ every leaf, taken together.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, PyTree, Shaped
 
 from homoode_jax.mathematics.dtypes import cast, common_dtype
 
@@ -31,3 +31,9 @@ def root(square: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
 def minus(a: PyTree[Array], b: PyTree[Array]) -> PyTree[Array]:
     """a - b, leaf by leaf."""
     return jax.tree.map(jnp.subtract, a, b)
+
+
+def signed_total(counts: Shaped[Array, "*batch"]) -> Shaped[Array, ""]:
+    """Returns the sum of all sizes, negative if one count is: no success may hide a failure."""
+    total = jnp.sum(jnp.abs(counts))
+    return jnp.where(jnp.any(counts < 0), -total, total)
