@@ -83,12 +83,11 @@ def backsolve(
     raw = solve_ode(rhs, reverse(stepping), state, (inputs, fixed), AdjointNorm(norm))
     z, a, size, gradient = raw.z
     evaluate = partial(_evaluate, field, z1, params, x, stepping.t0)
-    leads_back, looks = _leads_back(evaluate, stepping, norm, z0, z1, z, a, size)
+    leads_back = _leads_back(evaluate, stepping, norm, z0, z1, z, a, size)
     ok = (raw.result == Result.ok) & leads_back
     scaled = jax.tree.map(lambda g: jnp.where(ok, g * scale.astype(g.dtype), 0), (a, gradient))
     a0, (g_params, g_x) = cast_like(scaled, (z1, inputs))
-    vjps = raw.nfe + looks
-    return Pullback(g_params, a0, g_x, jnp.where(ok, vjps, -jnp.abs(vjps)))
+    return Pullback(g_params, a0, g_x, jnp.where(ok, raw.nfe, -jnp.abs(raw.nfe)))
 
 
 def backsolve_examples(
@@ -100,7 +99,7 @@ def backsolve_examples(
     dtype, like = common_dtype((z1, inputs)), shapes(z1)
     back = reverse(stepping)
 
-    def alone(z0, z1, x, fixed_x, cotangent) -> tuple[Raw, Array, Array, Array]:
+    def alone(z0, z1, x, fixed_x, cotangent) -> tuple[Raw, Array, Array]:
         own = (inputs[0], x), (fixed[0], fixed_x)
 
         def rhs(t, state, args):
@@ -113,10 +112,10 @@ def backsolve_examples(
         state = cast((z1, a1, jnp.zeros((), real_dtype(z1))), dtype)
         raw = solve_ode(rhs, back, state, own, AdjointNorm(Norm()), keep="times")
         evaluate = partial(_evaluate, field, z1, params, eqx.combine(x, fixed_x), stepping.t0)
-        leads_back, looks = _leads_back(evaluate, stepping, Norm(), z0, z1, *raw.z)
-        return raw._replace(z=raw.z[:2]), scale, leads_back, looks
+        leads_back = _leads_back(evaluate, stepping, Norm(), z0, z1, *raw.z)
+        return raw._replace(z=raw.z[:2]), scale, leads_back
 
-    raw, scale, leads_back, looks = map_examples(alone, z0, z1, inputs[1], fixed[1], cotangent)
+    raw, scale, leads_back = map_examples(alone, z0, z1, inputs[1], fixed[1], cotangent)
     ok = (raw.result == Result.ok) & leads_back
     a0 = scale_rows(scale, cast_like(drop_axis(raw.z[1]), z1))
     a0, a1 = (select_rows(ok, a, jax.tree.map(jnp.zeros_like, a)) for a in (a0, cotangent))
@@ -125,7 +124,7 @@ def backsolve_examples(
     good = mend(ok, z1=z1, x=inputs[1])
     inputs = inputs[0], good["x"]
     g_params, g_x = _integrals(field, back, inputs, fixed, good["z1"], a1, raw.steps.ends, steps)
-    nfe = raw.nfe + looks + count_stages(stepping.solver) * steps
+    nfe = raw.nfe + count_stages(stepping.solver) * steps
     return Pullback(g_params, a0, g_x, jnp.where(ok, nfe, -jnp.abs(nfe)))
 
 
@@ -199,10 +198,10 @@ def _size(a: PyTree[Array], dz: PyTree[Array]) -> Float[Array, ""]:
 
 def _leads_back(
     evaluate: Callable, stepping: Stepping, norm: Norm, z0, z1, z, a, size
-) -> tuple[Bool[Array, ""], Int[Array, ""]]:
-    """Whether the state that the backward solve arrived at is z0, or hardly counts; and its cost.
+) -> Bool[Array, ""]:
+    """Whether the state that the backward solve arrived at is z0, or its error hardly counts.
 
-    The field is evaluated in a loop of no turn where the states agree.
+    The field is evaluated, twice, in a loop of no turn where the states agree.
     """
     z0, z1 = cast_like((z0, z1), (z, z))
     miss = norm(jax.tree.map(jnp.subtract, z, z0))
@@ -216,7 +215,7 @@ def _leads_back(
 
     start = ~near & jnp.isfinite(miss), near
     _, fine = lax.while_loop(lambda carry: carry[0], look, start)
-    return fine, 2 * start[0].astype(jnp.int32)
+    return fine
 
 
 def _scaled(cotangent: PyTree[Array], norm: Norm) -> tuple[PyTree[Array], Float[Array, ""]]:

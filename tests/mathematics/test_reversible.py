@@ -289,7 +289,7 @@ def test_methods_without_a_reversible_form_are_refused(solver):
 
 @pytest.mark.parametrize("coupling", [0, -0.5, 1.5, float("nan")])
 def test_couplings_outside_of_0_to_1_are_refused(coupling):
-    with pytest.raises(ValueError, match="coupling must lie in"):
+    with pytest.raises(ValueError, match=r"coupling must be a number in \(0, 1\]"):
         Reversible(coupling=coupling)
 
 
