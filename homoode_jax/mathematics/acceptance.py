@@ -40,7 +40,8 @@ CHANGE = 100.0  # by how many times its size the residual must change there
 FALL = 1e-3  # of the first residual: beyond `REACH` more must be gained than a larger |f|
 ROUNDINGS = 4.0  # units of rounding in |f| that a residual may consist of
 GONE = 1e4  # times `REACH`: farther off a state is said to be unbounded
-LOOKS = 6  # shorter and shorter looks until the cell is finite
+LOOKS = 6  # shorter and shorter steps until the cell is finite
+RETREAT = 0.25  # of the way to a point at which the cell is not finite, again and again
 
 
 class Scale(NamedTuple):
@@ -84,18 +85,20 @@ class Verdict(NamedTuple):
 
 
 class Look(NamedTuple):
-    """An evaluation of the cell beside a point.
+    """A point after a second look.
 
     Attributes:
-        z: where.
+        z: the point, or one on the way to it where the cell is finite.
         f: the cell there.
-        found: True if z and f are finite.
+        finite: True if z and f are finite.
+        confirmed: True if the look confirmed a root.
         cost: one evaluation for each try.
     """
 
     z: Vector
     f: Vector
-    found: Bool[Array, ""]
+    finite: Bool[Array, ""]
+    confirmed: Bool[Array, ""]
     cost: Cost
 
 
@@ -136,54 +139,77 @@ def judge(scale: Scale, z: Vector, f: Vector, tol: ArrayLike, atol: ArrayLike = 
     )
 
 
-def look_towards(scale: Scale, verdict: Verdict, z: Vector, f: Vector, z0: Vector) -> Vector:
-    """Returns the step to a second look: along the residual, or away from z0 where that is 0."""
-    z, f, z0 = lax.stop_gradient((z, f, z0))
+def look_again(
+    equation: Equation,
+    scale: Scale,
+    verdict: Verdict,
+    z: Vector,
+    f: Vector,
+    asks: Bool[Array, ""],
+    fine: Bool[Array, ""],
+    back: tuple[Vector, Vector],
+) -> Look:
+    """Evaluates the cell beside z to confirm a root, or between z and where it was finite before.
+
+    A loop of no turn costs nothing where no example of a batch needs a look; a condition under
+    `vmap` would evaluate the cell in every case. One loop serves both ends, so that the cell is
+    compiled once for them, and its vectors are z and f themselves, so that none is copied.
+
+    Args:
+        equation: has the cell.
+        scale: that of the solve.
+        verdict: what the norms say of z.
+        z: the point.
+        f: the cell there.
+        asks: True where a root is to be confirmed.
+        fine: False where z or f is not finite: z is then drawn back.
+        back: a point where the cell is finite, and the cell there.
+    """
+
+    def goes_on(state):
+        _, _, _, tries, open_, _ = state
+        return open_ & (tries < LOOKS)
+
+    def body(state):
+        z, f, part, tries, _, _ = state
+        beside = z + part * _direction(scale, verdict, z, f, equation.z0)
+        point = jnp.where(fine, beside, _drawn(z, back))
+        f_there = lax.stop_gradient(equation.f(point))
+        reached = finite(point, f_there)
+        change = scale.norm((point - f_there) - (z - f))
+        confirmed = fine & reached & _is_steep(scale, verdict, change)
+        z = jnp.where(fine, z, point)
+        f = jnp.where(fine, f, f_there)
+        return z, f, 0.1 * part, tries + 1, ~reached, confirmed
+
+    tries = jnp.zeros((), jnp.int32)
+    part = jnp.full((), PROBE, z.dtype)
+    start = z, f, part, tries, asks | ~fine, jnp.asarray(False)
+    z, f, _, tries, open_, confirmed = lax.while_loop(goes_on, body, start)
+    usable = fine | ~open_
+    return Look(z=z, f=f, finite=usable, confirmed=confirmed, cost=no_cost().plus(nfe=tries))
+
+
+def _direction(scale: Scale, verdict: Verdict, z: Vector, f: Vector, z0: Vector) -> Vector:
+    """Returns a vector of z's size: along the residual, or away from z0 where that is 0."""
     exact = verdict.residual == 0
     direction = jnp.where(exact, z - z0, z - f)
     size = jnp.where(exact, scale.norm(z - z0), verdict.residual)
-    return PROBE * verdict.size * (direction / jnp.where(size > 0, size, 1))
+    return verdict.size * (direction / jnp.where(size > 0, size, 1))
 
 
-def look(
-    equation: Equation,
-    z: Vector,
-    step: Vector,
-    needed: Bool[Array, ""],
-    first: ArrayLike = 1.0,
-    then: ArrayLike = 0.1,
-) -> Look:
-    """Evaluates the cell at z + step, shortened until it is finite there; only where `needed`.
-
-    A loop of no turn costs nothing where no example of a batch needs a look; a condition under
-    `vmap` would evaluate the cell in every case.
-    """
-    z, step = lax.stop_gradient((z, step))
-
-    def goes_on(state):
-        _, _, _, tries, found = state
-        return needed & ~found & (tries < LOOKS)
-
-    def body(state):
-        part, _, _, tries, _ = state
-        point = z + part * step
-        f = lax.stop_gradient(equation.f(point))
-        return part * then, point, f, tries + 1, finite(point, f)
-
-    part = jnp.asarray(first, z.dtype)
-    nothing: Int[Array, ""] = jnp.zeros((), jnp.int32)
-    start = part, z, jnp.zeros_like(z), nothing, jnp.asarray(False)
-    _, point, f, tries, found = lax.while_loop(goes_on, body, start)
-    return Look(z=point, f=f, found=found, cost=no_cost().plus(nfe=tries))
+def _drawn(z: Vector, back: tuple[Vector, Vector]) -> Vector:
+    """Returns a point nearer to where the cell was finite."""
+    start, f = back
+    step = jnp.where(finite(z), z - start, f - start)
+    return start + RETREAT * step
 
 
-def confirms(scale: Scale, verdict: Verdict, z: Vector, f: Vector, seen: Look) -> Bool[Array, ""]:
+def _is_steep(scale: Scale, verdict: Verdict, change: Float[Array, ""]) -> Bool[Array, ""]:
     """Whether the residual changes beside z as it does beside a root."""
-    change = scale.norm((seen.z - seen.f) - (z - f))
-    eps = float(jnp.finfo(z.dtype).eps)
+    eps = float(jnp.finfo(change.dtype).eps)
     rounding = max(64 * eps, ROUNDINGS * scale.eps) * verdict.size
-    steep = (change >= CHANGE * verdict.residual) & (change > rounding)
-    return verdict.doubtful & seen.found & steep
+    return verdict.doubtful & (change >= CHANGE * verdict.residual) & (change > rounding)
 
 
 def accept(
@@ -195,10 +221,19 @@ def accept(
     atol: ArrayLike = 0.0,
 ) -> tuple[Bool[Array, ""], Bool[Array, ""], Cost]:
     """Returns whether z is a root, whether it only looks like one, and what that took."""
+    z, f = lax.stop_gradient((z, f))
     verdict = judge(scale, z, f, tol, atol)
-    step = look_towards(scale, verdict, z, f, equation.z0)
-    seen = look(equation, z, step, verdict.doubtful)
-    found = verdict.found | confirms(scale, verdict, z, f, seen)
+    seen = look_again(
+        equation=equation,
+        scale=scale,
+        verdict=verdict,
+        z=z,
+        f=f,
+        asks=verdict.doubtful,
+        fine=jnp.asarray(True),
+        back=(z, f),
+    )
+    found = verdict.found | seen.confirmed
     return found, verdict.small & ~found, seen.cost
 
 

@@ -208,13 +208,17 @@ def _leads_back(
     near = miss <= MISS * jnp.maximum(norm(z0), norm(z1))
 
     def look(carry):
-        there, here = evaluate(z), evaluate(z0)
+        # z and z0 are part of the loop's state, and changed by it: XLA would take their
+        # evaluations out of the loop, and make them in every case.
+        _, _, z, z0 = carry
+        there = evaluate(z)
+        here = evaluate(z0)
         wrong = _size(a, jax.tree.map(jnp.subtract, there, here))
         share = jnp.abs(stepping.t1 - stepping.t0) * wrong / jnp.abs(size)
-        return jnp.asarray(False), share <= SHARE
+        return jnp.asarray(False), share <= SHARE, there, here
 
-    start = ~near & jnp.isfinite(miss), near
-    _, fine = lax.while_loop(lambda carry: carry[0], look, start)
+    start = ~near & jnp.isfinite(miss), near, z, z0
+    _, fine, _, _ = lax.while_loop(lambda carry: carry[0], look, start)
     return fine
 
 

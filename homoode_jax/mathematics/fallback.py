@@ -47,24 +47,20 @@ class Fallback(lx.AbstractLinearSolver):
         def product(v: Vector) -> Vector:
             return ravel_pytree(state.mv(unravel(v)))[0]
 
-        def again(done):
-            _, _, products = done
+        def again(state):
+            # b is part of the loop's state, and changed by it: XLA takes what depends on nothing
+            # else out of a loop, and so would solve where there is nothing to solve.
+            _, b, _, _, products = state
             x, more = _factorised(product, b) if b.size <= DENSE else _by_lsmr(product, b)
-            residual = jnp.linalg.norm(b - product(x))
+            rest = b - product(x)
             enough = ROUNDING if b.size <= DENSE else 100 * jnp.finfo(b.dtype).eps
             target = jnp.maximum(self.first.target(b), enough * jnp.linalg.norm(b))
-            return ~(residual <= target), x, products + more + 1
+            missed = ~(jnp.linalg.norm(rest) <= target)
+            return jnp.zeros_like(failed), rest, missed, x, products + more + 1
 
-        # `pending` ends the loop after one turn, `failed` is what that turn came to.
-        def goes_on(carry):
-            pending, _ = carry
-            return pending
-
-        start = (failed, (failed, ravel_pytree(value)[0], stats["products"]))
-        end = lax.while_loop(
-            goes_on, lambda carry: (jnp.zeros_like(failed), again(carry[1])), start
-        )
-        failed, x, products = end[1]
+        start = failed, b, failed, ravel_pytree(value)[0], stats["products"]
+        # One turn where GMRES has failed, none elsewhere.
+        _, _, failed, x, products = lax.while_loop(lambda state: state[0], again, start)
         result = lx.RESULTS.where(failed, lx.RESULTS.breakdown, lx.RESULTS.successful)
         stats = {"products": products, "num_steps": products, "close": ~failed}
         return unravel(x), result, stats
@@ -84,7 +80,9 @@ class Fallback(lx.AbstractLinearSolver):
 
 def _factorised(product, b: Vector) -> tuple[Vector, Int[Array, ""]]:
     """Solves by an LU factorisation of the operator's matrix, refined once; counts products."""
-    matrix: Float[Array, "n n"] = jax.vmap(product, out_axes=1)(jnp.eye(b.size, dtype=b.dtype))
+    one = jnp.where(b[0] == b[0], 1, 0).astype(b.dtype)  # of b, so that it stays in its loop
+    identity = one * jnp.eye(b.size, dtype=b.dtype)
+    matrix: Float[Array, "n n"] = jax.vmap(product, out_axes=1)(identity)
     factors = jax.scipy.linalg.lu_factor(matrix)
     x = jax.scipy.linalg.lu_solve(factors, b)
     x = x + jax.scipy.linalg.lu_solve(factors, b - matrix @ x)

@@ -2,18 +2,21 @@
 
 A solve is compiled once for each function and shape, also where no `jit` is around it. What a
 function closes over, and what it reads of its module, are constants of that program: the key of a
-function holds them too, so that a program is not found again once they have changed. Pytrees that
-are changed in place are seen to change; NumPy arrays are not.
+function holds them too, so that a program is not found again once they have changed, be it in
+place: the entries of pytrees and NumPy
+arrays and the attributes of objects are parts of the key.
 """
 
 import contextlib
 import functools
+import hashlib
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import equinox as eqx
 import jax
+import numpy as np
 from jax.core import Tracer
 
 PLAIN = (bool, int, float, complex, str, bytes, type(None), types.CodeType)
@@ -165,8 +168,19 @@ class _Reader:
             self._places[id(leaf)] = len(self._places)
             for part in _parts(leaf):
                 self.read(part)
+        elif isinstance(leaf, np.ndarray):  # may be changed in place
+            content = hashlib.blake2b(np.ascontiguousarray(leaf).tobytes()).digest()
+            self.key.append((leaf.dtype, leaf.shape, content))
         else:
             self.key.append(leaf if isinstance(leaf, _Same) else _Same(leaf))
+            self._read_attributes(leaf)
+
+    def _read_attributes(self, leaf: Any) -> None:
+        """Adds what an object holds: its methods read it, and it may be given another value."""
+        is_instance = hasattr(leaf, "__dict__") and not isinstance(leaf, type | types.ModuleType)
+        if is_instance and not isinstance(leaf, _Same | jax.Array):
+            self._places[id(leaf)] = len(self._places)
+            self.read(dict(vars(leaf)))
 
 
 def _parts(function: Any) -> Iterator[Any]:

@@ -12,18 +12,16 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from homoode_jax.mathematics.acceptance import (
-    PROBE,
     Scale,
-    confirms,
     judge,
-    look,
-    look_towards,
+    look_again,
     measure,
     why_not,
 )
 from homoode_jax.mathematics.cells import Outcome
 from homoode_jax.mathematics.solution import RUNNING, Result
 from homoode_jax.mathematics.vectors import (
+    FLOOR,
     Cost,
     Equation,
     Vector,
@@ -34,8 +32,7 @@ from homoode_jax.mathematics.vectors import (
 )
 
 PATIENCE = 100  # iterations without a better iterate, all about as good: no progress
-RETREAT = 0.25  # of the way to an iterate at which the cell is not finite, again and again
-REFUSALS = 5  # such iterates in a row end the iteration
+REFUSALS = 5  # iterates in a row at which the cell is not finite end the iteration
 
 
 class Move(NamedTuple):
@@ -180,6 +177,7 @@ class _Seen(NamedTuple):
         f: the cell there.
         fine: True if the move itself was finite.
         usable: True if z and f are finite.
+        residual: relative residual of the move itself.
         root: True if z is a root.
         doubt: True if it only looks like one.
         looked: size of the residual at the last look that confirmed nothing.
@@ -190,6 +188,7 @@ class _Seen(NamedTuple):
     f: Vector
     fine: Bool[Array, ""]
     usable: Bool[Array, ""]
+    residual: Float[Array, ""]
     root: Bool[Array, ""]
     doubt: Bool[Array, ""]
     looked: Float[Array, ""]
@@ -199,30 +198,32 @@ class _Seen(NamedTuple):
 def _look_again(state: _State, equation: Equation, scale: Scale, move: Move, tol) -> _Seen:
     """Confirms a root far from the start, or draws a move back to where the cell is finite.
 
-    One loop serves both, so that the cell is compiled once for them. A move is not drawn back in
-    a solve that is backpropagated: its derivative would be lost.
+    A move is not drawn back in a solve that is backpropagated: its derivative would be lost.
     """
     fine = finite(move.z, move.f)
     verdict = judge(scale, move.z, move.f, tol)
     asks = fine & verdict.doubtful & (verdict.residual <= 0.5 * state.looked)
-    step = move.z - state.z
-    step = jnp.where(finite(step), step, state.f - state.z)
-    towards = look_towards(scale, verdict, move.z, move.f, equation.z0)
-    seen = look(
+    fixed = equation.unrolled
+    point = lax.stop_gradient((move.z, move.f)) if fixed else (move.z, move.f)
+    seen = look_again(
         equation=equation,
-        z=jnp.where(fine, move.z, state.z),
-        step=jnp.where(fine, towards, step),
-        needed=asks | (~fine & (not equation.unrolled)),
-        first=jnp.where(fine, 1.0, RETREAT),
-        then=jnp.where(fine, PROBE, RETREAT),
+        scale=scale,
+        verdict=verdict,
+        z=point[0],
+        f=point[1],
+        asks=asks,
+        fine=jnp.asarray(True) if fixed else fine,
+        back=(state.z, state.f),
     )
-    root = fine & (verdict.found | confirms(scale, verdict, move.z, move.f, seen))
-    drawn = ~fine & seen.found
+    usable = fine if fixed else seen.finite
+    z, f = (move.z, move.f) if fixed else (seen.z, seen.f)
+    root = fine & (verdict.found | seen.confirmed)
     return _Seen(
-        z=jnp.where(drawn, seen.z, jnp.where(fine, move.z, state.z)),
-        f=jnp.where(drawn, seen.f, jnp.where(fine, move.f, state.f)),
+        z=jnp.where(usable, z, state.z),
+        f=jnp.where(usable, f, state.f),
         fine=fine,
-        usable=fine | drawn,
+        usable=usable,
+        residual=verdict.residual / jnp.maximum(verdict.size, FLOOR),
         root=root,
         doubt=fine & verdict.small & ~root,
         looked=jnp.where(asks & ~root, verdict.residual, state.looked),
@@ -233,8 +234,9 @@ def _look_again(state: _State, equation: Equation, scale: Scale, move: Move, tol
 def _next(state: _State, equation: Equation, scale: Scale, move: Move, tol) -> _State:
     """Takes a move, and says whether the iteration ends with it."""
     seen = _look_again(state, equation, scale, move, tol)
-    residual = relative_residual(seen.z, seen.f)
-    better = seen.usable & (residual < state.residual)
+    residual = seen.residual
+    # A move that was drawn back is judged when the next one has been made from it.
+    better = seen.fine & (residual < state.residual)
     chosen = better | seen.root
     since = jnp.where(better, 0, state.since + 1)
     refused = jnp.where(seen.fine, 0, state.refused + 1)
