@@ -33,7 +33,7 @@ def run(tmp_path):
 REPLACED = {
     "config.json": lambda run: workdir.write_json(run / "config.json", {"a": 1}),
     "summary.json": lambda run: workdir.write_json(run / "summary.json", {"a": 1}),
-    "metrics.jsonl": lambda run: workdir.truncate_metrics(run, 20),
+    "metrics.jsonl": lambda run: workdir.mend_metrics(run, 20, None),
     "curves.png": lambda run: plots.draw_curves([ROW], run / "curves.png"),
 }
 

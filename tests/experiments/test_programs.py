@@ -120,8 +120,9 @@ def events(tmp_path):
 def test_another_seed_length_and_rate_compile_nothing_new(tmp_path, events):
     layer = {"layer": "none", "channels": 4, "width": 8, "groups": 2}
     runs = [numbered(which, "data", "train", model=layer) for which in (0, 1)]
+    jax.clear_caches()  # of what other tests have compiled
     train(runs[0], str(tmp_path / "first"))
-    assert events[MISSES] > 5
+    assert events[MISSES] >= 3  # the weights, the training step and the evaluation at least
     jax.clear_caches()
     events.clear()
     train(runs[1], str(tmp_path / "second"))
