@@ -6,7 +6,7 @@ back to its own dtypes wherever the field or the caller sees it.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Bool, PyTree
 
 
 def common_dtype(tree: PyTree[Array]):
@@ -47,3 +47,8 @@ def wide_zeros(tree: PyTree[Array]) -> PyTree[Array]:
         return jnp.zeros(leaf.shape, jnp.promote_types(leaf.dtype, jnp.float32))
 
     return jax.tree.map(zeros, tree)
+
+
+def choose(condition: Bool[Array, ""], new: PyTree, old: PyTree) -> PyTree:
+    """Returns every leaf of the first tree where the condition holds, else of the second."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)

@@ -6,7 +6,6 @@ and counts. An iterate at which the cell is not finite is refused, and the way t
 
 from typing import Any, NamedTuple, Protocol
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
@@ -19,6 +18,7 @@ from homoode_jax.mathematics.acceptance import (
     why_not,
 )
 from homoode_jax.mathematics.cells import Outcome
+from homoode_jax.mathematics.dtypes import choose
 from homoode_jax.mathematics.solution import RUNNING, Result
 from homoode_jax.mathematics.vectors import (
     FLOOR,
@@ -251,7 +251,7 @@ def _next(state: _State, equation: Equation, scale: Scale, move: Move, tol) -> _
     return _State(
         z=seen.z,
         f=seen.f,
-        memory=_where(seen.fine, move.memory, state.memory),
+        memory=choose(seen.fine, move.memory, state.memory),
         best=jnp.where(chosen, seen.z, state.best),
         residual=jnp.where(chosen, residual, state.residual),
         since=since,
@@ -264,7 +264,3 @@ def _next(state: _State, equation: Equation, scale: Scale, move: Move, tol) -> _
         cost=state.cost.add(move.cost).add(seen.cost),
         trace=lax.dynamic_update_index_in_dim(state.trace, residual, num_steps, 0),
     )
-
-
-def _where(condition: Bool[Array, ""], new: PyTree, old: PyTree) -> PyTree:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from homoode_jax.mathematics.dtypes import choose
 from homoode_jax.mathematics.endings import Slopes, ending, first_slopes, next_slopes
 from homoode_jax.mathematics.homotopy import Homotopy, lam_row
 from homoode_jax.mathematics.krylov import tighten
@@ -100,9 +101,9 @@ def _decide(homotopy: Homotopy, method: Method, walk: Walk, step: Step, lams) ->
     new = Place(step.y, step.t, size.h, step.row, step.probe, jnp.asarray(False), looser)
     recentred = _recentre(homotopy, method, place, size.h, stricter, ~keep & ~step.overshoots)
     old = place._replace(y=recentred.y, h=size.h, aim=step.overshoots, strictness=stricter)
-    now = _choose(keep, new, old)
+    now = choose(keep, new, old)
     turns = keep & method.arclength & (step.row[-1] * place.row[-1] < 0)
-    slopes = _choose(keep, next_slopes(walk.slopes, place.y, step.y), walk.slopes)
+    slopes = choose(keep, next_slopes(walk.slopes, place.y, step.y), walk.slopes)
     walk = _save(walk, keep, place.y, step.y, lams)
     return walk._replace(
         place=now, size=size, slopes=slopes, num_folds=walk.num_folds + turns.astype(jnp.int32),
@@ -135,7 +136,3 @@ def _save(walk: Walk, keep, y0, y1, lams) -> Walk:
         later = jnp.arange(len(trail))[:, None] >= index
         trail = jnp.where(keep & later, y1[None], trail)
     return walk._replace(saved=saved, reached=walk.reached | passed, trail=trail)
-
-
-def _choose(keep, new, old):
-    return jax.tree.map(lambda a, b: jnp.where(keep, a, b), new, old)

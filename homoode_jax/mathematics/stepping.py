@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from homoode_jax.mathematics.dtypes import choose
 from homoode_jax.mathematics.problem import check_option
 from homoode_jax.mathematics.solvers import Reversible
 from homoode_jax.mathematics.times import StepTo
@@ -84,7 +85,7 @@ class FiniteController(diffrax.AbstractStepSizeController):
         """Adapts as the controller inside does; a step that is not finite has an infinite error."""
         state, refused = controller_state
         finite = all_finite((y1_candidate, y_error if self.check_error else None))
-        y1_candidate = _where(finite, y1_candidate, y0)
+        y1_candidate = choose(finite, y1_candidate, y0)
         y_error = jax.tree.map(lambda leaf: jnp.where(finite, leaf, jnp.inf), y_error)
         keep, next_t0, next_t1, jumped, state, result = self.inner.adapt_step_size(
             t0, t1, y0, y1_candidate, args, y_error, error_order, state
@@ -230,10 +231,6 @@ def all_finite(tree: PyTree) -> Bool[Array, ""]:
     """True if every entry of every leaf is finite."""
     flags = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]
     return jnp.all(jnp.stack(flags)) if flags else jnp.asarray(True)
-
-
-def _where(condition: Bool[Array, ""], new: PyTree, old: PyTree) -> PyTree:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
 
 
 def _magnitude(leaf: Array) -> Array:
