@@ -51,7 +51,8 @@ class Scale(NamedTuple):
         least: min(1, s0); absolute tolerances are in units of it.
         reach: the largest |f| up to which a small residual is enough.
         residual: |r| at the start.
-        unit: norms are taken of vectors divided by it, so that no square leaves the dtype's range.
+        unit: 1, or what the vectors of a loop are divided by before they are squared, so that no
+            square leaves the dtype's range.
         eps: the precision that the cell is evaluated in.
     """
 
@@ -61,9 +62,14 @@ class Scale(NamedTuple):
     unit: Float[Array, ""]
     eps: float
 
-    def norm(self, v: Vector) -> Float[Array, ""]:
-        """Returns the root mean square of v; never differentiated."""
-        return self.unit * rms(lax.stop_gradient(v) / self.unit)
+
+def norm(v: Vector) -> Float[Array, ""]:
+    """Returns the root mean square of v, whatever its scale."""
+    if not v.size:
+        return jnp.zeros((), v.dtype)
+    largest = jnp.max(jnp.abs(v))
+    scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
+    return scale * rms(v / scale)
 
 
 class Verdict(NamedTuple):
@@ -91,6 +97,7 @@ class Look(NamedTuple):
         z: the point, or one on the way to it where the cell is finite.
         f: the cell there.
         finite: True if z and f are finite.
+        given: True if they were so from the start.
         confirmed: True if the look confirmed a root.
         cost: one evaluation for each try.
     """
@@ -98,6 +105,7 @@ class Look(NamedTuple):
     z: Vector
     f: Vector
     finite: Bool[Array, ""]
+    given: Bool[Array, ""]
     confirmed: Bool[Array, ""]
     cost: Cost
 
@@ -105,28 +113,74 @@ class Look(NamedTuple):
 def measure(equation: Equation, f0: Vector) -> Scale:
     """Returns the scale of a solve that starts at `equation.z0`, where the cell is `f0`."""
     z0, f0 = lax.stop_gradient((equation.z0, f0))
-    size_z = _safe_rms(z0)
-    size_f = _safe_rms(f0)
+    size_z = norm(z0)
+    size_f = norm(f0)
     start = jnp.where(size_z > 0, size_z, size_f)
-    unit = jnp.where(start < 1, start, jnp.sqrt(start))
+    # A power of two, so that a vector is divided and multiplied by it without rounding.
+    unit = jnp.exp2(jnp.round(jnp.log2(jnp.where(start < 1, start, jnp.sqrt(start)))))
     ordinary = (start > 1e-6) & (start < 1e6)
     unit = jnp.where(ordinary | ~(start > 0) | ~jnp.isfinite(start), 1, unit).astype(z0.dtype)
     return Scale(
         least=jnp.minimum(1, start),
         reach=REACH * jnp.maximum(start, jnp.minimum(1, size_f)),
-        residual=_safe_rms(z0 - f0),
+        residual=norm(z0 - f0),
         unit=unit,
         eps=max(equation.eps, float(jnp.finfo(z0.dtype).eps)),
     )
 
 
-def judge(scale: Scale, z: Vector, f: Vector, tol: ArrayLike, atol: ArrayLike = 0.0) -> Verdict:
-    """Returns what |r| and |f| say of z, where the cell is f."""
-    size = scale.norm(f)
-    residual = scale.norm(z - f)
+class Measured(NamedTuple):
+    """A point of a loop, and its norms; z and f are the point's own, but for rounding to zero.
+
+    Attributes:
+        z: the point.
+        f: the cell there.
+        size: |f|.
+        residual: |z - f|.
+    """
+
+    z: Vector
+    f: Vector
+    size: Float[Array, ""]
+    residual: Float[Array, ""]
+
+
+def norms(scale: Scale, z: Vector, f: Vector) -> Measured:
+    """Returns |f| and |z - f| in a loop, where each pass over a vector counts.
+
+    They are taken as they are. Only where the scale is so far from 1 that squares may leave the
+    dtype's range, one turn of a loop takes them of divided vectors: a division by a unit that is
+    1 would read one more vector for every norm, since XLA keeps it as one.
+    """
+
+    def goes_on(state: tuple[Measured, Float[Array, ""]]):
+        _, unit = state
+        return unit != 1
+
+    def body(state: tuple[Measured, Float[Array, ""]]):
+        point, unit = state
+        z, f = point.z / unit, point.f / unit
+        divided = Measured(z=unit * z, f=unit * f, size=unit * rms(f), residual=unit * rms(z - f))
+        return divided, jnp.ones_like(unit)
+
+    start = Measured(z=z, f=f, size=rms(f), residual=rms(z - f))
+    point, _ = lax.while_loop(goes_on, body, (start, scale.unit))
+    return point
+
+
+def judge(
+    scale: Scale,
+    size: Float[Array, ""],
+    residual: Float[Array, ""],
+    tol: ArrayLike,
+    atol: ArrayLike = 0.0,
+) -> Verdict:
+    """Returns what the norms |f| and |z - f| say of z."""
     absolute = jnp.maximum(FLOOR * tol, atol) * scale.least
-    small = residual <= jnp.maximum(tol * size, absolute)
-    small = small & jnp.isfinite(size)
+    allowed = jnp.maximum(tol * size, absolute)
+    # Below the smallest normal number z - f is rounded to zero, whatever it is.
+    seen = (allowed >= float(jnp.finfo(size.dtype).tiny)) | (size == 0)
+    small = (residual <= allowed) & seen & jnp.isfinite(size)
     near = size <= scale.reach
     rounding = ROUNDINGS * scale.eps * size
     fallen = residual <= jnp.maximum(FALL * scale.residual, rounding)
@@ -162,47 +216,56 @@ def look_again(
         z: the point.
         f: the cell there.
         asks: True where a root is to be confirmed.
-        fine: False where z or f is not finite: z is then drawn back.
+        fine: False where z or f may not be finite: if they are not, z is drawn back.
         back: a point where the cell is finite, and the cell there.
     """
 
     def goes_on(state):
-        _, _, _, tries, open_, _ = state
+        _, _, _, tries, open_, _, _ = state
         return open_ & (tries < LOOKS)
 
     def body(state):
-        z, f, part, tries, _, _ = state
-        beside = z + part * _direction(scale, verdict, z, f, equation.z0)
-        point = jnp.where(fine, beside, _drawn(z, back))
+        z, f, part, tries, _, _, _ = state
+        given = fine | finite(z, f)
+        beside = z + part * _direction(verdict, z, f, equation.z0)
+        elsewhere = jnp.where(given, z, _drawn(z, back))
+        point = jnp.where(fine, beside, elsewhere)
         f_there = lax.stop_gradient(equation.f(point))
         reached = finite(point, f_there)
-        change = scale.norm((point - f_there) - (z - f))
+        change = norm((point - f_there) - (z - f))
         confirmed = fine & reached & _is_steep(scale, verdict, change)
-        z = jnp.where(fine, z, point)
-        f = jnp.where(fine, f, f_there)
-        return z, f, 0.1 * part, tries + 1, ~reached, confirmed
+        z = jnp.where(given, z, point)
+        f = jnp.where(given, f, f_there)
+        return z, f, 0.1 * part, tries + 1, ~reached, confirmed, given
 
     tries = jnp.zeros((), jnp.int32)
     part = jnp.full((), PROBE, z.dtype)
-    start = z, f, part, tries, asks | ~fine, jnp.asarray(False)
-    z, f, _, tries, open_, confirmed = lax.while_loop(goes_on, body, start)
-    usable = fine | ~open_
-    return Look(z=z, f=f, finite=usable, confirmed=confirmed, cost=no_cost().plus(nfe=tries))
+    start = z, f, part, tries, asks | ~fine, jnp.asarray(False), fine
+    z, f, _, tries, open_, confirmed, given = lax.while_loop(goes_on, body, start)
+    return Look(
+        z=z,
+        f=f,
+        finite=given | ~open_,
+        given=given,
+        confirmed=confirmed,
+        cost=no_cost().plus(nfe=tries),
+    )
 
 
-def _direction(scale: Scale, verdict: Verdict, z: Vector, f: Vector, z0: Vector) -> Vector:
+def _direction(verdict: Verdict, z: Vector, f: Vector, z0: Vector) -> Vector:
     """Returns a vector of z's size: along the residual, or away from z0 where that is 0."""
     exact = verdict.residual == 0
     direction = jnp.where(exact, z - z0, z - f)
-    size = jnp.where(exact, scale.norm(z - z0), verdict.residual)
+    size = jnp.where(exact, norm(z - z0), verdict.residual)
     return verdict.size * (direction / jnp.where(size > 0, size, 1))
 
 
 def _drawn(z: Vector, back: tuple[Vector, Vector]) -> Vector:
     """Returns a point nearer to where the cell was finite."""
     start, f = back
-    step = jnp.where(finite(z), z - start, f - start)
-    return start + RETREAT * step
+    # Of z, so that it stays in its loop: f - start alone would be taken out of it.
+    end = jnp.where(finite(z), z, f)
+    return start + RETREAT * (end - start)
 
 
 def _is_steep(scale: Scale, verdict: Verdict, change: Float[Array, ""]) -> Bool[Array, ""]:
@@ -222,7 +285,7 @@ def accept(
 ) -> tuple[Bool[Array, ""], Bool[Array, ""], Cost]:
     """Returns whether z is a root, whether it only looks like one, and what that took."""
     z, f = lax.stop_gradient((z, f))
-    verdict = judge(scale, z, f, tol, atol)
+    verdict = judge(scale, norm(f), norm(z - f), tol, atol)
     seen = look_again(
         equation=equation,
         scale=scale,
@@ -242,12 +305,3 @@ def why_not(scale: Scale, size: Float[Array, ""]) -> Int[Array, ""]:
     gone = size > GONE * scale.reach
     code = jnp.where(gone, Result.unbounded_path.value, Result.stagnated.value)
     return code.astype(jnp.int32)
-
-
-def _safe_rms(v: Vector) -> Float[Array, ""]:
-    """Returns the root mean square of v, whatever its scale."""
-    if not v.size:
-        return jnp.zeros((), v.dtype)
-    largest = jnp.max(jnp.abs(v))
-    scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
-    return scale * rms(v / scale)

@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from homoode_jax.mathematics.acceptance import Scale, accept, measure, why_not
+from homoode_jax.mathematics.acceptance import Scale, accept, measure, norm, why_not
 from homoode_jax.mathematics.cells import (
     Cell,
     Outcome,
@@ -111,7 +111,7 @@ def _verdict(
     tol = jnp.where(arrived, method.rtol, -1)
     atol = jnp.where(arrived, method.atol, -1)
     root, doubt, cost = accept(homotopy.equation, scale, z, f, tol, atol)
-    missed = jnp.where(doubt, why_not(scale, scale.norm(f)), Result.stagnated.value)
+    missed = jnp.where(doubt, why_not(scale, norm(f)), Result.stagnated.value)
     return jnp.where(arrived & ~root, missed, walk.result), cost
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optimistix as optx
 from jaxtyping import Array, Bool, Float, PyTree
 
-from homoode_jax.mathematics.acceptance import accept, measure, why_not
+from homoode_jax.mathematics.acceptance import accept, measure, norm, why_not
 from homoode_jax.mathematics.cells import (
     Cell,
     Outcome,
@@ -107,7 +107,7 @@ class ByOptimistix(eqx.Module):
         found, doubt, _ = accept(equation, scale, z, f, self.tol)
         late = end.result == optx.RESULTS.nonlinear_max_steps_reached
         result = jnp.where(late, Result.max_steps.value, Result.stagnated.value)
-        result = jnp.where(doubt, why_not(scale, scale.norm(f)), result)
+        result = jnp.where(doubt, why_not(scale, norm(f)), result)
         result = jnp.where(found, Result.ok.value, result)
         result = jnp.where(fine & finite(f), result, Result.nonfinite.value)
         residual = relative_residual(z, f)

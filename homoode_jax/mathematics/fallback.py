@@ -51,12 +51,12 @@ class Fallback(lx.AbstractLinearSolver):
             # b is part of the loop's state, and changed by it: XLA takes what depends on nothing
             # else out of a loop, and so would solve where there is nothing to solve.
             _, b, _, _, products = state
-            x, more = _factorised(product, b) if b.size <= DENSE else _by_lsmr(product, b)
-            rest = b - product(x)
+            solve = _factorised if b.size <= DENSE else _by_lsmr
+            x, rest, more = solve(product, b)
             enough = ROUNDING if b.size <= DENSE else 100 * jnp.finfo(b.dtype).eps
             target = jnp.maximum(self.first.target(b), enough * jnp.linalg.norm(b))
             missed = ~(jnp.linalg.norm(rest) <= target)
-            return jnp.zeros_like(failed), rest, missed, x, products + more + 1
+            return jnp.zeros_like(failed), rest, missed, x, products + more
 
         start = failed, b, failed, ravel_pytree(value)[0], stats["products"]
         # One turn where GMRES has failed, none elsewhere.
@@ -78,27 +78,36 @@ class Fallback(lx.AbstractLinearSolver):
         return True
 
 
-def _factorised(product, b: Vector) -> tuple[Vector, Int[Array, ""]]:
-    """Solves by an LU factorisation of the operator's matrix, refined once; counts products."""
+def _factorised(product, b: Vector) -> tuple[Vector, Vector, Int[Array, ""]]:
+    """Solves by an LU factorisation of the operator's matrix, refined once.
+
+    Returns the solution, its residual and the number of products.
+    """
     one = jnp.where(b[0] == b[0], 1, 0).astype(b.dtype)  # of b, so that it stays in its loop
     identity = one * jnp.eye(b.size, dtype=b.dtype)
-    matrix: Float[Array, "n n"] = jax.vmap(product, out_axes=1)(identity)
+    # One column at a time: a cell need not have a batching rule of its own.
+    columns: Float[Array, "n n"] = lax.map(product, identity)
+    matrix = columns.T
     factors = jax.scipy.linalg.lu_factor(matrix)
     x = jax.scipy.linalg.lu_solve(factors, b)
     x = x + jax.scipy.linalg.lu_solve(factors, b - matrix @ x)
-    return x, jnp.asarray(b.size)
+    return x, b - matrix @ x, jnp.asarray(b.size)
 
 
-def _by_lsmr(product, b: Vector) -> tuple[Vector, Int[Array, ""]]:
-    """Solves by LSMR, whose steps take a product with the operator and one with its transpose."""
+def _by_lsmr(product, b: Vector) -> tuple[Vector, Vector, Int[Array, ""]]:
+    """Solves by LSMR, whose steps take a product with the operator and one with its transpose.
+
+    Returns the solution, its residual and the number of products.
+    """
     structure = jax.eval_shape(lambda: b)
     if not _has_transpose(product, b):
-        return jnp.zeros_like(b), jnp.asarray(0)
+        return jnp.zeros_like(b), b, jnp.asarray(0)
     operator = lx.FunctionLinearOperator(product, structure)
     eps = float(jnp.finfo(b.dtype).eps)
     solver = lx.LSMR(rtol=eps, atol=0.0, max_steps=LSMR_STEPS)
     solved = lx.linear_solve(operator, b, solver, throw=False)
-    return solved.value, 2 * jnp.asarray(solved.stats["num_steps"]) + 1
+    x = solved.value
+    return x, b - product(x), 2 * jnp.asarray(solved.stats["num_steps"]) + 2
 
 
 def _has_transpose(product, b: Vector) -> bool:

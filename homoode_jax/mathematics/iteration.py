@@ -15,6 +15,8 @@ from homoode_jax.mathematics.acceptance import (
     judge,
     look_again,
     measure,
+    norm,
+    norms,
     why_not,
 )
 from homoode_jax.mathematics.cells import Outcome
@@ -126,7 +128,7 @@ def iterate(
     end = repeat(goes_on, body, start, max_steps, equation.unrolled)
     late = jnp.where(end.result == RUNNING, Result.max_steps.value, end.result)
     failed = late != Result.ok
-    seeming = why_not(scale, scale.norm(end.f))
+    seeming = why_not(scale, norm(end.f))
     outcome = Outcome(
         z=end.best,
         zs=None,
@@ -146,7 +148,7 @@ def _first(
     method: Iteration, equation: Equation, scale: Scale, f0: Vector, tol, max_steps: int
 ) -> _State:
     z0 = equation.z0
-    verdict = judge(scale, z0, f0, tol)
+    verdict = judge(scale, norm(f0), norm(z0 - f0), tol)
     residual = relative_residual(z0, f0)
     fine = finite(z0, f0) & jnp.isfinite(tol)
     result = jnp.where(verdict.found, Result.ok.value, RUNNING)
@@ -200,27 +202,29 @@ def _look_again(state: _State, equation: Equation, scale: Scale, move: Move, tol
 
     A move is not drawn back in a solve that is backpropagated: its derivative would be lost.
     """
-    fine = finite(move.z, move.f)
-    verdict = judge(scale, move.z, move.f, tol)
-    asks = fine & verdict.doubtful & (verdict.residual <= 0.5 * state.looked)
     fixed = equation.unrolled
     point = lax.stop_gradient((move.z, move.f)) if fixed else (move.z, move.f)
+    point = norms(scale, *point)
+    verdict = judge(scale, point.size, point.residual, tol)
+    # The residual leaves the dtype's range before z does: the look sees z itself then.
+    fine = finite(move.f) & jnp.isfinite(verdict.residual)
+    asks = fine & verdict.doubtful & (verdict.residual <= 0.5 * state.looked)
     seen = look_again(
         equation=equation,
         scale=scale,
         verdict=verdict,
-        z=point[0],
-        f=point[1],
+        z=point.z,
+        f=point.f,
         asks=asks,
         fine=jnp.asarray(True) if fixed else fine,
         back=(state.z, state.f),
     )
+    fine = finite(move.z, move.f) if fixed else seen.given
     usable = fine if fixed else seen.finite
-    z, f = (move.z, move.f) if fixed else (seen.z, seen.f)
     root = fine & (verdict.found | seen.confirmed)
     return _Seen(
-        z=jnp.where(usable, z, state.z),
-        f=jnp.where(usable, f, state.f),
+        z=jnp.where(usable, move.z, state.z) if fixed else seen.z,
+        f=jnp.where(usable, move.f, state.f) if fixed else seen.f,
         fine=fine,
         usable=usable,
         residual=verdict.residual / jnp.maximum(verdict.size, FLOOR),

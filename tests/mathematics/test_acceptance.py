@@ -95,6 +95,25 @@ def test_a_path_ends_far_off_only_at_a_root(cell):
         assert abs(solution.z[0, 0] / 2000 - 1) < 2e-3
 
 
+@pytest.mark.parametrize("batching", ["joint", "per_example"])
+def test_squares_beyond_float32_decide_nothing(batching):
+    """z = 0.3 z + x at scales whose squares are 0 or infinite in float32; z* = x / 0.7."""
+    scales = jnp.array([1e-36, 1e-30, 1e-20, 1.0, 1e20, 1e30], jnp.float32)
+    solve = jax.jit(
+        lambda x: equilibrium(
+            lambda params, z, x: 0.3 * z + x, None, 0 * x, x, solver="picard", batching=batching
+        )
+    )
+    for scale in scales:
+        x = scale * jnp.array([[1.0, -0.5], [0.2, 3.0]], jnp.float32)
+        solution = solve(x)
+        if scale < 1e-35:  # what is left of 1e-36 between roundings is no number any more
+            assert np.all(solution.result != Result.ok)
+            continue
+        assert np.all(solution.result == Result.ok)
+        np.testing.assert_allclose(solution.z, np.float64(x) / 0.7, rtol=1e-4)
+
+
 @pytest.mark.parametrize("solver", ["anderson", "broyden", "newton"])
 def test_an_iterate_outside_the_domain_is_drawn_back(solver):
     """f = 3 sqrt(z) - 1.9, which plain iteration leaves below: roots 0.825 and 4.368."""
