@@ -25,7 +25,7 @@ from homoode_jax.mathematics.iteration import Iteration, iterate
 from homoode_jax.mathematics.krylov import as_counted
 from homoode_jax.mathematics.newton_krylov import INSTEAD, NewtonKrylov
 from homoode_jax.mathematics.options import whole
-from homoode_jax.mathematics.problem import check_option
+from homoode_jax.mathematics.problem import check_not_mapped, check_option
 from homoode_jax.mathematics.relaxation import Relaxation
 from homoode_jax.mathematics.solution import Result, Solution
 from homoode_jax.mathematics.vectors import Equation, Vector, finite, no_cost, relative_residual
@@ -84,6 +84,8 @@ class ByOptimistix(eqx.Module):
 
     def solve(self, equation: Equation) -> Outcome:
         """Hands the equation over; says ok only where the residual is within `tol`."""
+        if equation.unrolled:
+            check_not_mapped("adjoint='unrolled' of an Optimistix solver", instead="'implicit'")
         is_root = isinstance(self.solver, optx.AbstractRootFinder)
         adjoint = optx.RecursiveCheckpointAdjoint() if equation.unrolled else optx.ImplicitAdjoint()
         find = optx.root_find if is_root else optx.fixed_point

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from homoode_jax.mathematics.problem import as_arrays
+from homoode_jax.mathematics.problem import as_arrays, check_not_mapped
 from homoode_jax.mathematics.rows import signed_total
 from homoode_jax.mathematics.solution import Result
 from homoode_jax.mathematics.stepping import select_rows
@@ -141,6 +141,8 @@ def _forward(perturbed, inputs: Inputs, plan: Plan):
     if not plan.backpropagates:
         raw = solve(inputs, plan)  # itself again: a second derivative takes the same route
         return raw, (raw, None)
+    if plan.adjoint == "checkpointed":
+        check_not_mapped("adjoint='checkpointed'", instead="'reversible', 'direct' or 'backsolve'")
     raw, pull = _vjp(inputs, plan)
     return raw, (raw, pull)
 

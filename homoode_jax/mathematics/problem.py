@@ -66,6 +66,19 @@ def check_placement(tree: PyTree) -> None:
             )
 
 
+def check_not_mapped(what: str, instead: str) -> None:
+    """Raises under `shard_map` and `pmap`, for what Equinox's loops cannot do there.
+
+    They compare the types of arrays, and there JAX gives constants another one than sums
+    (https://github.com/patrick-kidger/equinox/pull/1261).
+    """
+    if jax.sharding.get_abstract_mesh().manual_axes:
+        raise ValueError(
+            f"{what} is not differentiated under jax.shard_map or jax.pmap; use {instead}, or "
+            "jax.jit of sharded arrays without a map."
+        )
+
+
 def _axes(spec: Any) -> Iterator[str]:
     """The mesh axes that a partition spec names."""
     for entry in spec:

@@ -20,6 +20,7 @@ cell = lambda p, z, x: jnp.tanh(z @ p) + x
 field = lambda p, t, z, x: jnp.tanh(z @ p) + x - z
 p = 0.3 * jnp.eye(2)
 x = jnp.linspace(-1, 1, 16).reshape(8, 2)
+rows_of = x.reshape(devices, 1, 2)
 
 
 def gradient(solve, function, **options):
@@ -37,13 +38,27 @@ for name, solve, function, options in SOLVES:
         specs = {"in_specs": (P(), P("i")), "out_specs": P("i")}
         return jax.jit(jax.shard_map(g, mesh=mesh, check_vma=check_vma, **specs))(p, x)
 
+    if name == "checkpointed":
+        for call in (lambda: mapped(check_vma=False), lambda: jax.pmap(lambda x: f(p, x))(rows_of)):
+            try:
+                call()
+                raise SystemExit("checkpointed: neither differentiated nor refused")
+            except ValueError as error:
+                assert "use 'reversible', 'direct' or 'backsolve'" in str(error), error
+        f = gradient(solve, function, adjoint="reversible", **options)
+        (_, want), slope = jax.jit(f)(p, x)
+
     np.testing.assert_allclose(mapped(check_vma=False), want, atol=3e-3)
+    summed = lambda p, x: jax.lax.psum(f(p, x)[1], "i")
+    specs = {"in_specs": (P(), P("i")), "out_specs": P(), "check_vma": False}
+    total = jax.jit(jax.shard_map(summed, mesh=mesh, **specs))(p, x)
+    np.testing.assert_allclose(total, slope, rtol=3e-2, atol=3e-3)
     try:
         mapped(check_vma=True)
         raise SystemExit(f"{name}: check_vma=True was not refused")
     except ValueError as error:
         assert "check_vma=False" in str(error), error
-    rows = jax.pmap(lambda x: f(p, x)[0][1])(x.reshape(devices, 1, 2))
+    rows = jax.pmap(lambda x: f(p, x)[0][1])(rows_of)
     np.testing.assert_allclose(rows.reshape(8, 2), want, atol=3e-3)
     with jax.set_mesh(mesh):
         placed = jax.device_put(x, NamedSharding(mesh, P("i")))
