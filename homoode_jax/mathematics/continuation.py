@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from homoode_jax.mathematics.acceptance import Scale, accept, measure, norm, why_not
+from homoode_jax.mathematics.acceptance import accept, why_not
 from homoode_jax.mathematics.cells import (
     Cell,
     Outcome,
@@ -42,6 +42,7 @@ from homoode_jax.mathematics.problem import check_option
 from homoode_jax.mathematics.solution import Result, Solution
 from homoode_jax.mathematics.solvers import make_solver
 from homoode_jax.mathematics.vectors import Cost, Equation, Vector, no_cost, relative_residual
+from homoode_jax.mathematics.verdict import Scale, measure, norm
 
 PATHS = ("natural", "arclength")
 INSTEAD = "use equilibrium with solver='anderson', 'broyden', 'picard' or 'ode', or "

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optimistix as optx
 from jaxtyping import Array, Bool, Float, PyTree
 
-from homoode_jax.mathematics.acceptance import accept, measure, norm, why_not
+from homoode_jax.mathematics.acceptance import accept, why_not
 from homoode_jax.mathematics.cells import (
     Cell,
     Outcome,
@@ -29,6 +29,7 @@ from homoode_jax.mathematics.problem import check_not_mapped, check_option
 from homoode_jax.mathematics.relaxation import Relaxation
 from homoode_jax.mathematics.solution import Result, Solution
 from homoode_jax.mathematics.vectors import Equation, Vector, finite, no_cost, relative_residual
+from homoode_jax.mathematics.verdict import measure, norm
 
 SOLVERS: dict[str, Callable[[], Any]] = {
     "anderson": Anderson,

@@ -10,15 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from homoode_jax.mathematics.acceptance import (
-    Scale,
-    judge,
-    look_again,
-    measure,
-    norm,
-    norms,
-    why_not,
-)
+from homoode_jax.mathematics.acceptance import look_again, why_not
 from homoode_jax.mathematics.cells import Outcome
 from homoode_jax.mathematics.dtypes import choose
 from homoode_jax.mathematics.solution import RUNNING, Result
@@ -32,6 +24,7 @@ from homoode_jax.mathematics.vectors import (
     relative_residual,
     repeat,
 )
+from homoode_jax.mathematics.verdict import Scale, judge, measure, norm, norms
 
 PATIENCE = 100  # iterations without a better iterate, all about as good: no progress
 REFUSALS = 5  # iterates in a row at which the cell is not finite end the iteration
