@@ -101,6 +101,16 @@ def test_a_stop_does_not_wait_for_batches_that_were_queued(tmp_path):
     assert len(made) == TESTED
 
 
+@pytest.fixture(autouse=True)
+def without_nohup():
+    """A hangup counts, also where these tests were started by `nohup`."""
+    before = signal.getsignal(signal.SIGHUP)
+    if before == signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_is_seen_by_pause_and_all_is_as_before_at_the_end(number):
     before = signal.getsignal(number)
