@@ -39,6 +39,20 @@ Many processes (docs/cloud.md): TPU slices, Slurm and MPI say themselves who is 
 They wait for each other for --join_seconds=120."""
 
 
+class _Reads(NamedTuple):
+    """What reads a value, and what the value must be."""
+
+    parser: flags.ArgumentParser
+    what: str
+
+
+READS: dict[type, _Reads] = {
+    int: _Reads(flags.IntegerParser(), "a whole number"),
+    float: _Reads(flags.FloatParser(), "a number"),
+    bool: _Reads(flags.BooleanParser(), "true or false"),
+}
+
+
 class Command(NamedTuple):
     """What the user asked for.
 
@@ -132,13 +146,18 @@ def _name(argument: str) -> str:
     return argument.lstrip("-").split("=")[0]
 
 
-def _check_names(values: flags.FlagValues, arguments: Sequence[str]) -> None:
-    """Refuses unknown flags and settings, naming the nearest one, and those without a value."""
-    settings = {
+def _settings() -> dict[str, type]:
+    """Returns the type of every setting, by its name as a flag."""
+    return {
         f"config.{section}.{setting.name}": type(setting.default)
         for section, kind in SECTIONS.items()
         for setting in fields(kind)
     }
+
+
+def _check_names(values: flags.FlagValues, arguments: Sequence[str]) -> None:
+    """Refuses unknown flags and settings, naming the nearest one, and those without a value."""
+    settings = _settings()
     sections = [f"config.{section}" for section in SECTIONS]
     switches = [name for name in values if values[name].boolean]
     switches += [f"no{name}" for name in switches]
@@ -164,7 +183,26 @@ def _read(values: flags.FlagValues, content: ConfigDict, arguments: list[str]) -
     try:
         config_flags.DEFINE_config_dict("config", content, flag_values=values, sys_argv=arguments)
         values(arguments)
+    except flags.IllegalFlagValueError as error:
+        raise UserError(_wrong_type(values, arguments) or first_line(error)) from error
     except flags.Error as error:
         raise UserError(first_line(error)) from error
     except (TypeError, ValueError, KeyError, AttributeError) as error:  # of a setting's type
         raise UserError(f"the settings cannot be read: {first_line(error)}.") from error
+
+
+def _wrong_type(values: flags.FlagValues, arguments: Sequence[str]) -> str:
+    """Returns one line about the first argument that its flag cannot read, or nothing."""
+    settings = _settings()
+    for argument in arguments[1:]:
+        name = _name(argument)
+        kind = settings[name] if name in settings else type(values[name].default)
+        reads = READS.get(kind)
+        _, given, text = argument.partition("=")
+        if reads is None or not given:
+            continue
+        try:
+            reads.parser.parse(text)
+        except (TypeError, ValueError):
+            return f"--{name}={text!r} must be {reads.what}."
+    return ""

@@ -45,7 +45,7 @@ def check_devices() -> None:
     except (RuntimeError, AssertionError) as error:  # the latter of "cuda" without its plugin
         asked = os.environ.get("JAX_PLATFORMS")
         given = f"JAX_PLATFORMS={shown(asked)}: " if asked else ""
+        why = f" ({first_line(error)[:200]})" if str(error) else ""
         raise UserError(
-            f"{given}JAX finds no such device ({first_line(error)[:200]}). "
-            "Set JAX_PLATFORMS=cpu, or unset it."
+            f"{given}JAX finds no such device{why}. Set JAX_PLATFORMS=cpu, or unset it."
         ) from error

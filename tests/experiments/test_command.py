@@ -33,6 +33,21 @@ def contents(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.parametrize(
+    ("flag", "what"),
+    [
+        ("--config.train.epochs=abc", "a whole number"),
+        ("--config.train.epochs=2.5", "a whole number"),
+        ("--config.train.learning_rate=x", "a number"),
+        ("--config.train.tensorboard=maybe", "true or false"),
+        ("--join_seconds=x", "a whole number"),
+    ],
+)
+def test_a_value_of_another_type_is_told_what_it_must_be(capsys, flag, what):
+    name, value = flag.split("=")
+    assert refused(capsys, flag) == f"error: {name}={value!r} must be {what}.\n"
+
+
 def test_a_run_leaves_its_files(trained):
     rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     assert [(row["epoch"], row["step"]) for row in rows] == [(1, 20), (2, 40)]
