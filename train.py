@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
     # What goes wrong in Orbax's threads is raised too, and then told in one line.
     absl_logging.set_verbosity(absl_logging.FATAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    sys.excepthook = pass_over_closed_loops
+    pass_over_closed_loops()
     warnings.filterwarnings("ignore", "overflow encountered in cast")  # a step that fails says so
     accept_any_encoding()
     try:

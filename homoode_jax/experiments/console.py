@@ -72,14 +72,25 @@ def accept_any_encoding() -> None:
             stream.reconfigure(errors="replace")
 
 
-def pass_over_closed_loops(
-    kind: type[BaseException], error: BaseException, trace: types.TracebackType | None
-) -> None:
-    """Prints an error that nobody caught, as Python does, but for those of closed event loops.
+def pass_over_closed_loops() -> None:
+    """Leaves errors of closed event loops out of those that nobody caught; others are printed.
 
-    Where a save fails, TensorStore's threads print one for each of its writes under way.
+    Where a save fails, TensorStore's threads report one for each of its writes under way: some as
+    uncaught, some as unraisable.
     """
+
+    def uncaught(kind, error: BaseException, trace: types.TracebackType | None) -> None:
+        if not _is_of_closed_loop(kind, trace):
+            sys.__excepthook__(kind, error, trace)
+
+    def unraisable(report: "sys.UnraisableHookArgs") -> None:
+        if not _is_of_closed_loop(report.exc_type, report.exc_traceback):
+            sys.__unraisablehook__(report)
+
+    sys.excepthook = uncaught
+    sys.unraisablehook = unraisable
+
+
+def _is_of_closed_loop(kind: type[BaseException], trace: types.TracebackType | None) -> bool:
     frames = traceback.extract_tb(trace)
-    if kind is RuntimeError and any(frame.name == "call_soon_threadsafe" for frame in frames):
-        return
-    sys.__excepthook__(kind, error, trace)
+    return kind is RuntimeError and any(frame.name == "call_soon_threadsafe" for frame in frames)

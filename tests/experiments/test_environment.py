@@ -3,6 +3,7 @@
 import asyncio
 import io
 import sys
+import types
 
 import jax
 import pytest
@@ -98,19 +99,36 @@ def test_output_that_has_few_characters_is_enough(monkeypatch):
     assert stream.buffer.getvalue() == b"loss 0.1 ? accuracy\n"  # pyright: ignore
 
 
-def test_closed_event_loops_are_passed_over_and_nothing_else(capsys):
+def uncaught(error):
+    sys.excepthook(type(error), error, error.__traceback__)
+
+
+def unraisable(error):
+    fields = ("exc_type", "exc_value", "exc_traceback", "err_msg", "object")
+    values = (type(error), error, error.__traceback__, None, None)
+    sys.unraisablehook(types.SimpleNamespace(**dict(zip(fields, values, strict=True))))
+
+
+@pytest.mark.parametrize("report", [uncaught, unraisable])
+def test_closed_event_loops_are_passed_over_and_nothing_else(report, monkeypatch):
+    shown = []
+    monkeypatch.setattr(sys, "__unraisablehook__", lambda report: shown.append(report.exc_value))
+    monkeypatch.setattr(sys, "__excepthook__", lambda kind, error, trace: shown.append(error))
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    console.pass_over_closed_loops()
     loop = asyncio.new_event_loop()
     loop.close()
     try:
         loop.call_soon_threadsafe(print)
     except RuntimeError as error:
-        console.pass_over_closed_loops(RuntimeError, error, error.__traceback__)
-    assert not capsys.readouterr().err
+        report(error)
+    assert not shown
     try:
         raise RuntimeError("Event loop is closed")
     except RuntimeError as error:
-        console.pass_over_closed_loops(RuntimeError, error, error.__traceback__)
-    assert "Event loop is closed" in capsys.readouterr().err
+        report(error)
+        assert shown == [error]
 
 
 def test_the_description_says_what_is_where(tmp_path, capsys):
