@@ -71,9 +71,14 @@ def gradient(inputs, route, tolerance, batching):
 
     def loss(inputs, probe):
         solution = homoode_jax.integrate(
-            field, *inputs, adjoint=route, rtol=tolerance, atol=tolerance, batching=batching,
+            field,
+            *inputs,
+            adjoint=route,
+            rtol=tolerance,
+            atol=tolerance,
+            batching=batching,
             backward_probe=probe,
-        )  # fmt: skip
+        )
         return loss_of(solution.z), solution.stats.nfe
 
     grads, nfe = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(inputs, 0.0)
@@ -89,10 +94,16 @@ def measure_gradients():
             for tolerance in TOLERANCES:
                 ours, forward, backward = gradient(inputs, route, tolerance, batching)
                 error = float(np.linalg.norm(ours - reference) / np.linalg.norm(reference))
-                rows.append({
-                    "batching": batching, "route": route, "tolerance": tolerance,
-                    "relative_error": error, "nfe_forward": forward, "nfe_backward": backward,
-                })  # fmt: skip
+                rows.append(
+                    {
+                        "batching": batching,
+                        "route": route,
+                        "tolerance": tolerance,
+                        "relative_error": error,
+                        "nfe_forward": forward,
+                        "nfe_backward": backward,
+                    }
+                )
     return rows
 
 
@@ -123,12 +134,16 @@ def measure_torchdiffeq():
                 homoode_jax.integrate(field, params, start, x, rtol=tol, atol=tol)
                 for tol in (1e-12, tolerance)
             )
-            rows.append({
-                "problem": name, "tolerance": tolerance,
-                "error": float(jnp.abs(ours.z - tight.z).max()), "nfe": int(ours.stats.nfe),
-                "torchdiffeq_error": float(np.abs(np.asarray(theirs) - tight.z).max()),
-                "torchdiffeq_nfe": calls,
-            })  # fmt: skip
+            rows.append(
+                {
+                    "problem": name,
+                    "tolerance": tolerance,
+                    "error": float(jnp.abs(ours.z - tight.z).max()),
+                    "nfe": int(ours.stats.nfe),
+                    "torchdiffeq_error": float(np.abs(np.asarray(theirs) - tight.z).max()),
+                    "torchdiffeq_nfe": calls,
+                }
+            )
     return rows
 
 

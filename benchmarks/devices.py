@@ -35,16 +35,27 @@ def train(workdir: Path, seed: int, processes: int, devices: int) -> dict[str, f
     flags = [f"--config.train.seed={seed}", f"--workdir={workdir}"]
     many = [f"--coordinator={free_address()}", f"--processes={processes}"] if processes > 1 else []
     variables = os.environ | {
-        "JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"
-    }  # fmt: skip
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+    }
     started = [
         subprocess.Popen(
-            [sys.executable, "train.py", "--config=configs/digits.py", *flags, *many,
-             *([f"--process={i}"] if many else [])],
-            cwd=ROOT, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            [
+                sys.executable,
+                "train.py",
+                "--config=configs/digits.py",
+                *flags,
+                *many,
+                *([f"--process={i}"] if many else []),
+            ],
+            cwd=ROOT,
+            env=variables,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for i in range(processes)
-    ]  # fmt: skip
+    ]
     for process in started:
         told = process.communicate()[1]
         if process.returncode:

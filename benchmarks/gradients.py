@@ -128,9 +128,15 @@ def show(rows) -> None:
     for row in rows:
         vjps = str(row["vjps"]) if row["vjps"] >= 0 else "?"
         table.add_row(
-            row["function"], row["route"], f"{row['error']:.1e}", f"{row['memory_states']:.0f}",
-            f"{row['ms']:.1f}", str(row["evaluations"]), str(row["jvps"]), vjps,
-        )  # fmt: skip
+            row["function"],
+            row["route"],
+            f"{row['error']:.1e}",
+            f"{row['memory_states']:.0f}",
+            f"{row['ms']:.1f}",
+            str(row["evaluations"]),
+            str(row["jvps"]),
+            vjps,
+        )
     console.print(table)
 
 

@@ -30,19 +30,25 @@ EVERY = 10  # steps between checkpoints
 EPOCHS = 250  # enough steps for a hundred lives
 FEW, MANY = EVERY, 4 * EVERY  # steps of a life; the longest life is fitted to them
 FLAGS = (
-    "--config=configs/digits.py", "--config.model.channels=8", "--config.model.width=16",
-    f"--config.train.checkpoint_every={EVERY}", f"--config.train.epochs={EPOCHS}",
-)  # fmt: skip
+    "--config=configs/digits.py",
+    "--config.model.channels=8",
+    "--config.model.width=16",
+    f"--config.train.checkpoint_every={EVERY}",
+    f"--config.train.epochs={EPOCHS}",
+)
 SAVED = re.compile(r"resuming after step (\d+)")
 
 
 def launch(workdir: Path) -> subprocess.Popen:
     """Starts train.py."""
     return subprocess.Popen(
-        [sys.executable, "train.py", *FLAGS, f"--workdir={workdir}"], cwd=ROOT,
+        [sys.executable, "train.py", *FLAGS, f"--workdir={workdir}"],
+        cwd=ROOT,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def start(workdir: Path, seconds: float | None) -> tuple[int, str]:

@@ -49,9 +49,16 @@ def solve(inputs, solver, adjoint, controller="pid", dt0=None, tol=None):
 
     def loss(inputs):
         solution = integrate(
-            field, *inputs, solver=solver, adjoint=adjoint, controller=controller, dt0=dt0,
-            rtol=tol, atol=tol, max_steps=MAX_STEPS,
-        )  # fmt: skip
+            field,
+            *inputs,
+            solver=solver,
+            adjoint=adjoint,
+            controller=controller,
+            dt0=dt0,
+            rtol=tol,
+            atol=tol,
+            max_steps=MAX_STEPS,
+        )
         return jnp.mean(solution.z**2), solution
 
     gradient, solution = jax.grad(loss, has_aux=True)(inputs)
@@ -78,9 +85,12 @@ def measure_constant(coupling, rate, steps):
     want, z, *_ = solve(wide, solver, "checkpointed", dt0=jnp.float64(1 / steps), **options)
     got, *_ = solve(narrow, solver, "reversible", dt0=jnp.float32(1 / steps), **options)
     return {
-        "coupling": coupling, "rate": rate, "steps": steps, "gradient_error": error(got, want),
+        "coupling": coupling,
+        "rate": rate,
+        "steps": steps,
+        "gradient_error": error(got, want),
         "answer_error": error(z, exact(rate)[1]),
-    }  # fmt: skip
+    }
 
 
 def measure_adaptive(coupling, rate, tol):
@@ -88,15 +98,22 @@ def measure_adaptive(coupling, rate, tol):
     plain = coupling is None
     solver, adjoint = ("dopri5" if plain else Reversible("dopri5", coupling)), "reversible"
     got, z, result, stats = solve(
-        problem(rate, jnp.float32), solver, "checkpointed" if plain else adjoint,
+        problem(rate, jnp.float32),
+        solver,
+        "checkpointed" if plain else adjoint,
         tol=jnp.float32(tol),
-    )  # fmt: skip
+    )
     want, answer = exact(rate)
     return {
-        "coupling": coupling, "rate": rate, "tolerance": tol, "steps": int(stats.num_steps),
-        "nfe": int(stats.nfe), "result": Result(int(result)).name,
-        "gradient_error": error(got, want), "answer_error": error(z, answer),
-    }  # fmt: skip
+        "coupling": coupling,
+        "rate": rate,
+        "tolerance": tol,
+        "steps": int(stats.num_steps),
+        "nfe": int(stats.nfe),
+        "result": Result(int(result)).name,
+        "gradient_error": error(got, want),
+        "answer_error": error(z, answer),
+    }
 
 
 def draw(rows, file):
@@ -133,12 +150,19 @@ def main():
     constant = [measure_constant(c, r, n) for c in COUPLINGS for r in RATES for n in STEPS]
     adaptive = [
         measure_adaptive(c, r, tol)
-        for c in (None, *ADAPTIVE_COUPLINGS) for tol in (1e-3, 1e-6) for r in ADAPTIVE_RATES
-    ]  # fmt: skip
+        for c in (None, *ADAPTIVE_COUPLINGS)
+        for tol in (1e-3, 1e-6)
+        for r in ADAPTIVE_RATES
+    ]
     adaptive.sort(key=lambda row: (row["rate"], -row["tolerance"]))
     for row in constant + adaptive:
-        print(*(f"{v:.1e}" if isinstance(v, float) and k.endswith("error") else v
-                for k, v in row.items()), sep="\t")  # fmt: skip
+        print(
+            *(
+                f"{v:.1e}" if isinstance(v, float) and k.endswith("error") else v
+                for k, v in row.items()
+            ),
+            sep="\t",
+        )
     record = {"environment": environment(), "constant": constant, "adaptive": adaptive}
     write_json(ROOT / "results" / "reversible.json", record)
     draw(constant, ROOT / "docs" / "images" / "reversible.png")

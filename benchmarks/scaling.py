@@ -108,10 +108,13 @@ def main() -> int:
     flops = float(program.cost_analysis()["flops"]) * SOLVER_STEPS
     shares = {str(n): round(efficiency(n, flops, sent), 3) for n in CHIPS}
     found = {
-        "images a chip": EACH, "solver steps assumed": SOLVER_STEPS, "all-reduces": sent,
-        "gigaflops a step and chip": flops / 1e9, "assumed of a chip": CHIP,
+        "images a chip": EACH,
+        "solver steps assumed": SOLVER_STEPS,
+        "all-reduces": sent,
+        "gigaflops a step and chip": flops / 1e9,
+        "assumed of a chip": CHIP,
         "efficiency by chips": shares,
-    }  # fmt: skip
+    }
     say(str(found))
     write_json(ROOT / "results" / "scaling.json", {**told, **found})
     return 0

@@ -50,10 +50,17 @@ def follow(model: Trained, z0: Array, x: Condition) -> homoode_jax.Solution:
     cell, params = model.cell()
     solve = jax.jit(
         lambda z0, x: homoode_jax.continuation(
-            cell, params, cell(params, z0, x), x, rtol=1e-4, linear_tol=0.1, max_evaluations=4000,
-            batching="per_example", save_at=jnp.asarray(LAMS[1:], z0.dtype),
+            cell,
+            params,
+            cell(params, z0, x),
+            x,
+            rtol=1e-4,
+            linear_tol=0.1,
+            max_evaluations=4000,
+            batching="per_example",
+            save_at=jnp.asarray(LAMS[1:], z0.dtype),
         )
-    )  # fmt: skip
+    )
     return solve(z0, x)
 
 
@@ -187,8 +194,9 @@ def draw_paths(learned: Trained, davidenko: Trained, file: Path) -> None:
             label = name if i == 0 else None
             axes.plot(*line.T, style, color=f"C{i}", marker=".", label=label)
             axes.scatter(*line[-1], marker="*", s=80, color=f"C{i}")
-    axes.set(xlabel="first component", ylabel="second component",
-             title=f"paths of {few} images, to z(1)")  # fmt: skip
+    axes.set(
+        xlabel="first component", ylabel="second component", title=f"paths of {few} images, to z(1)"
+    )
     axes.legend()
     axes.grid(alpha=0.3)
     figure.savefig(file, dpi=110)

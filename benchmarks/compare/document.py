@@ -44,10 +44,16 @@ def cells_table(record: dict[str, Any]) -> str:
         return f"{found['median']:{form}} ({found['min']:{form}} to {found['max']:{form}})"
 
     rows = [
-        [name, told(one["residual"], ".0e"), told(one["spectral_radius"], ".2f"),
-         told(one["sigma_min"], ".2f"), f"{one['paths_followed']} of {one['paths']}"]
-        for name, one in record.items() if isinstance(one, dict) and "sigma_min" in one
-    ]  # fmt: skip
+        [
+            name,
+            told(one["residual"], ".0e"),
+            told(one["spectral_radius"], ".2f"),
+            told(one["sigma_min"], ".2f"),
+            f"{one['paths_followed']} of {one['paths']}",
+        ]
+        for name, one in record.items()
+        if isinstance(one, dict) and "sigma_min" in one
+    ]
     heads = ("", "residual", "spectral radius at z*", "least σ_min on the path", "paths followed")
     return markdown(heads, rows)
 
@@ -91,9 +97,10 @@ def tables() -> dict[str, str]:
     if (results / "audits.json").exists():
         audits = read_json(results / "audits.json")
         found |= {
-            "cells": cells_table(audits), "explained": explained_table(audits),
+            "cells": cells_table(audits),
+            "explained": explained_table(audits),
             "readout": readout_table(audits),
-        }  # fmt: skip
+        }
     return found
 
 

@@ -43,8 +43,10 @@ def measure(model: Trained) -> dict[str, dict[str, float]]:
         other = Run(dataclasses.replace(run.config, solver=solver), run.workdir, run.data)
         means = other.evaluate(model.weights, test)
         found["selected" if dt0 == 0 else f"{dt0:g}"] = {
-            "nfe": means.nfe_forward, "accuracy": means.accuracy, "failed": means.failed,
-        }  # fmt: skip
+            "nfe": means.nfe_forward,
+            "accuracy": means.accuracy,
+            "failed": means.failed,
+        }
     return found
 
 

@@ -28,10 +28,14 @@ ROOT = Path(__file__).parents[2]
 EVALUATIONS = 10, 50, 100, 200
 BATCH = 64
 ROUTES = (
-    ("homoode", "checkpointed"), ("homoode", "direct"), ("homoode", "backsolve"),
-    ("homoode", "reversible"), ("deq", "implicit"),
-    ("continuous_deq", "implicit"), ("continuation", "implicit"),
-)  # fmt: skip
+    ("homoode", "checkpointed"),
+    ("homoode", "direct"),
+    ("homoode", "backsolve"),
+    ("homoode", "reversible"),
+    ("deq", "implicit"),
+    ("continuous_deq", "implicit"),
+    ("continuation", "implicit"),
+)
 
 
 def configure(layer: str, adjoint: str, evaluations: int) -> Config:
@@ -66,8 +70,12 @@ def draw(rows: dict[str, list[float]], file: Path) -> None:
     axes = figure.subplots()
     for name, values in rows.items():
         axes.plot(EVALUATIONS, values, marker="o", label=name)
-    axes.set(xlabel="evaluations that the program allows for", ylabel="MiB", ylim=(0, None),
-             title=f"memory of a training step, digits, batch {BATCH}")  # fmt: skip
+    axes.set(
+        xlabel="evaluations that the program allows for",
+        ylabel="MiB",
+        ylim=(0, None),
+        title=f"memory of a training step, digits, batch {BATCH}",
+    )
     figure.legend(loc="outside lower center", ncols=3, fontsize=8)
     axes.grid(alpha=0.3)
     figure.savefig(file, dpi=110)

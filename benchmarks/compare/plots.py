@@ -58,8 +58,11 @@ def _scatter(axes: Axes, rows: Rows, key: str, label: str) -> None:
     for i, found in enumerate(rows.values()):
         if found[key] is not None:
             axes.errorbar(
-                found[key], found["test_accuracy"], yerr=found["test_sd"] or 0, fmt="o",
+                found[key],
+                found["test_accuracy"],
+                yerr=found["test_sd"] or 0,
+                fmt="o",
                 color=f"C{i}",
-            )  # fmt: skip
+            )
     axes.set(xlabel=label, ylabel="test accuracy")
     axes.grid(alpha=0.3)

@@ -49,10 +49,14 @@ def measure() -> dict:
     }
     follow = jax.jit(
         partial(
-            homoode_jax.continuation, cell, rtol=1e-3, linear_tol=0.1, max_evaluations=BUDGET,
+            homoode_jax.continuation,
+            cell,
+            rtol=1e-3,
+            linear_tol=0.1,
+            max_evaluations=BUDGET,
             batching="per_example",
         )
-    )  # fmt: skip
+    )
     for name in ("z0", "F(z0; x)"):
         path = follow(params, points[name], x)
         rows[name] |= {

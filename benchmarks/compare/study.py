@@ -28,7 +28,9 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
         "dopri5, alternating": ALTERNATING,
         "dopri5, learned": FREE,
         "dopri5, huber": (
-            *FREE, "--config.initial_point.kind=huber", "--config.initial_point.every=1",
+            *FREE,
+            "--config.initial_point.kind=huber",
+            "--config.initial_point.every=1",
         ),
         "dopri5, huber, slower": (*FREE, "--config.initial_point.kind=huber"),
         "dopri5, predicted": (*FREE, "--config.initial_point.kind=predicted"),
@@ -47,10 +49,12 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
         "deq": DEQ,
         "deq, jacobian 1": (*DEQ, "--config.regularise.jacobian=1.0"),
         "deq, jacobian-free first": (
-            *DEQ, "--config.schedule.epochs=10", "--config.schedule.adjoint=jacobian_free",
+            *DEQ,
+            "--config.schedule.epochs=10",
+            "--config.schedule.adjoint=jacobian_free",
         ),
     },
-}  # fmt: skip
+}
 
 
 class Study(NamedTuple):
@@ -119,10 +123,14 @@ def run_one(study: Study, case: str, seed: int) -> RunResult:
     """Trains and measures one run, or reads what is there."""
     workdir = study.workdir(case, seed)
     _start(
-        "train.py", f"--config=configs/{study.dataset}.py", f"--workdir={workdir}",
-        f"--config.train.seed={seed}", f"--config.data.data_dir={study.data_dir}",
-        *study.cases[case], *study.flags,
-    )  # fmt: skip
+        "train.py",
+        f"--config=configs/{study.dataset}.py",
+        f"--workdir={workdir}",
+        f"--config.train.seed={seed}",
+        f"--config.data.data_dir={study.data_dir}",
+        *study.cases[case],
+        *study.flags,
+    )
     if not (workdir / "measured.json").exists():
         _start("-m", "benchmarks.compare.measure", str(workdir))
     summary, measured, environment = (
@@ -133,9 +141,13 @@ def run_one(study: Study, case: str, seed: int) -> RunResult:
 
 def _start(*arguments: str) -> None:
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         told = done.stderr.strip().splitlines() or ["it said nothing"]
         raise UserError(f"{' '.join(arguments)} failed: {told[-1].removeprefix('error: ')}")

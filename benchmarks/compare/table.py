@@ -97,19 +97,37 @@ def row(case: str, found: dict[str, Any]) -> list[str]:
     """One line of the table."""
     residual = found["residual"]
     return [
-        case, f"{found['parameters']:,}", number(found["validation_accuracy"], 4),
+        case,
+        f"{found['parameters']:,}",
+        number(found["validation_accuracy"], 4),
         f"{found['test_accuracy']:.4f} ± {number(found['test_sd'], 4)}",
-        number(found["nfe_forward"], 1), number(found["nfe_backward"], 1),
-        "–" if residual is None else f"{residual:.0e}", number(found["step_ms"], 0),
-        number(found["program_mib"], 0), str(found["failed_solves"]),
-        number(found["nfe_growth"], 2), str(found["loss_spikes"]), number(found["seconds"], 0),
-    ]  # fmt: skip
+        number(found["nfe_forward"], 1),
+        number(found["nfe_backward"], 1),
+        "–" if residual is None else f"{residual:.0e}",
+        number(found["step_ms"], 0),
+        number(found["program_mib"], 0),
+        str(found["failed_solves"]),
+        number(found["nfe_growth"], 2),
+        str(found["loss_spikes"]),
+        number(found["seconds"], 0),
+    ]
 
 
 HEADS = (
-    "", "parameters", "validation", "test", "NFE forward", "NFE backward", "residual", "ms a step",
-    "MiB", "failed solves", "NFE growth", "loss spikes", "seconds",
-)  # fmt: skip
+    "",
+    "parameters",
+    "validation",
+    "test",
+    "NFE forward",
+    "NFE backward",
+    "residual",
+    "ms a step",
+    "MiB",
+    "failed solves",
+    "NFE growth",
+    "loss spikes",
+    "seconds",
+)
 
 
 def markdown(heads: tuple[str, ...], rows: list[list[str]]) -> str:

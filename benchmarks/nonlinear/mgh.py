@@ -55,9 +55,14 @@ def powell_badly_scaled() -> Problem:
     # At the start g' = [[1e4, 0], [-1, -1/e]]: norm 1e4, det < 0. det g' is also negative at the
     # root with z[0] < z[1], and positive at the other one.
     return Problem(
-        "powell_badly_scaled", g, np.array([0.0, 1.0]), 1e-4, 1e-8, "MGH 3",
+        "powell_badly_scaled",
+        g,
+        np.array([0.0, 1.0]),
+        1e-4,
+        1e-8,
+        "MGH 3",
         np.array([1.098159e-5, 9.106146]),
-    )  # fmt: skip
+    )
 
 
 def wood() -> Problem:

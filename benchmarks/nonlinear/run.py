@@ -37,9 +37,14 @@ BOUNDS: dict[str, Any] = {"max_steps": BUDGET, "max_evaluations": BUDGET}
 def continuation(cell, z0, tol, **options):
     """A path; half of the tolerance, as it adds an absolute and a relative part."""
     return homoode_jax.continuation(
-        cell, None, z0, None, rtol=tol / 2, atol=tol / 2e3,
+        cell,
+        None,
+        z0,
+        None,
+        rtol=tol / 2,
+        atol=tol / 2e3,
         **{"linear_solver": LINEAR, **BOUNDS, **options},
-    )  # fmt: skip
+    )
 
 
 def equilibrium(cell, z0, tol, solver):

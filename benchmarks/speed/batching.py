@@ -68,9 +68,12 @@ def _described(stats, program) -> dict[str, Any]:
     least, median, most = (float(np.quantile(nfe, q)) for q in (0, 0.5, 1))
     memory = held(program) / MIB
     return {
-        "nfe_least": least, "nfe_median": median, "nfe_most": most, "program_mib": memory,
+        "nfe_least": least,
+        "nfe_median": median,
+        "nfe_most": most,
+        "program_mib": memory,
         "nfe_counts": {str(int(n)): int(np.sum(nfe == n)) for n in np.unique(nfe)},
-    }  # fmt: skip
+    }
 
 
 def show(rows: dict[str, dict[str, Any]]) -> None:

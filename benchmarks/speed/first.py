@@ -24,8 +24,10 @@ def measure() -> dict[str, dict[str, float]]:
             step = min(worker.repeat() for _ in range(3))
             told = worker.stop()
             rows[name] = {
-                "first_s": worker.seconds_to_first, "step_s": step, "peak_mib": told["peak_mib"],
-            }  # fmt: skip
+                "first_s": worker.seconds_to_first,
+                "step_s": step,
+                "peak_mib": told["peak_mib"],
+            }
     return rows
 
 

@@ -74,11 +74,15 @@ def _row(told: tuple, exact: tuple, times: dict[str, list[float]], route: str) -
     floors = [forward * f + backward * v for _, f, v in rounds]
     ratios = [ms / floor for ms, floor in zip(times[route], floors, strict=True)]
     return {
-        "ms": statistics.median(times[route]), "floor_ms": statistics.median(floors),
-        "overhead": statistics.median(ratios), "overhead_range": [min(ratios), max(ratios)],
-        "nfe_forward": forward, "nfe_backward": backward,
-        "error_params": _apart(g_params, exact[0]), "error_x": _apart(g_x, exact[1]),
-    }  # fmt: skip
+        "ms": statistics.median(times[route]),
+        "floor_ms": statistics.median(floors),
+        "overhead": statistics.median(ratios),
+        "overhead_range": [min(ratios), max(ratios)],
+        "nfe_forward": forward,
+        "nfe_backward": backward,
+        "error_params": _apart(g_params, exact[0]),
+        "error_x": _apart(g_x, exact[1]),
+    }
 
 
 def _fields(field, params, z, x):
@@ -101,9 +105,16 @@ def _vjps(field, params, z, x):
 def _loss(field, route, params, x, probe, z0, tol=1e-3):
     solver = Setting(adjoint=route).config.solver
     solution = integrate(
-        field, params, z0, x, adjoint=make_adjoint(solver), rtol=tol, atol=tol,
-        max_steps=solver.max_steps, backward_probe=probe,
-    )  # fmt: skip
+        field,
+        params,
+        z0,
+        x,
+        adjoint=make_adjoint(solver),
+        rtol=tol,
+        atol=tol,
+        max_steps=solver.max_steps,
+        backward_probe=probe,
+    )
     return jnp.sum(jnp.square(solution.z)), solution
 
 

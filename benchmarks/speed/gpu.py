@@ -65,14 +65,18 @@ def compare(
     ours, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
     products = told["nfe_forward"] + 3 * told["nfe_backward"]
     return {
-        "ours_ms": 1e3 * ours, "torch_ms": 1e3 * theirs,
+        "ours_ms": 1e3 * ours,
+        "torch_ms": 1e3 * theirs,
         "ratio": statistics.median(x / y for x, y in pairs),
         "images_per_second": setting.batch / ours,
         "torch_images_per_second": setting.batch / theirs,
-        "nfe_forward": told["nfe_forward"], "nfe_backward": told["nfe_backward"],
-        "torch_nfe_forward": told_b["nfe_forward"], "program_mib": told["program_mib"],
-        "share_of_rate": products * evaluation(setting) / ours / card.rate, **card._asdict(),
-    }  # fmt: skip
+        "nfe_forward": told["nfe_forward"],
+        "nfe_backward": told["nfe_backward"],
+        "torch_nfe_forward": told_b["nfe_forward"],
+        "program_mib": told["program_mib"],
+        "share_of_rate": products * evaluation(setting) / ours / card.rate,
+        **card._asdict(),
+    }
 
 
 def evaluation(setting: Setting) -> float:

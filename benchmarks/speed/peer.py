@@ -82,8 +82,9 @@ class Classifier(nn.Module):
 
 def load(model: Classifier, network: dict, batch_stats: dict, z0: np.ndarray) -> None:
     """Copies the weights of an `ImageClassifier`."""
-    state = {name: torch.tensor(value) for tree in (network, batch_stats) for name, value in
-             _named(tree)}  # fmt: skip
+    state = {
+        name: torch.tensor(value) for tree in (network, batch_stats) for name, value in _named(tree)
+    }
     missing = model.load_state_dict(state, strict=False).missing_keys
     assert all(name.endswith("num_batches_tracked") for name in missing), missing
     model.z0 = torch.tensor(z0)
@@ -102,9 +103,14 @@ def _named(tree: dict, prefix: str = ""):
 
 
 def make_side(
-    shape: tuple[int, ...], weights: tuple, images: np.ndarray, labels: np.ndarray,
-    route: str | None, tol: float, device: str = "cpu",
-) -> Side:  # fmt: skip
+    shape: tuple[int, ...],
+    weights: tuple,
+    images: np.ndarray,
+    labels: np.ndarray,
+    route: str | None,
+    tol: float,
+    device: str = "cpu",
+) -> Side:
     """A step of training by Adam, with a learning rate of 0; inference where `route` is None."""
     model, last = Classifier(*shape), []
     load(model, *weights)

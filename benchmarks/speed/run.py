@@ -36,8 +36,11 @@ OURS, PEER = "benchmarks.speed.sides:ours", "benchmarks.speed.peer:make_side"
 RESULT = Path(__file__).parents[2] / "results" / "speed.json"
 CIFAR, MNIST = Setting(), Setting(dataset="mnist")
 ROUTES = {
-    "direct": "direct", "checkpointed": "direct", "backsolve": "adjoint", "reversible": "adjoint",
-}  # fmt: skip
+    "direct": "direct",
+    "checkpointed": "direct",
+    "backsolve": "adjoint",
+    "reversible": "adjoint",
+}
 CASES = {
     f"train {route}": (replace(CIFAR, adjoint=route), replace(CIFAR, adjoint=theirs))
     for route, theirs in ROUTES.items()
@@ -91,10 +94,16 @@ def show(rows: dict) -> None:
     for name, row in rows.items():
         nfe = f"{row['nfe_forward']:.0f} {row.get('nfe_backward', 0):+.0f}"
         table.add_row(
-            name, f"{row['ours_ms']:.0f}", f"{row['torch_ms']:.0f}", f"{row['ratio']:.2f}", nfe,
-            f"{row['torch_nfe_forward']:.0f}", f"{row['peak_mib']:.0f}",
-            f"{row['torch_peak_mib']:.0f}", f"{row['first_s']:.1f}",
-        )  # fmt: skip
+            name,
+            f"{row['ours_ms']:.0f}",
+            f"{row['torch_ms']:.0f}",
+            f"{row['ratio']:.2f}",
+            nfe,
+            f"{row['torch_nfe_forward']:.0f}",
+            f"{row['peak_mib']:.0f}",
+            f"{row['torch_peak_mib']:.0f}",
+            f"{row['first_s']:.1f}",
+        )
     console.print(table)
 
 

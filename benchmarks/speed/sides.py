@@ -48,9 +48,11 @@ def ours(setting: Setting) -> Side:
         failed = int(now.failed - before.failed)  # pyright: ignore
         temporary = held(program) / MIB
         return {
-            "nfe_forward": forward, "nfe_backward": backward, "failed": failed,
+            "nfe_forward": forward,
+            "nfe_backward": backward,
+            "failed": failed,
             "program_mib": temporary,
-        }  # fmt: skip
+        }
 
     return Side(repeat, tell)
 
@@ -83,6 +85,8 @@ def for_peer(setting: Setting) -> dict[str, Any]:
     return {
         "shape": (info.shape[2], sizes.channels, sizes.width, info.classes, groups),
         "weights": jax.device_get((weights.network, weights.batch_stats, point)),
-        "images": images.normalised, "labels": images.labels,
-        "route": setting.adjoint if setting.train else None, "tol": setting.tol,
-    }  # fmt: skip
+        "images": images.normalised,
+        "labels": images.labels,
+        "route": setting.adjoint if setting.train else None,
+        "tol": setting.tol,
+    }

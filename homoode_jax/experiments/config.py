@@ -184,8 +184,10 @@ def _sections(raw: dict[str, Any]) -> dict[str, Any]:
 
 def to_dict(config: Config) -> dict[str, Any]:
     """Returns nested settings as JSON has them."""
-    return {name: {k: list(v) if isinstance(v, tuple) else v for k, v in section.items()}
-            for name, section in dataclasses.asdict(config).items()}  # fmt: skip
+    return {
+        name: {k: list(v) if isinstance(v, tuple) else v for k, v in section.items()}
+        for name, section in dataclasses.asdict(config).items()
+    }
 
 
 def differences(a: Config, b: Config, ignore: tuple[str, ...] = ()) -> list[str]:

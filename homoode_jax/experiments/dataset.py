@@ -69,9 +69,12 @@ def take(split: Split, index: Int[np.ndarray, " k"]) -> Split:
     place = split.place[index]
     here = place >= 0
     return Split(
-        split.images[place[here]], split.labels[index], _places(here), split.part[index],
+        split.images[place[here]],
+        split.labels[index],
+        _places(here),
+        split.part[index],
         split.parts,
-    )  # fmt: skip
+    )
 
 
 def _share(parts: int) -> Share:
@@ -151,8 +154,11 @@ def _order(reading: Reading, kept: Int[np.ndarray, " k"]) -> Int[np.ndarray, " k
 def _refuse_or_warn(
     data: Data, name: str, labels: np.ndarray, reading: Reading, faults: list[str | None]
 ) -> None:
-    here = [f"{record.place} {fault}"
-            for record, fault in zip(reading.records, faults, strict=True) if fault]  # fmt: skip
+    here = [
+        f"{record.place} {fault}"
+        for record, fault in zip(reading.records, faults, strict=True)
+        if fault
+    ]
     damaged = np.flatnonzero(labels == DAMAGED)
     first = here[0] if here else f"another process cannot read its record {damaged[0]}"
     if not data.skip_damaged:
@@ -160,8 +166,10 @@ def _refuse_or_warn(
             f"{data.dataset} ({name}): {first}. Mend it, or set "
             "config.data.skip_damaged=True to leave such records out."
         )
-    say(f"warning: {len(damaged)} of {len(labels)} records of {data.dataset} ({name}) "
-        f"are damaged and left out; the first: {first}")  # fmt: skip
+    say(
+        f"warning: {len(damaged)} of {len(labels)} records of {data.dataset} ({name}) "
+        f"are damaged and left out; the first: {first}"
+    )
 
 
 def _places(here: Bool[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:

@@ -51,10 +51,15 @@ def _evaluated(run: Run) -> dict[str, Any]:
     weights, facts = found
     test = run.evaluate(weights, run.data.test)
     return {
-        "dataset": run.config.data.dataset, "layer": run.config.model.layer, **facts,
-        "test_accuracy": test.accuracy, "test_loss": test.loss, "nfe_forward": test.nfe_forward,
-        "failed_solves": test.failed, "residual": test.residual,
-    }  # fmt: skip
+        "dataset": run.config.data.dataset,
+        "layer": run.config.model.layer,
+        **facts,
+        "test_accuracy": test.accuracy,
+        "test_loss": test.loss,
+        "nfe_forward": test.nfe_forward,
+        "failed_solves": test.failed,
+        "residual": test.residual,
+    }
 
 
 def _config(path: str, data_dir: str) -> Config:

@@ -154,16 +154,18 @@ def _explain(config: Config, step: int, seen: Look) -> dict[str, Any]:
         "usable": bool(found.usable),
         "update finite": bool(seen.taken),
         "loss": float(found.loss),
-        "solves": {Result(int(code)).name: int(np.sum(results == code))
-                   for code in np.unique(results)},
+        "solves": {
+            Result(int(code)).name: int(np.sum(results == code)) for code in np.unique(results)
+        },
         "failed backward solves": int(np.sum(np.asarray(found.vjps) < 0)),
         "evaluations": [int(evaluations.min()), int(evaluations.max())],
         "largest entry of the gradient": max(float(np.abs(leaf).max()) for _, leaf in leaves),
         "gradient not finite in": [
-            ".".join(str(key.key) for key in path) for path, leaf in leaves
+            ".".join(str(key.key) for key in path)
+            for path, leaf in leaves
             if not np.all(np.isfinite(leaf))
         ],
-    }  # fmt: skip
+    }
 
 
 def _show(found: dict[str, Any]) -> None:

@@ -23,9 +23,11 @@ def make_solve(config: Config) -> Callable[..., Solution]:
         options = {"solver": "euler", "controller": "constant", "dt0": 1.0, "max_steps": 1}
         return partial(integrate, batching=config.solver.batching, **options)
     makers = {
-        "integrate": _integrate, "equilibrium": _equilibrium, "continuation": _continuation,
+        "integrate": _integrate,
+        "equilibrium": _equilibrium,
+        "continuation": _continuation,
         "once": lambda config: partial(call_once, nfe=LAYERS[config.model.layer].blocks),
-    }  # fmt: skip
+    }
     return makers[LAYERS[config.model.layer].solve](config)
 
 
@@ -51,8 +53,11 @@ def step_limit(config: Config) -> tuple[str, int] | None:
 
 def _section(config: Config) -> Solver | Equilibrium | Continuation | None:
     """The settings of the layer's solve."""
-    sections = {"integrate": config.solver, "equilibrium": config.equilibrium,
-                "continuation": config.continuation}  # fmt: skip
+    sections = {
+        "integrate": config.solver,
+        "equilibrium": config.equilibrium,
+        "continuation": config.continuation,
+    }
     return sections.get(LAYERS[config.model.layer].solve)
 
 
@@ -84,11 +89,16 @@ def _tolerances(config: Config, solve: str) -> dict[str, float]:
 def _integrate(config: Config) -> Callable[..., Solution]:
     solver, adaptive = config.solver, config.solver.controller == "pid"
     return partial(
-        integrate, solver=solver.method, controller=solver.controller,
-        rtol=solver.rtol if adaptive else None, atol=solver.atol if adaptive else None,
-        dt0=solver.dt0 or None, max_steps=solver.max_steps, adjoint=make_adjoint(solver),
+        integrate,
+        solver=solver.method,
+        controller=solver.controller,
+        rtol=solver.rtol if adaptive else None,
+        atol=solver.atol if adaptive else None,
+        dt0=solver.dt0 or None,
+        max_steps=solver.max_steps,
+        adjoint=make_adjoint(solver),
         batching=solver.batching,
-    )  # fmt: skip
+    )
 
 
 def make_adjoint(solver: Solver) -> str | diffrax.AbstractAdjoint:
@@ -101,20 +111,28 @@ def make_adjoint(solver: Solver) -> str | diffrax.AbstractAdjoint:
 def _equilibrium(config: Config) -> Callable[..., Solution]:
     chosen = config.equilibrium
     return partial(
-        equilibrium, solver="ode" if config.model.layer == "continuous_deq" else chosen.solver,
-        tol=chosen.tol, max_steps=chosen.max_steps, batching=chosen.batching,
+        equilibrium,
+        solver="ode" if config.model.layer == "continuous_deq" else chosen.solver,
+        tol=chosen.tol,
+        max_steps=chosen.max_steps,
+        batching=chosen.batching,
         adjoint=_route(chosen.adjoint, chosen.backward_tol),
-    )  # fmt: skip
+    )
 
 
 def _continuation(config: Config) -> Callable[..., Solution]:
     chosen = config.continuation
     return partial(
-        continuation, homotopy=chosen.homotopy, path=chosen.path, rtol=chosen.rtol,
-        max_steps=chosen.max_steps, max_evaluations=chosen.max_evaluations,
-        linear_tol=chosen.linear_tol, batching=chosen.batching,
+        continuation,
+        homotopy=chosen.homotopy,
+        path=chosen.path,
+        rtol=chosen.rtol,
+        max_steps=chosen.max_steps,
+        max_evaluations=chosen.max_evaluations,
+        linear_tol=chosen.linear_tol,
+        batching=chosen.batching,
         adjoint=_route(chosen.adjoint, chosen.backward_tol),
-    )  # fmt: skip
+    )
 
 
 def _route(adjoint: str, tol: float) -> str | Implicit:

@@ -68,10 +68,17 @@ def make_classifier(config: Config) -> ImageClassifier:
     """Builds the classifier that a configuration describes."""
     info, model = INFO[config.data.dataset], config.model
     sizes = Architecture(
-        info.shape[2], info.classes, model.channels, model.width, model.groups, model.stride,
-        model.dropout, model.layer, config.initial_point.kind,
+        info.shape[2],
+        info.classes,
+        model.channels,
+        model.width,
+        model.groups,
+        model.stride,
+        model.dropout,
+        model.layer,
+        config.initial_point.kind,
         None if model.field_dtype == "same" else model.field_dtype,
-    )  # fmt: skip
+    )
     terms = {"kinetic": config.regularise.kinetic, "jacobian": config.regularise.jacobian}
     regulariser = next((name for name, weight in terms.items() if weight), None)
     return ImageClassifier(sizes, make_solve(config), regulariser)
@@ -126,9 +133,13 @@ def train_step(
         failed_backward=totals.failed_backward + jnp.sum(lost),
     )
     return TrainState(
-        state.step + 1, jnp.where(taken, 0, state.skipped + 1),
-        Weights(network, point, batch_stats), optimiser, point_optimiser, totals,
-    )  # fmt: skip
+        state.step + 1,
+        jnp.where(taken, 0, state.skipped + 1),
+        Weights(network, point, batch_stats),
+        optimiser,
+        point_optimiser,
+        totals,
+    )
 
 
 def gradient(

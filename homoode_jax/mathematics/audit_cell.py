@@ -138,9 +138,15 @@ def sigma_min(
 
 @compiled
 def _sigma_min(
-    cell: Function, params: PyTree, zs: PyTree[Array], lams: Array, x: PyTree, homotopy: str,
-    dimension: int, key: Any,
-) -> Estimate:  # fmt: skip
+    cell: Function,
+    params: PyTree,
+    zs: PyTree[Array],
+    lams: Array,
+    x: PyTree,
+    homotopy: str,
+    dimension: int,
+    key: Any,
+) -> Estimate:
     first = jax.tree.map(lambda leaf: leaf[0], zs)
     evaluate, _ = checked_cell(cell, params, first, x, "zs[0]")
 
@@ -151,9 +157,11 @@ def _sigma_min(
         vjp = jax.linear_transpose(jvp, equation.z0)
         lam = lam[0] if homotopy == "fixed_point" else jnp.ones_like(lam[0])
         return smallest_singular_value(
-            lambda v: v - lam * jvp(v), lambda u: u - lam * vjp(u)[0],
-            _random(equation, key), dimension,
-        )  # fmt: skip
+            lambda v: v - lam * jvp(v),
+            lambda u: u - lam * vjp(u)[0],
+            _random(equation, key),
+            dimension,
+        )
 
     # One point after another: the vectors of all of them at once would be too much to keep.
     points = cast((zs, lams), common_dtype(first))

@@ -120,9 +120,14 @@ class _Misfit(eqx.Module):
 
 @compiled
 def _fit(
-    cell: Function, cell_params: PyTree, points: Points, slopes: PyTree[Array], schedule: Callable,
-    solver: Any, max_steps: int,
-) -> tuple[PyTree, Bool[Array, ""]]:  # fmt: skip
+    cell: Function,
+    cell_params: PyTree,
+    points: Points,
+    slopes: PyTree[Array],
+    schedule: Callable,
+    solver: Any,
+    max_steps: int,
+) -> tuple[PyTree, Bool[Array, ""]]:
     """The parameters with the least differences, and whether the fit came to rest."""
     free, fixed = eqx.partition(cell_params, eqx.is_inexact_array)
     fit = optx.least_squares(

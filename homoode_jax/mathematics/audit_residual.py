@@ -101,9 +101,14 @@ def convergence(
 
 @compiled
 def _convergence(
-    cell: Function, params: PyTree, z0: PyTree[Array], x: PyTree, method: Any, tol: Array,
+    cell: Function,
+    params: PyTree,
+    z0: PyTree[Array],
+    x: PyTree,
+    method: Any,
+    tol: Array,
     max_steps: int,
-) -> Float[Array, "batch points"]:  # fmt: skip
+) -> Float[Array, "batch points"]:
     evaluate, z0 = checked_cell(cell, params, z0, x, "z0")
 
     def one(z0: PyTree[Array], x: PyTree) -> Float[Array, " points"]:

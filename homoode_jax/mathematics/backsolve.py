@@ -57,9 +57,15 @@ class AdjointNorm(eqx.Module):
 
 
 def backsolve(
-    field: Callable, stepping: Stepping, params: PyTree, z0: PyTree[Array], z1: PyTree[Array],
-    x: PyTree, cotangent: PyTree[Array], mask: Bool[Array, " batch"] | None,
-) -> Pullback:  # fmt: skip
+    field: Callable,
+    stepping: Stepping,
+    params: PyTree,
+    z0: PyTree[Array],
+    z1: PyTree[Array],
+    x: PyTree,
+    cotangent: PyTree[Array],
+    mask: Bool[Array, " batch"] | None,
+) -> Pullback:
     """Pulls the cotangent of z(t1) of a joint batch back to params, z0 and x.
 
     `field(params, t, z, x)` as `integrate` has it; gradients of non-float leaves are None. All
@@ -90,9 +96,14 @@ def backsolve(
 
 
 def backsolve_examples(
-    field: Callable, stepping: Stepping, params: PyTree, z0: PyTree[Array], z1: PyTree[Array],
-    x: PyTree, cotangent: PyTree[Array],
-) -> Pullback:  # fmt: skip
+    field: Callable,
+    stepping: Stepping,
+    params: PyTree,
+    z0: PyTree[Array],
+    z1: PyTree[Array],
+    x: PyTree,
+    cotangent: PyTree[Array],
+) -> Pullback:
     """The same for examples that are solved by themselves: counts and failures are by example."""
     inputs, fixed = eqx.partition((params, x), eqx.is_inexact_array)
     dtype, like = common_dtype((z1, inputs)), shapes(z1)
@@ -128,9 +139,15 @@ def backsolve_examples(
 
 
 def _integrals(
-    field: Callable, back: Stepping, inputs: PyTree, fixed: PyTree, z1: PyTree[Array],
-    a1: PyTree[Array], ends: Float[Array, "batch max_steps"], steps: Int[Array, " batch"],
-) -> PyTree[Array]:  # fmt: skip
+    field: Callable,
+    back: Stepping,
+    inputs: PyTree,
+    fixed: PyTree,
+    z1: PyTree[Array],
+    a1: PyTree[Array],
+    ends: Float[Array, "batch max_steps"],
+    steps: Int[Array, " batch"],
+) -> PyTree[Array]:
     """Integrates a^T dF/d(params, x) over the steps that each example took.
 
     Step n of all examples is one step of size 1: each has its time run at its own rate, its step

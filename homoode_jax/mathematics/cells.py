@@ -156,10 +156,18 @@ class Options(NamedTuple):
 
 
 def solve_cells(
-    cell: Cell, params: PyTree, z0: PyTree[Array], x: PyTree, algorithm: Callable, *,
-    adjoint: str | Route, batching: str, mask: Any, preconditioner: Callable | None,
+    cell: Cell,
+    params: PyTree,
+    z0: PyTree[Array],
+    x: PyTree,
+    algorithm: Callable,
+    *,
+    adjoint: str | Route,
+    batching: str,
+    mask: Any,
+    preconditioner: Callable | None,
     backward_probe: Any,
-) -> Solution:  # fmt: skip
+) -> Solution:
     """Checks the problem, solves it, and says how it went.
 
     `algorithm(z0)` makes the algorithm for states of these dtypes.
@@ -208,9 +216,15 @@ def _solve(
 def _solution(raw: Outcome, z0: PyTree[Array]) -> Solution:
     z, zs = cast_like(raw.z, z0), None if raw.zs is None else cast_like(raw.zs, z0)
     stats = Stats(
-        raw.cost.nfe, raw.num_steps, raw.num_rejected, lax.stop_gradient(raw.residual),
-        lax.stop_gradient(raw.lam), raw.cost.num_jvp, raw.cost.num_vjp, raw.num_folds,
-    )  # fmt: skip
+        raw.cost.nfe,
+        raw.num_steps,
+        raw.num_rejected,
+        lax.stop_gradient(raw.residual),
+        lax.stop_gradient(raw.lam),
+        raw.cost.num_jvp,
+        raw.cost.num_vjp,
+        raw.num_folds,
+    )
     ts = None if raw.ts is None else lax.stop_gradient(raw.ts)
     return Solution(z, ts, zs, raw.result, stats)
 

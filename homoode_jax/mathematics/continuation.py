@@ -230,16 +230,30 @@ def continuation(
         rt = make_tolerance("rtol", rtol, z0, 1e-5)
         at = make_tolerance("atol", atol, z0, 0.0, positive=False)
         method = Method(
-            rt, at, make_linear_solver(linear_solver, linear_tol), predictor,
-            make_schedule(schedule), path == "arclength", max_steps, max_evaluations,
-        )  # fmt: skip
+            rt,
+            at,
+            make_linear_solver(linear_solver, linear_tol),
+            predictor,
+            make_schedule(schedule),
+            path == "arclength",
+            max_steps,
+            max_evaluations,
+        )
         lams, keep_steps = _check_save_at(save_at, rt.dtype)
         return Continuation(method, homotopy, lams, keep_steps)
 
     return solve_cells(
-        cell, params, z0, x, algorithm, adjoint=adjoint, batching=batching, mask=mask,
-        preconditioner=preconditioner, backward_probe=backward_probe,
-    )  # fmt: skip
+        cell,
+        params,
+        z0,
+        x,
+        algorithm,
+        adjoint=adjoint,
+        batching=batching,
+        mask=mask,
+        preconditioner=preconditioner,
+        backward_probe=backward_probe,
+    )
 
 
 def _check_save_at(save_at: Any, dtype) -> tuple[Float[Array, " saves"] | None, bool]:

@@ -60,9 +60,14 @@ class Given(NamedTuple):
 
 
 def backpropagate(
-    field: Callable, stepping: Stepping, ts: Float[Array, " times"] | None, inputs: Inputs,
-    raw: Raw, cotangents: Raw, per_example: bool,
-) -> Pullback:  # fmt: skip
+    field: Callable,
+    stepping: Stepping,
+    ts: Float[Array, " times"] | None,
+    inputs: Inputs,
+    raw: Raw,
+    cotangents: Raw,
+    per_example: bool,
+) -> Pullback:
     """Pulls the cotangents of z(t1), and of saved states, back to params, z0 and x.
 
     `field(params, t, z, x)` as `integrate` has it; gradients of non-float leaves are None. `raw`
@@ -79,9 +84,14 @@ def backpropagate(
         states, of_states = jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), (states, of_states))
     given = Given((inputs.params, inputs.x), inputs.z0, ts, of_zs)
     of_z0, _, gradient = scan(
-        partial(_pull_back, method, per_example), given, _at_end(cotangents, accepted),
-        (spans(raw.steps.ends, accepted), states, of_states), 0, jnp.max(accepted), reverse=True,
-    )  # fmt: skip
+        partial(_pull_back, method, per_example),
+        given,
+        _at_end(cotangents, accepted),
+        (spans(raw.steps.ends, accepted), states, of_states),
+        0,
+        jnp.max(accepted),
+        reverse=True,
+    )
     g_params, g_x = cast_like(gradient, eqx.filter(given.inputs, eqx.is_inexact_array))
     return Pullback(g_params, of_z0, g_x, method.stages * accepted)
 
@@ -169,9 +179,11 @@ def _by_example(one: Method) -> Method:
 
 
 def _spans(
-    start: Float[Array, ""], ts: Float[Array, " times"] | None, ends: Float[Array, " max_steps"],
+    start: Float[Array, ""],
+    ts: Float[Array, " times"] | None,
+    ends: Float[Array, " max_steps"],
     accepted: Int[Array, ""],
-) -> Span:  # fmt: skip
+) -> Span:
     """All steps, and after the last one some of size zero, at the start."""
     times = jnp.append(start, ends)
     passed = jnp.zeros(len(times), jnp.int32)

@@ -38,9 +38,14 @@ def next_slopes(slopes: Slopes, y0: Point, y1: Point) -> Slopes:
 
 
 def ending(
-    homotopy: Homotopy, method: Method, place: Place, step: Step, keep: Bool[Array, ""],
-    h: Float[Array, ""], slopes: Slopes,
-) -> Int[Array, ""]:  # fmt: skip
+    homotopy: Homotopy,
+    method: Method,
+    place: Place,
+    step: Step,
+    keep: Bool[Array, ""],
+    h: Float[Array, ""],
+    slopes: Slopes,
+) -> Int[Array, ""]:
     """RUNNING, or the `Result` with which the path ends after this step."""
     size = jnp.linalg.norm(place.y)
     tiny = 1e-6 if h.dtype == jnp.float32 else 1e-8

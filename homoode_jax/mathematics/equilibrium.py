@@ -213,9 +213,17 @@ def equilibrium(
         return Iterated(method, number, max_steps, max_evaluations)
 
     return solve_cells(
-        cell, params, z0, x, algorithm, adjoint=adjoint, batching=batching, mask=mask,
-        preconditioner=preconditioner, backward_probe=backward_probe,
-    )  # fmt: skip
+        cell,
+        params,
+        z0,
+        x,
+        algorithm,
+        adjoint=adjoint,
+        batching=batching,
+        mask=mask,
+        preconditioner=preconditioner,
+        backward_probe=backward_probe,
+    )
 
 
 def make_iteration(solver: Solver) -> Iteration | OPTIMISTIX:

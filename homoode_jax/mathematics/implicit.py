@@ -81,10 +81,15 @@ def make_route(adjoint: str | Route) -> Route:
 
 
 def pull_back(
-    cell: Callable, route: Implicit | Phantom, params: PyTree, z: PyTree[Array], x: PyTree,
-    cotangent: PyTree[Array], mask: Bool[Array, " batch"] | None,
+    cell: Callable,
+    route: Implicit | Phantom,
+    params: PyTree,
+    z: PyTree[Array],
+    x: PyTree,
+    cotangent: PyTree[Array],
+    mask: Bool[Array, " batch"] | None,
     preconditioner: Callable | None,
-) -> Pullback:  # fmt: skip
+) -> Pullback:
     """Pulls the cotangent of the equilibrium z back to params and x; z0 gets zeros."""
     params, fixed_params = eqx.partition(params, eqx.is_inexact_array)
     x, fixed_x = eqx.partition(x, eqx.is_inexact_array)

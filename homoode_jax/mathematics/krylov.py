@@ -206,9 +206,11 @@ def make_linear_solver(solver: str | lx.AbstractLinearSolver, tol) -> lx.Abstrac
 
 
 def solve_linear(
-    product: Callable[[Vector], Vector], b: Vector, solver: lx.AbstractLinearSolver,
+    product: Callable[[Vector], Vector],
+    b: Vector,
+    solver: lx.AbstractLinearSolver,
     precondition: Callable[[Vector], Vector] | None = None,
-) -> Linear:  # fmt: skip
+) -> Linear:
     """Solves `product(v) = b`. A failed solve gives what it reached, or zeros if not finite."""
     structure = jax.eval_shape(lambda: b)
     operator = lx.FunctionLinearOperator(product, structure)

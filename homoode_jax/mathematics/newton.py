@@ -53,9 +53,15 @@ class _State(NamedTuple):
 
 
 def correct(
-    homotopy: Homotopy, y: Point, row: Point, solver: lx.AbstractLinearSolver,
-    rtol, atol, near, needed=True,
-) -> Correction:  # fmt: skip
+    homotopy: Homotopy,
+    y: Point,
+    row: Point,
+    solver: lx.AbstractLinearSolver,
+    rtol,
+    atol,
+    near,
+    needed=True,
+) -> Correction:
     """Corrects y until |H| <= max(atol, rtol |z|), a correction is at most `near`, or rounding.
 
     Corrections must shrink from one to the next. None is made where none is `needed`.
@@ -80,12 +86,16 @@ def correct(
         ratio = jnp.where(small | (length <= rounding), 0, length / state.last)
         failed = ~small & ~(finite(here.h) & (linear.close | (length > 0)) & (ratio < 1))
         return _State(
-            jnp.where(failed, state.y, state.y + linear.value), length, state.turn + 1,
-            small | (settled & ~failed), failed, state.linear_ok & (linear.close | small),
+            jnp.where(failed, state.y, state.y + linear.value),
+            length,
+            state.turn + 1,
+            small | (settled & ~failed),
+            failed,
+            state.linear_ok & (linear.close | small),
             finite(here.h),
             jnp.maximum(state.contraction, ratio),
             state.cost.plus(nfe=1, num_jvp=linear.products),
-        )  # fmt: skip
+        )
 
     no, zero = jnp.asarray(False), jnp.zeros((), y.dtype)
     skip = jnp.logical_not(needed)

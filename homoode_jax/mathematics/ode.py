@@ -75,16 +75,27 @@ def reverse(stepping: Stepping) -> Stepping:
     if isinstance(controller, diffrax.StepTo):
         controller = diffrax.StepTo(controller.ts[::-1])
     return Stepping(
-        stepping.t1, stepping.t0, None if dt0 is None else -dt0, stepping.rtol, stepping.atol,
-        stepping.solver, controller, stepping.max_steps,
-    )  # fmt: skip
+        stepping.t1,
+        stepping.t0,
+        None if dt0 is None else -dt0,
+        stepping.rtol,
+        stepping.atol,
+        stepping.solver,
+        controller,
+        stepping.max_steps,
+    )
 
 
 def solve_ode(
-    rhs: Callable, stepping: Stepping, z0: PyTree[Array], args: PyTree, norm: Callable,
-    ts: Float[Array, " times"] | None = None, adjoint: diffrax.AbstractAdjoint | None = None,
+    rhs: Callable,
+    stepping: Stepping,
+    z0: PyTree[Array],
+    args: PyTree,
+    norm: Callable,
+    ts: Float[Array, " times"] | None = None,
+    adjoint: diffrax.AbstractAdjoint | None = None,
     keep: Literal["nothing", "times", "states"] = "nothing",
-) -> Raw:  # fmt: skip
+) -> Raw:
     """Solves dz/dt = rhs(t, z, args).
 
     A step that is not finite is refused; times or tolerances that are not make the solve fail.

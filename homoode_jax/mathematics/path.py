@@ -84,10 +84,18 @@ def _start(homotopy: Homotopy, method: Method, lams, keep_steps: bool) -> Walk:
     place = Place(y, zero, h, row, p / jnp.linalg.norm(p), jnp.asarray(False), zero)
     result = jnp.where(finite(z0, f0), RUNNING, Result.nonfinite).astype(jnp.int32)
     return Walk(
-        place, first_size(h), first_slopes(y.dtype), none, result, none, none, cost,
-        jnp.broadcast_to(y, (len(lams), y.size)), lams <= 0,
+        place,
+        first_size(h),
+        first_slopes(y.dtype),
+        none,
+        result,
+        none,
+        none,
+        cost,
+        jnp.broadcast_to(y, (len(lams), y.size)),
+        lams <= 0,
         jnp.broadcast_to(y, (method.max_steps + 1, y.size)) if keep_steps else None,
-    )  # fmt: skip
+    )
 
 
 def _decide(homotopy: Homotopy, method: Method, walk: Walk, step: Step, lams) -> Walk:
@@ -106,11 +114,15 @@ def _decide(homotopy: Homotopy, method: Method, walk: Walk, step: Step, lams) ->
     slopes = choose(keep, next_slopes(walk.slopes, place.y, step.y), walk.slopes)
     walk = _save(walk, keep, place.y, step.y, lams)
     return walk._replace(
-        place=now, size=size, slopes=slopes, num_folds=walk.num_folds + turns.astype(jnp.int32),
+        place=now,
+        size=size,
+        slopes=slopes,
+        num_folds=walk.num_folds + turns.astype(jnp.int32),
         result=ending(homotopy, method, place, step, keep, size.h, slopes),
-        num_steps=walk.num_steps + 1, num_rejected=walk.num_rejected + (~keep).astype(jnp.int32),
+        num_steps=walk.num_steps + 1,
+        num_rejected=walk.num_rejected + (~keep).astype(jnp.int32),
         cost=walk.cost.add(step.cost).add(recentred.cost),
-    )  # fmt: skip
+    )
 
 
 def _recentre(homotopy: Homotopy, method: Method, place: Place, h, strictness, needed):

@@ -57,8 +57,10 @@ class Relaxation(eqx.Module):
         keep, size = adapt(memory.size, memory.size.h, error, float(solver.order(term)))  # pyright: ignore
         stages = solver.tableau.num_stages - 1  # pyright: ignore
         new, f_new = jax.tree.map(
-            lambda a, b: jnp.where(keep, a, b), (new, new + state[1]), (z, f)  # pyright: ignore
-        )  # fmt: skip
+            lambda a, b: jnp.where(keep, a, b),
+            (new, new + state[1]),
+            (z, f),  # pyright: ignore
+        )
         cost = no_cost().plus(nfe=stages)
         after = _Memory(jnp.where(keep, t1, memory.t), size)
         return Move(new, f_new, after, cost, ~keep, jnp.asarray(False))

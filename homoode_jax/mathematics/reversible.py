@@ -49,9 +49,15 @@ class Undone(NamedTuple):
 
 
 def undo(
-    field: Callable, stepping: Stepping, params: PyTree, z0: PyTree[Array], x: PyTree,
-    raw: Raw, cotangent: PyTree[Array], per_example: bool,
-) -> Pullback:  # fmt: skip
+    field: Callable,
+    stepping: Stepping,
+    params: PyTree,
+    z0: PyTree[Array],
+    x: PyTree,
+    raw: Raw,
+    cotangent: PyTree[Array],
+    per_example: bool,
+) -> Pullback:
     """Pulls the cotangent of z(t1) back to params, z0 and x through the solve that `raw` is of.
 
     `field(params, t, z, x)` as `integrate` has it; gradients of non-float leaves are None. All are
@@ -102,8 +108,10 @@ def _undo_step(
     b = jax.tree.map(lambda a, b, own: b + (1 - kappa) * a + own, a, b, b_own)
     gradient = jax.tree.map(
         lambda g, *new: g + sum(n.astype(g.dtype) for n in new),
-        after.gradient, from_back, from_own,
-    )  # fmt: skip
+        after.gradient,
+        from_back,
+        from_own,
+    )
     return Undone(Pair(y0, z0), Pair(jax.tree.map(lambda a: kappa * a, a), b), gradient)
 
 

@@ -73,9 +73,15 @@ class FieldPlan(eqx.Module):
 
         def one(z0, x, mask=None) -> Raw:
             return solve_ode(
-                rhs, self.stepping, z0, (inputs.params, x), Norm(mask), self.ts,
-                self._diffrax_adjoint(), self._keep(),
-            )  # fmt: skip
+                rhs,
+                self.stepping,
+                z0,
+                (inputs.params, x),
+                Norm(mask),
+                self.ts,
+                self._diffrax_adjoint(),
+                self._keep(),
+            )
 
         if not self.per_example:
             return one(inputs.z0, inputs.x, self.mask)
@@ -100,9 +106,7 @@ class FieldPlan(eqx.Module):
         if self.adjoint == "reversible":
             solved = inputs.params, inputs.z0, inputs.x, memory
             return undo(self.field, self.stepping, *solved, cotangent, self.per_example)
-        problem = (
-            self.field, self.stepping, inputs.params, inputs.z0, memory, inputs.x, cotangent
-        )  # fmt: skip
+        problem = (self.field, self.stepping, inputs.params, inputs.z0, memory, inputs.x, cotangent)
         return backsolve_examples(*problem) if self.per_example else backsolve(*problem, self.mask)
 
     def count_vjps(self, raw: Raw) -> Int[Array, "*batch"]:

@@ -33,9 +33,14 @@ Body = Callable[[PyTree, PyTree, PyTree], Swept]
 
 
 def scan(
-    body: Body, consts: PyTree, carry: PyTree, xs: PyTree, start: ArrayLike, stop: ArrayLike,
+    body: Body,
+    consts: PyTree,
+    carry: PyTree,
+    xs: PyTree,
+    start: ArrayLike,
+    stop: ArrayLike,
     reverse: bool = False,
-) -> Swept:  # fmt: skip
+) -> Swept:
     """Runs the body, which gives its carry, y and term as a `Swept`; totals are float32 or better.
 
     It closes over no traced arrays. Carries, ys and terms are float or complex arrays.
@@ -80,8 +85,10 @@ def _backward(residuals, cotangents, perturbed, inputs, body: Body, bounds: tupl
     of_carry, of_ys, of_total = _filled(cotangents, out)
     g_carry, g_xs, g_consts = _scan(
         ((consts, of_total), of_carry, (carries, xs, of_ys)),
-        partial(_pulling, body), bounds, not reverse,
-    )  # fmt: skip
+        partial(_pulling, body),
+        bounds,
+        not reverse,
+    )
     return cast_like(g_consts, eqx.filter(consts, eqx.is_inexact_array)), g_carry, g_xs
 
 

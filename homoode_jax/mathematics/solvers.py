@@ -105,9 +105,7 @@ class Reversible(OfMethod):
         y1 = jax.tree.map(lambda y, z, p: z + self.coupling * (y - z) + p, y0, z0, own)
         back = self.increment(terms, t1, t0, y1, args)
         z1 = jax.tree.map(jnp.subtract, z0, back)
-        error = jax.tree.map(
-            lambda own, y, z: jnp.abs(own) + jnp.abs(y - z), error, y1, z1
-        )  # fmt: skip
+        error = jax.tree.map(lambda own, y, z: jnp.abs(own) + jnp.abs(y - z), error, y1, z1)
         dense_info = {"y0": y0, "y1": y1, "k": slopes}
         return y1, error, dense_info, z1, diffrax.RESULTS.successful
 

@@ -36,9 +36,15 @@ class Stages(NamedTuple):
 
 
 def run_stages(
-    tableau: diffrax.ButcherTableau, count: int, terms, t0, t1, y0: PyTree[Array], args: PyTree,
+    tableau: diffrax.ButcherTableau,
+    count: int,
+    terms,
+    t0,
+    t1,
+    y0: PyTree[Array],
+    args: PyTree,
     first: PyTree[Array] | None = None,
-) -> tuple[PyTree[Array], PyTree[Float[Array, "stages ..."]], PyTree[Array] | None]:  # fmt: skip
+) -> tuple[PyTree[Array], PyTree[Float[Array, "stages ..."]], PyTree[Array] | None]:
     """Returns a step's answer from its first `count` stages, and those stages, h f each.
 
     `first` is f(t0, y0), where it is known; f at the last stage is then returned too.

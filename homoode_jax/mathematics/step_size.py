@@ -35,6 +35,13 @@ def adapt(
     zero = jnp.zeros_like(taken)
     error = jnp.where(jnp.isfinite(error), error, jnp.inf)
     keep, start, end, _, memory, _ = CONTROLLER.adapt_step_size(
-        zero, taken, zero, zero, None, lax.stop_gradient(error), order, size.memory  # pyright: ignore
-    )  # fmt: skip
+        zero,
+        taken,
+        zero,
+        zero,
+        None,
+        lax.stop_gradient(error),
+        order,
+        size.memory,  # pyright: ignore
+    )
     return jnp.asarray(keep), StepSize((end - start).astype(taken.dtype), memory)  # pyright: ignore

@@ -101,10 +101,14 @@ class FlatPreconditioner(FlatCell):
 
 
 def flatten_cell(
-    cell: Callable, params: PyTree, z0: PyTree[Array], x: PyTree,
-    mask: Bool[Array, " batch"] | None = None, preconditioner: Callable | None = None,
+    cell: Callable,
+    params: PyTree,
+    z0: PyTree[Array],
+    x: PyTree,
+    mask: Bool[Array, " batch"] | None = None,
+    preconditioner: Callable | None = None,
     unrolled: bool = False,
-) -> tuple[Equation, Callable[[Vector], PyTree[Array]]]:  # fmt: skip
+) -> tuple[Equation, Callable[[Vector], PyTree[Array]]]:
     """Returns the equation on vectors, and the way back to z0's structure.
 
     Rows that `mask` leaves out are zero and have a cell that is zero: they count in no norm and

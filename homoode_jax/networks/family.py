@@ -90,9 +90,15 @@ def make_module(
 
 
 def call_once(
-    function: Callable, params: PyTree, z0: Array, x: PyTree, *, nfe: int, mask: Any = None,
+    function: Callable,
+    params: PyTree,
+    z0: Array,
+    x: PyTree,
+    *,
+    nfe: int,
+    mask: Any = None,
     backward_probe: Any = None,
-) -> Solution:  # fmt: skip
+) -> Solution:
     """Returns function(params, z0, x) as a `Solution`: what a layer without a solve has."""
     del mask, backward_probe
     z = function(params, z0, x)

@@ -28,9 +28,15 @@ def conv(inputs: int, outputs: int, size: int, rngs: nnx.Rngs, stride: int = 1) 
     """A square convolution with bias and zero padding of size // 2."""
     padding = ((size // 2, size // 2),) * 2
     return nnx.Conv(
-        inputs, outputs, (size, size), strides=stride, padding=padding, rngs=rngs,
-        kernel_init=uniform_fan_in, bias_init=uniform_bias(inputs * size**2),
-    )  # fmt: skip
+        inputs,
+        outputs,
+        (size, size),
+        strides=stride,
+        padding=padding,
+        rngs=rngs,
+        kernel_init=uniform_fan_in,
+        bias_init=uniform_bias(inputs * size**2),
+    )
 
 
 def linear(inputs: int, outputs: int, rngs: nnx.Rngs) -> nnx.Linear:

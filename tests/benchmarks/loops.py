@@ -38,9 +38,13 @@ def wood(z, n):
 
     def function(x):
         parts = [
-            10 * (x[1] - x[0] ** 2), 1 - x[0], sqrt(90) * (x[3] - x[2] ** 2), 1 - x[2],
-            sqrt(10) * (x[1] + x[3] - 2), (x[1] - x[3]) / sqrt(10),
-        ]  # fmt: skip
+            10 * (x[1] - x[0] ** 2),
+            1 - x[0],
+            sqrt(90) * (x[3] - x[2] ** 2),
+            1 - x[2],
+            sqrt(10) * (x[1] + x[3] - 2),
+            (x[1] - x[3]) / sqrt(10),
+        ]
         return sum(part**2 for part in parts)
 
     return np.array([0.5, 1, 0.5, 1]) * difference(function, z[1:-1])

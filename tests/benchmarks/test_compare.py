@@ -30,16 +30,24 @@ def finished(
     """A run that trained for as many epochs as it has losses."""
     rows = [
         {
-            "train_loss": loss, "nfe_forward": 10.0 + i, "nfe_backward": 5.0, "failed": i,
-            "test_accuracy": accuracy if each_epoch else None, "seconds": 10.0 * (i + 1),
+            "train_loss": loss,
+            "nfe_forward": 10.0 + i,
+            "nfe_backward": 5.0,
+            "failed": i,
+            "test_accuracy": accuracy if each_epoch else None,
+            "seconds": 10.0 * (i + 1),
             "validation_accuracy": None if each_epoch else accuracy + 0.01 * i,
         }
         for i, loss in enumerate(losses)
-    ]  # fmt: skip
+    ]
     summary = {
-        "parameters": 34154, "validation_accuracy": accuracy, "test_accuracy": accuracy,
-        "nfe_forward": 9.0, "residual": residual, "seconds": 60.0,
-    }  # fmt: skip
+        "parameters": 34154,
+        "validation_accuracy": accuracy,
+        "test_accuracy": accuracy,
+        "nfe_forward": 9.0,
+        "residual": residual,
+        "seconds": 60.0,
+    }
     stands = {
         "as trained": {"accuracy": accuracy, "nfe": 9.0, "failed": 0},
         **{f"noise {sd:g}": {"accuracy": accuracy - sd, "nfe": 9.0, "failed": 1} for sd in NOISE},

@@ -26,10 +26,13 @@ FLAGS = [
 
 # A network that solves nothing compiles soonest; it is saved every other step of 80.
 QUICK = [
-    "--config.model.layer=none", "--config.model.channels=8", "--config.model.width=16",
-    "--config.train.batch_size=128", "--config.train.epochs=8",
+    "--config.model.layer=none",
+    "--config.model.channels=8",
+    "--config.model.width=16",
+    "--config.train.batch_size=128",
+    "--config.train.epochs=8",
     "--config.train.checkpoint_every=2",
-]  # fmt: skip
+]
 
 
 def small_config(**changes) -> Config:
@@ -52,15 +55,20 @@ def start(
 ) -> subprocess.Popen:
     """Starts train.py, or some other code, in a process of its own, `under` another program."""
     environment = os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "d" / "jax"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
-    }  # fmt: skip
+    }
     what = [str(ROOT / "train.py")] if code is None else ["-c", code]
     return subprocess.Popen(
-        [*under, sys.executable, *what, *flags], cwd=ROOT, env=environment,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [*under, sys.executable, *what, *flags],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def free_address() -> str:

@@ -54,9 +54,16 @@ def test_a_run_leaves_its_files(trained):
     assert json.loads((trained / "config.json").read_text())["train"]["epochs"] == 2
     summary = json.loads((trained / "summary.json").read_text())
     wanted = (
-        "dataset", "layer", "parameters", "initial_point_parameters", "validation_accuracy",
-        "test_accuracy", "epochs", "nfe_forward", "seconds",
-    )  # fmt: skip
+        "dataset",
+        "layer",
+        "parameters",
+        "initial_point_parameters",
+        "validation_accuracy",
+        "test_accuracy",
+        "epochs",
+        "nfe_forward",
+        "seconds",
+    )
     assert set(wanted) <= set(summary)
     assert summary["initial_point_parameters"] == 12
     assert summary["validation_accuracy"] == max(row["validation_accuracy"] for row in rows)

@@ -30,12 +30,15 @@ WRONG = {
     "c.train.epochs = '3'": ("TypeError: ", "'epochs'", "<class 'int'>"),
     "c.train.epochs = [1]": ("TypeError: ", "'epochs'", "[1]"),
     "c.data.mean = 0.5": ("TypeError: ", "'mean'", "<class 'tuple'>"),
-    "c.trian.epochs = 3": ("AttributeError: ", 'Did you mean "train"',),
+    "c.trian.epochs = 3": (
+        "AttributeError: ",
+        'Did you mean "train"',
+    ),
     "raise ValueError": ("ValueError.",),
     "raise ValueError('no\\nway')": ("ValueError: no way.",),
     "raise SystemExit('enough')": ("SystemExit: enough.",),
     "c = c +": ("SyntaxError: ",),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("line", WRONG)

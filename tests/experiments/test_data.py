@@ -217,9 +217,10 @@ def test_shares_are_the_whole_together(tmp_path):
     """And none reads what belongs to another."""
     tiny_imagenet(tmp_path / "tiny-imagenet-200")
     for name, where, kind in (
-        ("digits", "", "train"), ("tiny_imagenet", str(tmp_path), "train"),
+        ("digits", "", "train"),
+        ("tiny_imagenet", str(tmp_path), "train"),
         ("tiny_imagenet", str(tmp_path), "test"),
-    ):  # fmt: skip
+    ):
         read = sources.INFO[name].read
         whole = read(where, kind, ALL)
         shares = [read(where, kind, Share(6, first, first + 2)) for first in (0, 2, 4)]
@@ -305,7 +306,8 @@ DAMAGES = {  # what is done to a folder
         some_image(root, rng), tuple(map(int, rng.integers(1, 64, 2)))
     ),
     "a folder for an image": lambda root, rng: (
-        (file := some_image(root, rng)).unlink(), file.mkdir()
+        (file := some_image(root, rng)).unlink(),
+        file.mkdir(),
     ),
     "an image gone": lambda root, rng: rng.choice(sorted((root / "val").rglob("*.JPEG"))).unlink(),
     "an unknown class": lambda root, rng: rewrite(
@@ -319,13 +321,11 @@ DAMAGES = {  # what is done to a folder
     "an empty class": lambda root, rng: [
         file.unlink() for file in rng.choice(sorted((root / "train").iterdir())).rglob("*.JPEG")
     ],
-    "a class gone": lambda root, rng: shutil.rmtree(
-        rng.choice(sorted((root / "train").iterdir()))
-    ),
+    "a class gone": lambda root, rng: shutil.rmtree(rng.choice(sorted((root / "train").iterdir()))),
     "no classes": lambda root, rng: [
         shutil.rmtree(folder) for folder in (root / "train").iterdir()
     ],
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")

@@ -76,8 +76,10 @@ def test_eight_devices_and_two_processes_train_as_one_device():
     split = printed(start("split", code=CODE, devices=8))
     assert [found[0] for found in (one, eight, pair, split)] == [1, 8, 8, 8]
     for name, (_, single, double) in (
-        ("eight devices", eight), ("two processes", pair), ("split parameters", split)
-    ):  # fmt: skip
+        ("eight devices", eight),
+        ("two processes", pair),
+        ("split parameters", split),
+    ):
         a, b = np.array(one[2]), np.array(double)
         print(f"{name}: losses {np.abs(a - b)[:, 0].max():.1e} apart (float64)", file=sys.stderr)
         print(f"{name}: first losses {one[1][0][0]}, {single[0][0]} (float32)", file=sys.stderr)
@@ -127,9 +129,12 @@ def test_a_record_that_one_process_cannot_read_stops_both(tmp_path):
     broken = sorted(tmp_path.rglob("train/*/images/*.JPEG"))[7]
     broken.write_bytes(broken.read_bytes()[:50])
     flags = [
-        "--config=configs/tiny_imagenet.py", f"--config.data.data_dir={tmp_path}",
-        "--config.data.validation=0", "--config.data.shares=2", f"--workdir={tmp_path / 'run'}",
-    ]  # fmt: skip
+        "--config=configs/tiny_imagenet.py",
+        f"--config.data.data_dir={tmp_path}",
+        "--config.data.validation=0",
+        "--config.data.shares=2",
+        f"--workdir={tmp_path / 'run'}",
+    ]
     pair = start_pair(*flags)
     told = [process.communicate(timeout=120)[1] for process in pair]
     assert [process.returncode for process in pair] == [2, 2], told
@@ -194,9 +199,11 @@ def test_a_pair_that_cannot_go_on_leaves_its_whole_batch(tmp_path):
 )
 def test_the_environment_says_whether_there_are_others(variables, many, monkeypatch):
     for name in (
-        "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "TPU_WORKER_HOSTNAMES",
+        "SLURM_STEP_NUM_TASKS",
+        "OMPI_COMM_WORLD_SIZE",
+        "TPU_WORKER_HOSTNAMES",
         "JAX_COORDINATOR_ADDRESS",
-    ):  # fmt: skip
+    ):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)

@@ -34,9 +34,10 @@ VARIANTS = {
     "loosened": {"schedule": {"epochs": 1, "loosen": 10.0}},
     "jacobian": {"model": {"layer": "deq"}, "regularise": {"jacobian": 0.1}},
     "phantom first": {
-        "model": {"layer": "deq"}, "schedule": {"epochs": 1, "adjoint": "phantom", "loosen": 3.0},
+        "model": {"layer": "deq"},
+        "schedule": {"epochs": 1, "adjoint": "phantom", "loosen": 3.0},
     },
-}  # fmt: skip
+}
 
 
 def make(changes: dict):

@@ -22,11 +22,16 @@ from homoode_jax.experiments.state import init_state, means
 from homoode_jax.experiments.step import make_classifier, train_step
 
 STRANGE = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8),
-    st.binary(max_size=4), st.lists(st.floats(), max_size=4),
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=8),
+    st.binary(max_size=4),
+    st.lists(st.floats(), max_size=4),
     st.dictionaries(st.text(max_size=3), st.integers()),
     st.sampled_from([10**400, -(10**4000), math.inf, math.nan, "", "none", [], [0.5, "x"], 1e-320]),
-)  # fmt: skip
+)
 
 
 def valid(field: dataclasses.Field) -> st.SearchStrategy:
@@ -101,9 +106,12 @@ def check(raw: dict) -> None:
 
 
 HOW = {
-    "deadline": None, "database": None, "derandomize": True, "print_blob": False,
+    "deadline": None,
+    "database": None,
+    "derandomize": True,
+    "print_blob": False,
     "suppress_health_check": list(HealthCheck),
-}  # fmt: skip
+}
 
 
 @settings(max_examples=8, **HOW)
@@ -137,8 +145,14 @@ def shrunk(config: Config) -> dict:
     """The same options, in a size that a test can compute."""
     raw = {name: dataclasses.asdict(getattr(config, name)) for name in SECTIONS}
     raw["model"] |= {"channels": 4, "width": 8, "groups": 2}
-    raw["data"] |= {"dataset": "digits", "per_class": 0, "validation": 0, "mean": [0.5],
-                    "std": [0.5], "crop_padding": min(raw["data"]["crop_padding"], 2)}  # fmt: skip
+    raw["data"] |= {
+        "dataset": "digits",
+        "per_class": 0,
+        "validation": 0,
+        "mean": [0.5],
+        "std": [0.5],
+        "crop_padding": min(raw["data"]["crop_padding"], 2),
+    }
     raw["train"] |= {"batch_size": 16, "epochs": 2, "tensorboard": False}
     raw["continuation"] |= {"max_evaluations": 60}
     for section in ("solver", "equilibrium", "continuation"):

@@ -101,10 +101,15 @@ def all_zero(tree):
 def recorded_steps(field, params, z0, x, tol, dt0):
     """The accepted steps of an adaptive solve, as Diffrax itself takes them."""
     solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(lambda t, z, args: field(params, t, z, x)), diffrax.Dopri5(), 0.0, 1.0,
-        dt0, jnp.asarray(z0), saveat=diffrax.SaveAt(t0=True, steps=True),
+        diffrax.ODETerm(lambda t, z, args: field(params, t, z, x)),
+        diffrax.Dopri5(),
+        0.0,
+        1.0,
+        dt0,
+        jnp.asarray(z0),
+        saveat=diffrax.SaveAt(t0=True, steps=True),
         stepsize_controller=diffrax.PIDController(rtol=tol, atol=tol),
-    )  # fmt: skip
+    )
     steps = np.asarray(solution.ts)
     return steps[np.isfinite(steps)]
 

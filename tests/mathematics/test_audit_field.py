@@ -78,11 +78,17 @@ def test_a_davidenko_field_is_explained_and_its_cell_found(x64):
     """Fitted on some paths, measured on others too."""
     true = parameters(0)
     got = audit.explain(
-        davidenko, true, cell, parameters(5, 0.1), paths(davidenko, true, 1),
+        davidenko,
+        true,
+        cell,
+        parameters(5, 0.1),
+        paths(davidenko, true, 1),
         held_out=paths(davidenko, true, 2),
-    )  # fmt: skip
-    print(f"\nexplained: {max(got.before):.1e} -> {max(got.after):.1e}, "
-          f"held out {max(got.held_out_before):.1e} -> {max(got.held_out_after):.1e}")  # fmt: skip
+    )
+    print(
+        f"\nexplained: {max(got.before):.1e} -> {max(got.after):.1e}, "
+        f"held out {max(got.held_out_before):.1e} -> {max(got.held_out_after):.1e}"
+    )
     assert np.min(got.before) > 0.3 and np.min(got.held_out_before) > 0.3
     assert np.max(got.after) < 1e-5 and np.max(got.held_out_after) < 1e-5
     for name, leaf in true.items():

@@ -104,10 +104,16 @@ def test_unrolled_gradients_do_not_guess_their_cost():
         jax.grad(
             lambda probe: jnp.sum(
                 equilibrium(
-                    bent, 0.3 * PARAMS, 0 * X, X, solver="picard", adjoint="unrolled",
-                    max_steps=30, backward_probe=probe,
+                    bent,
+                    0.3 * PARAMS,
+                    0 * X,
+                    X,
+                    solver="picard",
+                    adjoint="unrolled",
+                    max_steps=30,
+                    backward_probe=probe,
                 ).z
             )
         )
-    )  # fmt: skip
+    )
     assert gradient(0.0) == -1

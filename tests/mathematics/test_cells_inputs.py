@@ -45,8 +45,11 @@ def test_integers_and_keys_in_the_condition_have_no_gradient_and_do_no_harm(solv
     @jax.jit
     @jax.grad
     def gradient(params):
-        x = {"key": jax.random.split(jax.random.key(0), 3), "index": jnp.arange(3),
-             "value": jnp.ones((3, 1))}  # fmt: skip
+        x = {
+            "key": jax.random.split(jax.random.key(0), 3),
+            "index": jnp.arange(3),
+            "value": jnp.ones((3, 1)),
+        }
         solution = solve(cell, params, jnp.zeros((3, 2)), x, batching="per_example")
         return jnp.sum(jnp.where(solution.success, 1, jnp.nan)[:, None] * solution.z)
 

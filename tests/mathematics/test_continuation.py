@@ -76,9 +76,14 @@ def test_the_path_from_zero_obeys_the_relation_of_the_paper(bend, path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [{"solver": "heun", "schedule": "cosine"},
-                                     {"solver": "dopri5", "schedule": "quadratic"},
-                                     {"solver": "dopri5", "path": "arclength"}])  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"solver": "heun", "schedule": "cosine"},
+        {"solver": "dopri5", "schedule": "quadratic"},
+        {"solver": "dopri5", "path": "arclength"},
+    ],
+)
 def test_predictors_and_schedules_find_the_same_path(options):
     got, euler = follow(1, **options), follow(1)
     assert got.success

@@ -70,10 +70,17 @@ BELOW, ABOVE = np.array([-3.0, 0.5, 0.2, 0.1]), np.array([2.0, 0.5, 0.2, 0.1])
 SMALL = Picard(damping=0.25)
 CASES = [
     *[(solver, INSIDE, None) for solver in SOLVERS],
-    ("picard", BELOW, False), (SMALL, BELOW, True), ("ode", BELOW, True), ("newton", BELOW, True),
-    ("picard", ABOVE, False), ("ode", ABOVE, False), ("newton", ABOVE, True),
-    ("anderson", ABOVE, None), ("broyden", ABOVE, None), ("anderson", BELOW, None),
-]  # fmt: skip
+    ("picard", BELOW, False),
+    (SMALL, BELOW, True),
+    ("ode", BELOW, True),
+    ("newton", BELOW, True),
+    ("picard", ABOVE, False),
+    ("ode", ABOVE, False),
+    ("newton", ABOVE, True),
+    ("anderson", ABOVE, None),
+    ("broyden", ABOVE, None),
+    ("anderson", BELOW, None),
+]
 
 
 @pytest.mark.usefixtures("x64")

@@ -150,9 +150,15 @@ def test_unrolled_gradients_are_those_of_the_truncated_iteration(solver):
 def test_unrolled_gradients_of_a_path_are_those_of_finite_differences():
     def loss(inputs):
         solution = continuation(
-            bent, inputs[0], 0 * inputs[1], inputs[1], rtol=1e-12, linear_tol=1e-12,
-            max_steps=12, adjoint="unrolled",
-        )  # fmt: skip
+            bent,
+            inputs[0],
+            0 * inputs[1],
+            inputs[1],
+            rtol=1e-12,
+            linear_tol=1e-12,
+            max_steps=12,
+            adjoint="unrolled",
+        )
         return jnp.sum(WEIGHTS * solution.z**2)
 
     got = jax.jit(jax.grad(loss))((PARAMS, X))

@@ -38,8 +38,9 @@ def test_linear_systems_match_the_matrix_exponential(t1):
     x, z0 = rng.normal(size=(3, 4, 4)), rng.normal(size=(3, 4))
     ts = t1 * jnp.array([0.0, 0.4, 1.0])
     solution = jitted(linear)(None, z0, x, 0.0, t1, 1e-10, ts)
-    flow = [np.stack([scipy.linalg.expm(a * t) @ z for a, z in zip(x, z0, strict=True)])
-            for t in ts]  # fmt: skip
+    flow = [
+        np.stack([scipy.linalg.expm(a * t) @ z for a, z in zip(x, z0, strict=True)]) for t in ts
+    ]
     assert solution.success and solution.result == Result.ok
     np.testing.assert_allclose(solution.z, flow[-1], rtol=1e-8, atol=1e-8)
     np.testing.assert_allclose(solution.zs, flow, rtol=1e-8, atol=1e-8)
@@ -101,8 +102,16 @@ def lotka_volterra_by_scipy():
     return scipy.integrate.solve_ivp(rates, (0, 5), [2, 1], "DOP853", rtol=3e-14, atol=1e-15).y
 
 
-ORDERS = {"euler": 1, "heun": 2, "midpoint": 2, "ralston": 2, "bosh3": 3, "tsit5": 5, "dopri5": 5,
-          "dopri8": 8}  # fmt: skip
+ORDERS = {
+    "euler": 1,
+    "heun": 2,
+    "midpoint": 2,
+    "ralston": 2,
+    "bosh3": 3,
+    "tsit5": 5,
+    "dopri5": 5,
+    "dopri8": 8,
+}
 
 
 @pytest.mark.parametrize("solver", ORDERS)
@@ -110,9 +119,16 @@ def test_constant_steps_converge_with_the_order_of_the_solver(solver):
     @jax.jit
     def solve(dt0):
         return homoode_jax.integrate(
-            lotka_volterra, None, jnp.array([[2.0, 1.0]]), None, t1=5.0, solver=solver,
-            controller="constant", dt0=dt0, max_steps=256,
-        )  # fmt: skip
+            lotka_volterra,
+            None,
+            jnp.array([[2.0, 1.0]]),
+            None,
+            t1=5.0,
+            solver=solver,
+            controller="constant",
+            dt0=dt0,
+            max_steps=256,
+        )
 
     few = 16 if solver == "dopri8" else 128
     coarse, fine = solve(5 / few), solve(2.5 / few)
@@ -135,9 +151,18 @@ def test_time_reversal_brings_the_state_back():
 def test_traced_numbers_have_no_gradient():
     def final(t0, t1, rtol, atol):
         solution = homoode_jax.integrate(
-            logistic, 1.0, jnp.full((1, 1), 0.5), jnp.ones((1, 1)), t0=t0, t1=t1, rtol=rtol,
-            atol=atol, solver="heun", adjoint="direct", max_steps=16,
-        )  # fmt: skip
+            logistic,
+            1.0,
+            jnp.full((1, 1), 0.5),
+            jnp.ones((1, 1)),
+            t0=t0,
+            t1=t1,
+            rtol=rtol,
+            atol=atol,
+            solver="heun",
+            adjoint="direct",
+            max_steps=16,
+        )
         return solution.z[0, 0]
 
     value, slopes = jax.jit(jax.value_and_grad(final, (0, 1, 2, 3)))(0.0, 1.0, 1e-2, 1e-2)

@@ -117,9 +117,13 @@ def test_padding_changes_no_answer_no_gradient_and_no_count(x64, batching, garba
     weights = smooth_weights()
     bare, vjps, alone = smooth_gradient("backsolve", batching, (params, z0, x), weights, 1e-4)
     got, padded_vjps, solution = smooth_gradient(
-        "backsolve", batching, (params, pad(z0, garbage), pad(x, garbage)), pad(weights, 0.0), 1e-4,
+        "backsolve",
+        batching,
+        (params, pad(z0, garbage), pad(x, garbage)),
+        pad(weights, 0.0),
+        1e-4,
         mask=PADDED,
-    )  # fmt: skip
+    )
     assert np.all(solution.success)
     np.testing.assert_allclose(solution.z[PADDED], alone.z, rtol=1e-13)
     np.testing.assert_array_equal(solution.z[~PADDED], np.full((2, 2), garbage))

@@ -56,8 +56,11 @@ def test_fields_that_do_not_return_a_z_are_refused(field, match):
 
 
 def test_a_field_that_needs_the_whole_batch_is_refused_per_example():
-    refused(r"float32\[1, 2\], got float32\[3, 2\]", lambda p, t, z, x: z + jnp.zeros((3, 2)),
-            batching="per_example")  # fmt: skip
+    refused(
+        r"float32\[1, 2\], got float32\[3, 2\]",
+        lambda p, t, z, x: z + jnp.zeros((3, 2)),
+        batching="per_example",
+    )
 
 
 @pytest.mark.parametrize(
@@ -94,8 +97,10 @@ def test_misspelt_options_are_refused_with_a_hint(options, match):
 
 @pytest.mark.parametrize("adjoint", ["implicit", diffrax.ImplicitAdjoint()])
 def test_implicit_adjoints_are_refused_with_the_routes_that_are_right(adjoint):
-    refused("implicit adjoint needs an equilibrium.*'checkpointed', 'direct', 'backsolve'",
-            adjoint=adjoint)  # fmt: skip
+    refused(
+        "implicit adjoint needs an equilibrium.*'checkpointed', 'direct', 'backsolve'",
+        adjoint=adjoint,
+    )
 
 
 def test_the_backsolve_of_diffrax_is_refused_in_favour_of_ours():
@@ -159,8 +164,11 @@ def test_masks_that_are_no_bool_per_row_are_refused(mask, got):
 @pytest.mark.parametrize("batching", ["joint", "per_example"])
 def test_probes_of_a_wrong_shape_are_refused(batching):
     size = 3 if batching == "joint" else 2
-    refused(rf"backward_probe must be a scalar.*got shape \[{size}\]",
-            backward_probe=np.zeros(size), batching=batching)  # fmt: skip
+    refused(
+        rf"backward_probe must be a scalar.*got shape \[{size}\]",
+        backward_probe=np.zeros(size),
+        batching=batching,
+    )
 
 
 def rotation(params, t, z, x):
@@ -179,10 +187,18 @@ def test_gradients_of_backsolve_through_saved_states_are_refused_and_only_they()
 
 
 def test_implicit_solvers_with_constant_steps_are_refused():
-    refused("tolerances for the implicit solver", solver=diffrax.Kvaerno3(),
-            controller="constant", dt0=0.1)  # fmt: skip
+    refused(
+        "tolerances for the implicit solver",
+        solver=diffrax.Kvaerno3(),
+        controller="constant",
+        dt0=0.1,
+    )
 
 
 def test_implicit_solvers_are_refused_by_backsolve_per_example():
-    refused("takes explicit solvers, got Kvaerno3; use", solver=diffrax.Kvaerno3(),
-            adjoint="backsolve", batching="per_example")  # fmt: skip
+    refused(
+        "takes explicit solvers, got Kvaerno3; use",
+        solver=diffrax.Kvaerno3(),
+        adjoint="backsolve",
+        batching="per_example",
+    )

@@ -40,9 +40,17 @@ def test_a_solve_out_of_steps_returns_where_it_got_to():
     @jax.jit
     def solve(z0, mask):
         return integrate(
-            lambda params, t, z, x: -z, None, z0, None, solver="euler", controller="constant",
-            dt0=0.1, max_steps=5, save_at=(0.2, 0.5, 0.9), mask=mask,
-        )  # fmt: skip
+            lambda params, t, z, x: -z,
+            None,
+            z0,
+            None,
+            solver="euler",
+            controller="constant",
+            dt0=0.1,
+            max_steps=5,
+            save_at=(0.2, 0.5, 0.9),
+            mask=mask,
+        )
 
     solution = solve(np.array([[np.nan], [1.0]]), np.array([False, True]))
     assert solution.result == Result.max_steps and not solution.success
@@ -131,9 +139,16 @@ def test_constant_steps_past_a_pole_stop_at_the_first_that_is_not_finite():
     @jax.jit
     def solve(z0):
         return integrate(
-            square, None, z0, None, t1=62.5, solver="euler", controller="constant", dt0=1 / 16,
+            square,
+            None,
+            z0,
+            None,
+            t1=62.5,
+            solver="euler",
+            controller="constant",
+            dt0=1 / 16,
             max_steps=1000,
-        )  # fmt: skip
+        )
 
     steps, last = 1, 2.0
     while np.isfinite(following := last + last * last / 16):
@@ -149,9 +164,16 @@ def test_a_failed_backward_solve_is_zero_and_says_so():
 
     def loss(rate, probe):
         solution = integrate(
-            lambda k, t, z, x: jnp.sin(k * t + z), rate, jnp.ones((1, 1)), None, rtol=1e-6,
-            atol=1e-6, max_steps=8, adjoint="backsolve", backward_probe=probe,
-        )  # fmt: skip
+            lambda k, t, z, x: jnp.sin(k * t + z),
+            rate,
+            jnp.ones((1, 1)),
+            None,
+            rtol=1e-6,
+            atol=1e-6,
+            max_steps=8,
+            adjoint="backsolve",
+            backward_probe=probe,
+        )
         return jnp.sum(solution.z), solution
 
     (slope, vjps), solution = jax.jit(jax.grad(loss, (0, 1), has_aux=True))(6.0, 0.0)

@@ -33,9 +33,13 @@ def replayed():
     steps = recorded_steps(smooth_field, *inputs, tol=1e-4, dt0=0.05)
     assert 3 < len(steps) < 16
     loss = functools.partial(
-        smooth_loss, weights=smooth_weights(), tol=None, save_at=(0.3, 0.8), max_steps=16,
+        smooth_loss,
+        weights=smooth_weights(),
+        tol=None,
+        save_at=(0.3, 0.8),
+        max_steps=16,
         controller=diffrax.StepTo(steps),
-    )  # fmt: skip
+    )
     return loss, len(steps) - 1, finite_differences(lambda inputs: loss(inputs)[0], inputs)
 
 
@@ -150,9 +154,14 @@ def test_backsolve_controls_the_error_of_the_adjoint_where_z_stands_still():
 
     def loss(z0):
         return integrate(
-            lambda params, t, z, x: jnp.sin(8 * t) * z, None, z0, None, rtol=1e-8, atol=1e-8,
+            lambda params, t, z, x: jnp.sin(8 * t) * z,
+            None,
+            z0,
+            None,
+            rtol=1e-8,
+            atol=1e-8,
             adjoint="backsolve",
-        ).z.sum()  # fmt: skip
+        ).z.sum()
 
     slope = jax.jit(jax.grad(loss))(np.zeros((1, 1)))
     assert float(slope[0, 0]) == pytest.approx(np.exp((1 - np.cos(8)) / 8), rel=1e-7)
@@ -165,9 +174,16 @@ def test_gradients_vmap_over_parameters():
         params = {"rate": rate, "activation": jax.nn.relu}
         decay = lambda p, t, z, x: -p["rate"] * p["activation"](z)  # noqa: E731
         return integrate(
-            decay, params, jnp.ones((1, 1)), None, solver="euler", controller="constant", dt0=0.25,
-            max_steps=4, adjoint=adjoint,
-        ).z[0, 0]  # fmt: skip
+            decay,
+            params,
+            jnp.ones((1, 1)),
+            None,
+            solver="euler",
+            controller="constant",
+            dt0=0.25,
+            max_steps=4,
+            adjoint=adjoint,
+        ).z[0, 0]
 
     rates = jnp.array([0.1, 0.5, 2.0])
     for adjoint in ("direct", "backsolve"):

@@ -40,9 +40,14 @@ def test_states_are_pytrees_whose_leaves_keep_their_dtypes():
 def test_complex_states_have_gradients_for_real_parameters():
     def loss(params):
         spin = integrate(
-            lambda params, t, z, x: 1j * params * z, params, jnp.ones((1, 2), complex), None,
-            rtol=1e-8, atol=1e-8, adjoint="backsolve",
-        ).z  # fmt: skip
+            lambda params, t, z, x: 1j * params * z,
+            params,
+            jnp.ones((1, 2), complex),
+            None,
+            rtol=1e-8,
+            atol=1e-8,
+            adjoint="backsolve",
+        ).z
         return jnp.imag(spin).sum()
 
     slope = jax.jit(jax.grad(loss))(0.7)
@@ -52,9 +57,15 @@ def test_complex_states_have_gradients_for_real_parameters():
 def test_low_precision_states_are_integrated_in_float32():
     """A thousand steps of 1/1024 from 1: in bfloat16 every one of them would round to nothing."""
     solution = integrate(
-        lambda params, t, z, x: jnp.ones_like(z), None, jnp.ones((1, 1), jnp.bfloat16), None,
-        solver="euler", controller="constant", dt0=2**-10, max_steps=1024,
-    )  # fmt: skip
+        lambda params, t, z, x: jnp.ones_like(z),
+        None,
+        jnp.ones((1, 1), jnp.bfloat16),
+        None,
+        solver="euler",
+        controller="constant",
+        dt0=2**-10,
+        max_steps=1024,
+    )
     assert solution.z.dtype == jnp.bfloat16
     assert solution.z[0, 0] == 2
 
@@ -79,13 +90,16 @@ def dropped_decay(rate, t, z, x):
 
 
 def test_keys_integers_and_bools_condition_a_solve_and_its_gradient():
-    x = {"key": jax.random.split(jax.random.key(0), 3), "level": jnp.array([1, 2, 3]),
-         "on": jnp.array([True, True, False])}  # fmt: skip
+    x = {
+        "key": jax.random.split(jax.random.key(0), 3),
+        "level": jnp.array([1, 2, 3]),
+        "on": jnp.array([True, True, False]),
+    }
 
     def loss(rate, z0):
         z = integrate(
             dropped_decay, rate, z0, x, batching="per_example", adjoint="direct", **EULER
-        ).z  # fmt: skip
+        ).z
         return jnp.sum(z), z
 
     (g_rate, g_z0), z = jax.jit(jax.grad(loss, (0, 1), has_aux=True))(0.5, jnp.ones((3, 8)))
@@ -171,9 +185,15 @@ def test_a_diffrax_adjoint_object_differentiates_uncounted():
 def test_forward_mode_differentiates_with_the_diffrax_object_for_it():
     def final(rate):
         return integrate(
-            rotation, rate, jnp.array([[1.0, 0.0]]), None, rtol=1e-8, atol=1e-8,
-            adjoint=diffrax.ForwardMode(), max_steps=64,
-        ).z  # fmt: skip
+            rotation,
+            rate,
+            jnp.array([[1.0, 0.0]]),
+            None,
+            rtol=1e-8,
+            atol=1e-8,
+            adjoint=diffrax.ForwardMode(),
+            max_steps=64,
+        ).z
 
     z, slope = jax.jit(lambda rate: jax.jvp(final, (rate,), (1.0,)))(0.7)
     np.testing.assert_allclose(z, [[np.cos(0.7), -np.sin(0.7)]], atol=1e-6)

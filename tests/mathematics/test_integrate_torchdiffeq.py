@@ -37,8 +37,11 @@ def driven(np, weight, t, z):
     return np.tanh(z @ weight + 1) - z
 
 
-PROBLEMS = {"linear": (linear, STATE), "nonlinear": (nonlinear, STATE),
-            "from zero": (driven, 0 * STATE)}  # fmt: skip
+PROBLEMS = {
+    "linear": (linear, STATE),
+    "nonlinear": (nonlinear, STATE),
+    "from zero": (driven, 0 * STATE),
+}
 
 
 def solve_in_torch(name, tol):
@@ -67,9 +70,14 @@ def solver(name):
 
     def solve(tol, dt0=None):
         return integrate(
-            lambda weight, t, z, x: field(jnp, weight, t, z), WEIGHT, z0, None, rtol=tol,
-            atol=tol, dt0=dt0,
-        )  # fmt: skip
+            lambda weight, t, z, x: field(jnp, weight, t, z),
+            WEIGHT,
+            z0,
+            None,
+            rtol=tol,
+            atol=tol,
+            dt0=dt0,
+        )
 
     return jax.jit(solve)
 

@@ -27,9 +27,17 @@ def gradient_in(num_steps, adjoint, batching):
 
     def loss(params, z0, x):
         solution = homoode_jax.integrate(
-            field, params, z0, x, solver=solver, controller="constant", dt0=1 / num_steps,
-            max_steps=num_steps, adjoint=adjoint, batching=batching,
-        )  # fmt: skip
+            field,
+            params,
+            z0,
+            x,
+            solver=solver,
+            controller="constant",
+            dt0=1 / num_steps,
+            max_steps=num_steps,
+            adjoint=adjoint,
+            batching=batching,
+        )
         return jnp.sum(solution.z**2), solution.stats.num_steps
 
     rng = np.random.default_rng(0)

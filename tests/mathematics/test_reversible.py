@@ -22,8 +22,11 @@ from tests.mathematics.problems import (
 )
 
 THOUSAND = {
-    "controller": "constant", "dt0": 1e-3, "max_steps": 1000, "solver": Reversible(coupling=0.999),
-}  # fmt: skip
+    "controller": "constant",
+    "dt0": 1e-3,
+    "max_steps": 1000,
+    "solver": Reversible(coupling=0.999),
+}
 
 
 def reversible_gradient(adjoint, tol, **options):
@@ -66,9 +69,16 @@ def test_gradients_of_mixed_pytrees_backwards_in_time_are_those_of_direct_backpr
 
     def loss(params, z0, scale, adjoint):
         z = integrate(
-            mixed_field, params, z0, x | {"scale": scale}, solver=Reversible("bosh3", 0.99),
-            adjoint=adjoint, batching="per_example", t0=1.0, t1=0.0,
-        ).z  # fmt: skip
+            mixed_field,
+            params,
+            z0,
+            x | {"scale": scale},
+            solver=Reversible("bosh3", 0.99),
+            adjoint=adjoint,
+            batching="per_example",
+            t0=1.0,
+            t1=0.0,
+        ).z
         return jnp.sum(jnp.abs(z["c"]) ** 2 + z["r"])
 
     gradient = jax.jit(jax.grad(loss, (0, 1, 2)), static_argnums=3)
@@ -85,10 +95,16 @@ def wave_errors(solver):
     @jax.jit
     def solve(dt):
         solution = integrate(
-            lambda params, t, z, x: 6 * jnp.cos(6 * t) * z, None, jnp.ones((1, 1)), None,
-            solver=Reversible(solver), controller="constant", dt0=dt, max_steps=128,
+            lambda params, t, z, x: 6 * jnp.cos(6 * t) * z,
+            None,
+            jnp.ones((1, 1)),
+            None,
+            solver=Reversible(solver),
+            controller="constant",
+            dt0=dt,
+            max_steps=128,
             save_at=np.linspace(0.02, 0.98, 97),
-        )  # fmt: skip
+        )
         saved = solution.zs[:, 0, 0] - jnp.exp(jnp.sin(6 * solution.ts))
         return jnp.abs(solution.z[0, 0] - jnp.exp(jnp.sin(6.0))), jnp.max(jnp.abs(saved))
 
@@ -126,9 +142,14 @@ def test_the_answer_of_a_contracting_field_needs_a_coupling_that_damps_as_much(x
     @functools.partial(jax.jit, static_argnums=0)
     def error(coupling):
         z = integrate(
-            lambda params, t, z, x: -10 * z, None, jnp.ones((1, 1)), None, controller="constant",
-            dt0=0.01, solver=Reversible("bosh3", coupling),
-        ).z[0, 0]  # fmt: skip
+            lambda params, t, z, x: -10 * z,
+            None,
+            jnp.ones((1, 1)),
+            None,
+            controller="constant",
+            dt0=0.01,
+            solver=Reversible("bosh3", coupling),
+        ).z[0, 0]
         return jnp.abs(z - jnp.exp(-10.0))
 
     loose, matched = error(0.999), error(0.9)
@@ -145,9 +166,15 @@ def contracting_solve(coupling, dtype):
     def solve(rate, tol):
         solver = "dopri5" if coupling is None else Reversible(coupling=coupling)
         return integrate(
-            lambda rate, t, z, x: jnp.sin(3 * t) - rate * z, rate, jnp.ones((1, 1), dtype), None,
-            solver=solver, rtol=tol, atol=tol, max_steps=1000,
-        )  # fmt: skip
+            lambda rate, t, z, x: jnp.sin(3 * t) - rate * z,
+            rate,
+            jnp.ones((1, 1), dtype),
+            None,
+            solver=solver,
+            rtol=tol,
+            atol=tol,
+            max_steps=1000,
+        )
 
     return lambda rate, tol: solve(jnp.asarray(rate, dtype), jnp.asarray(tol, dtype))
 
@@ -216,10 +243,17 @@ def test_a_gradient_whose_steps_do_not_lead_back_is_zero_and_says_so(x64, batchi
 
     def loss(rate, probe):
         return integrate(
-            lambda k, t, z, x: jnp.sin(k * t + z), rate, jnp.ones((1, 1)), None,
-            solver=Reversible("heun", coupling), controller="constant", dt0=0.01, batching=batching,
-            adjoint="reversible", backward_probe=probe,
-        ).z.sum()  # fmt: skip
+            lambda k, t, z, x: jnp.sin(k * t + z),
+            rate,
+            jnp.ones((1, 1)),
+            None,
+            solver=Reversible("heun", coupling),
+            controller="constant",
+            dt0=0.01,
+            batching=batching,
+            adjoint="reversible",
+            backward_probe=probe,
+        ).z.sum()
 
     slope, vjps = jax.jit(jax.grad(loss, (0, 1)))(6.0, 0.0)
     assert slope == 0
@@ -246,9 +280,16 @@ def test_memory_grows_by_the_times_of_the_steps_alone(batching, rows):
 
     def loss(z0, steps):
         return integrate(
-            lambda params, t, z, x: jnp.sin(z), None, z0, None, controller="constant",
-            dt0=1 / steps, max_steps=steps, adjoint="reversible", batching=batching,
-        ).z.sum()  # fmt: skip
+            lambda params, t, z, x: jnp.sin(z),
+            None,
+            z0,
+            None,
+            controller="constant",
+            dt0=1 / steps,
+            max_steps=steps,
+            adjoint="reversible",
+            batching=batching,
+        ).z.sum()
 
     sizes = [temporary_bytes(functools.partial(loss, steps=steps)) for steps in (10, 100, 1000)]
     print(f"\n{batching}: {np.array(sizes) / STATE_BYTES} states")
@@ -281,10 +322,21 @@ def decay(params, t, z, x):
 
 @pytest.mark.parametrize("solver", ["euler", diffrax.Kvaerno3(), diffrax.Euler()])
 def test_methods_without_a_reversible_form_are_refused(solver):
-    with pytest.raises(ValueError, match=r"needs an explicit Runge-Kutta method.*got solver=.*uler|"
-                       "Kvaerno3"):  # fmt: skip
-        integrate(decay, None, np.ones((1, 1)), None, solver=solver, adjoint="reversible",
-                  controller="constant", dt0=0.1)  # fmt: skip
+    with pytest.raises(
+        ValueError,
+        match=r"needs an explicit Runge-Kutta method.*got solver=.*uler|"
+        "Kvaerno3",
+    ):
+        integrate(
+            decay,
+            None,
+            np.ones((1, 1)),
+            None,
+            solver=solver,
+            adjoint="reversible",
+            controller="constant",
+            dt0=0.1,
+        )
 
 
 @pytest.mark.parametrize("coupling", [0, -0.5, 1.5, float("nan")])

@@ -22,12 +22,16 @@ def written_out(tableau, y0, args):
     """A step's answer, and all h f of it."""
     slopes = []
     for weights, node in zip([[], *tableau.a_lower], [0, *tableau.c], strict=True):
-        moved = {key: y0[key] + sum(w * k[key] for w, k in zip(weights, slopes, strict=True))
-                 for key in y0}  # fmt: skip
+        moved = {
+            key: y0[key] + sum(w * k[key] for w, k in zip(weights, slopes, strict=True))
+            for key in y0
+        }
         slope = rate(T0 + node * (T1 - T0), moved, args)
         slopes.append({key: (T1 - T0) * slope[key] for key in slope})
-    y1 = {key: y0[key] + sum(b * k[key] for b, k in zip(tableau.b_sol, slopes, strict=True))
-          for key in y0}  # fmt: skip
+    y1 = {
+        key: y0[key] + sum(b * k[key] for b, k in zip(tableau.b_sol, slopes, strict=True))
+        for key in y0
+    }
     return y1, {key: jnp.stack([slope[key] for slope in slopes]) for key in y0}
 
 
@@ -71,8 +75,9 @@ def test_stages_and_their_derivatives_are_those_of_stages_written_out(method, fi
 
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12),
-        all_of(scanned), all_of(written_out),
-    )  # fmt: skip
+        all_of(scanned),
+        all_of(written_out),
+    )
 
 
 @pytest.mark.parametrize("axes", [(0, None), (None, 0), (0, 0)])
@@ -91,5 +96,6 @@ def test_derivatives_through_vmap_are_those_of_each_example(axes):
     scanned = total(lambda *problem: in_scan(*problem, first=False))
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12),
-        scanned, total(written_out),
-    )  # fmt: skip
+        scanned,
+        total(written_out),
+    )
