@@ -23,8 +23,8 @@ def _setting(
     default: Any,
     about: str,
     *,
-    low: float | None = None,
-    high: float | None = None,
+    low: float | int | None = None,
+    high: float | int | None = None,
     of: tuple[str, ...] | None = None,
 ) -> Any:
     """Declares a setting: what it is, in a few words, and which values it accepts."""

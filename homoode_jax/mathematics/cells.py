@@ -6,7 +6,7 @@ vector, and hands it to the guard with its gradient route.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -73,6 +73,7 @@ class Outcome(NamedTuple):
     cost: Cost
 
 
+@runtime_checkable
 class Algorithm(Protocol):
     """Solves z = f(z) for one vector."""
 

@@ -10,7 +10,7 @@ through `run` itself.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -45,6 +45,7 @@ class Pullback(NamedTuple):
     vjps: Int[Array, "*batch"]
 
 
+@runtime_checkable
 class Plan(Protocol):
     """All else that defines a solve; a pytree.
 

@@ -4,7 +4,7 @@ It keeps the best iterate, stops at a root (see `acceptance`) and where no progr
 and counts. An iterate at which the cell is not finite is refused, and the way to it shortened.
 """
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from jax import lax
@@ -50,6 +50,7 @@ class Move(NamedTuple):
     failed: bool | Bool[Array, ""] = False
 
 
+@runtime_checkable
 class Iteration(Protocol):
     """A method: a pytree of its settings."""
 
