@@ -6,16 +6,16 @@ name, and need the `train` extra.
 """
 
 from homoode_jax.mathematics import audit, regularisers
-from homoode_jax.mathematics.continuation import continuation
-from homoode_jax.mathematics.equilibrium import equilibrium
-from homoode_jax.mathematics.fixed_point import Anderson, Broyden, Picard
-from homoode_jax.mathematics.implicit import Implicit, Phantom
-from homoode_jax.mathematics.integrate import integrate
-from homoode_jax.mathematics.krylov import GMRES
-from homoode_jax.mathematics.newton_krylov import NewtonKrylov
-from homoode_jax.mathematics.relaxation import Relaxation
-from homoode_jax.mathematics.solution import Result, Solution, Stats
-from homoode_jax.mathematics.solvers import Reversible
+from homoode_jax.mathematics.cells.adjoints import Implicit, Phantom
+from homoode_jax.mathematics.cells.gmres import GMRES
+from homoode_jax.mathematics.common.solution import Result, Solution, Stats
+from homoode_jax.mathematics.equilibria.continuation import continuation
+from homoode_jax.mathematics.equilibria.equilibrium import equilibrium
+from homoode_jax.mathematics.iterations.fixed_point import Anderson, Broyden, Picard
+from homoode_jax.mathematics.iterations.newton_krylov import NewtonKrylov
+from homoode_jax.mathematics.iterations.relaxation import Relaxation
+from homoode_jax.mathematics.ode.integrate import integrate
+from homoode_jax.mathematics.ode.solvers import Reversible
 
 __version__ = "0.1.0"
 

@@ -9,6 +9,17 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "homoode_jax"
 FLOORS = ("mathematics", "networks", "experiments")
 ABOVE_MATHEMATICS = {"flax", "optax", "orbax", "ml_collections", "tensorflow_datasets", "rich"}
+# Which folders of the mathematics a folder may import from, beside itself.
+BELOW = {
+    "common": set(),
+    "ode": {"common"},
+    "cells": {"common"},
+    "iterations": {"common", "ode", "cells"},
+    "homotopy": {"common", "ode", "cells"},
+    "regularisers": {"common", "ode", "cells"},
+    "equilibria": {"common", "ode", "cells", "iterations", "homotopy"},
+    "audit": {"common", "ode", "cells", "iterations", "homotopy", "equilibria"},
+}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -32,6 +43,21 @@ def test_imports_point_down(file):
         assert not any(name.startswith(f"homoode_jax.{floor}") for floor in above), name
         if parts[0] == "mathematics":
             assert name.split(".")[0] not in ABOVE_MATHEMATICS, name
+
+
+@pytest.mark.parametrize("folder", BELOW)
+def test_folders_of_the_mathematics_import_from_those_below(folder):
+    place = PACKAGE / "mathematics" / folder
+    files = sorted(place.glob("*.py")) or [place.with_suffix(".py")]
+    for file in files:
+        for name in imports(file):
+            if name.startswith("homoode_jax.mathematics."):
+                assert name.split(".")[2] in BELOW[folder] | {folder}, (file.name, name)
+
+
+def test_every_part_of_the_mathematics_has_its_place():
+    parts = {path.stem for path in (PACKAGE / "mathematics").iterdir() if path.name[0] != "_"}
+    assert parts == set(BELOW)
 
 
 def test_no_file_imports_in_a_circle():

@@ -25,7 +25,7 @@ from benchmarks.speed.floor import problem
 from homoode_jax.experiments.console import console
 from homoode_jax.experiments.record import environment
 from homoode_jax.experiments.workdir import write_json
-from homoode_jax.mathematics.integrate import integrate
+from homoode_jax.mathematics.ode.integrate import integrate
 
 RESULTS = Path(__file__).parents[2] / "results"
 REPEATS = 3

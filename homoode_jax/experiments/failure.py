@@ -27,7 +27,7 @@ from homoode_jax.experiments.processes import compiled_together, is_first, wait_
 from homoode_jax.experiments.run import Run, keep_programs, use_precision
 from homoode_jax.experiments.state import TrainState, draw_state
 from homoode_jax.experiments.step import Gradient, gradient, make_classifier, update_network
-from homoode_jax.mathematics.solution import Result
+from homoode_jax.mathematics.common.solution import Result
 from homoode_jax.networks.classifier import ImageClassifier
 
 NAME = "failure"

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from homoode_jax.experiments.sources import INFO
-from homoode_jax.mathematics.continuation import PATHS
-from homoode_jax.mathematics.equilibrium import SOLVERS as EQUILIBRIUM_SOLVERS
-from homoode_jax.mathematics.homotopy import HOMOTOPIES
-from homoode_jax.mathematics.implicit import ADJOINTS as IMPLICIT_ADJOINTS
-from homoode_jax.mathematics.problem import BATCHINGS
-from homoode_jax.mathematics.routes import ADJOINTS
-from homoode_jax.mathematics.solvers import SOLVERS
-from homoode_jax.mathematics.stepping import CONTROLLERS
+from homoode_jax.mathematics.cells.adjoints import ADJOINTS as IMPLICIT_ADJOINTS
+from homoode_jax.mathematics.common.checks import BATCHINGS
+from homoode_jax.mathematics.equilibria.continuation import PATHS
+from homoode_jax.mathematics.equilibria.equilibrium import SOLVERS as EQUILIBRIUM_SOLVERS
+from homoode_jax.mathematics.homotopy.equations import HOMOTOPIES
+from homoode_jax.mathematics.ode.plan import ADJOINTS
+from homoode_jax.mathematics.ode.solvers import SOLVERS
+from homoode_jax.mathematics.ode.stepping import CONTROLLERS
 from homoode_jax.networks.family import LAYERS
 from homoode_jax.networks.initial_point import KINDS
 

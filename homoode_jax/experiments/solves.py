@@ -9,11 +9,11 @@ from jaxtyping import Array, Float
 
 from homoode_jax.experiments.config import Config
 from homoode_jax.experiments.settings import Continuation, Equilibrium, Solver
-from homoode_jax.mathematics.continuation import continuation
-from homoode_jax.mathematics.equilibrium import equilibrium
-from homoode_jax.mathematics.implicit import Implicit
-from homoode_jax.mathematics.integrate import integrate
-from homoode_jax.mathematics.solution import Solution
+from homoode_jax.mathematics.cells.adjoints import Implicit
+from homoode_jax.mathematics.common.solution import Solution
+from homoode_jax.mathematics.equilibria.continuation import continuation
+from homoode_jax.mathematics.equilibria.equilibrium import equilibrium
+from homoode_jax.mathematics.ode.integrate import integrate
 from homoode_jax.networks.family import LAYERS, call_once
 
 

@@ -12,13 +12,23 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
-from homoode_jax.mathematics.cells import Cell
-from homoode_jax.mathematics.dtypes import cast, cast_like, common_dtype, real_dtype
-from homoode_jax.mathematics.functions import Function, compiled
-from homoode_jax.mathematics.integrate import Field
-from homoode_jax.mathematics.options import whole
-from homoode_jax.mathematics.problem import as_arrays, batch_size, check_function, check_placement
-from homoode_jax.mathematics.rows import mean_squares
+from homoode_jax.mathematics.cells.solve import Cell
+from homoode_jax.mathematics.common.checks import (
+    as_arrays,
+    batch_size,
+    check_function,
+    check_placement,
+)
+from homoode_jax.mathematics.common.functions import Function, compiled
+from homoode_jax.mathematics.common.options import whole
+from homoode_jax.mathematics.common.trees import (
+    cast,
+    cast_like,
+    common_dtype,
+    mean_squares,
+    real_dtype,
+)
+from homoode_jax.mathematics.ode.integrate import Field
 
 
 def jacobian_norm(

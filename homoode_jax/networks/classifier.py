@@ -14,8 +14,8 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
+from homoode_jax.mathematics.common.solution import Solution
 from homoode_jax.mathematics.regularisers import jacobian_norm, with_kinetic_energy
-from homoode_jax.mathematics.solution import Solution
 from homoode_jax.networks.convolution import PRIMITIVE
 from homoode_jax.networks.encoder import Encoder
 from homoode_jax.networks.family import LAYERS, make_module, state_channels

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, PyTree
 
-from homoode_jax.mathematics.solution import Result, Solution, Stats
+from homoode_jax.mathematics.common.solution import Result, Solution, Stats
 from homoode_jax.networks.field import Field, ResidualBlocks
 
 

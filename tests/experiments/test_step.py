@@ -23,7 +23,7 @@ from homoode_jax.experiments.optimiser import make_optimisers
 from homoode_jax.experiments.run import Run
 from homoode_jax.experiments.state import means
 from homoode_jax.experiments.training import train
-from homoode_jax.mathematics import backsolve
+from homoode_jax.mathematics.ode import adjoint_backsolve
 from tests.experiments.runs import small_config
 
 GOLDEN_LOSS = 2.329734
@@ -231,8 +231,8 @@ def test_the_end_of_an_epoch_is_saved_once_validated(tmp_path):
 
 def test_solves_that_fail_on_the_way_back_are_counted_without_being_asked(run, monkeypatch):
     """A backward solve that leads back to no z0, near as it may be, gives no gradient."""
-    monkeypatch.setattr(backsolve, "MISS", -1.0)
-    monkeypatch.setattr(backsolve, "SHARE", -1.0)
+    monkeypatch.setattr(adjoint_backsolve, "MISS", -1.0)
+    monkeypatch.setattr(adjoint_backsolve, "SHARE", -1.0)
     failing = Run(small_config(solver={"adjoint": "backsolve"}), run.workdir, run.data)
     batch = next(training_batches(run.data.train, 64, 0, 0, 0, run.mesh))
     before = failing.initial_state()

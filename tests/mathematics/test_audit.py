@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from homoode_jax import Result, audit, continuation, equilibrium
-from homoode_jax.mathematics import audit_cell, audit_field, regularisers
+from homoode_jax.mathematics import regularisers
+from homoode_jax.mathematics.audit import cells, fields
 
 pytestmark = pytest.mark.slow  # many programs to compile
 
@@ -48,7 +49,7 @@ def linear_problem(matrices):
     return None, np.zeros(shape), (matrices, np.ones(shape))
 
 
-@pytest.mark.parametrize("module", [audit_cell, audit_field, regularisers])
+@pytest.mark.parametrize("module", [cells, fields, regularisers])
 def test_examples_print_what_they_say(module):
     assert doctest.testmod(module).failed == 0
 

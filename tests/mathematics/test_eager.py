@@ -17,7 +17,7 @@ from homoode_jax import (
     integrate,
     regularisers,
 )
-from homoode_jax.mathematics.functions import Function
+from homoode_jax.mathematics.common.functions import Function
 
 COMPILED = []
 jax.monitoring.register_event_duration_secs_listener(

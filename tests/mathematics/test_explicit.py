@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from homoode_jax.mathematics.explicit import Scanned
-from homoode_jax.mathematics.solvers import SOLVERS
+from homoode_jax.mathematics.ode.explicit import Scanned
+from homoode_jax.mathematics.ode.solvers import SOLVERS
 
 METHODS = [name for name, kind in SOLVERS.items() if issubclass(kind, diffrax.AbstractERK)]
 

@@ -8,7 +8,7 @@ import lineax as lx
 import numpy as np
 import pytest
 
-from homoode_jax.mathematics.krylov import GMRES, counts_products, solve_linear
+from homoode_jax.mathematics.cells.gmres import GMRES, counts_products, solve_linear
 
 pytestmark = pytest.mark.usefixtures("x64")
 N = 24

@@ -26,7 +26,7 @@ from homoode_jax import (
     integrate,
     regularisers,
 )
-from homoode_jax.mathematics.options import numbers, real, whole
+from homoode_jax.mathematics.common.options import numbers, real, whole
 
 ONE = jnp.ones((1, 1))
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from homoode_jax.mathematics.scan import Swept, scan
+from homoode_jax.mathematics.ode.scan import Swept, scan
 
 pytestmark = pytest.mark.usefixtures("x64")
 XS = {"v": np.linspace(0.1, 1.0, 6), "k": np.arange(6)}

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from homoode_jax.mathematics.stages import combine, run_stages
+from homoode_jax.mathematics.ode.stages import combine, run_stages
 
 pytestmark = pytest.mark.usefixtures("x64")
 METHODS = diffrax.Heun, diffrax.Bosh3, diffrax.Tsit5, diffrax.Dopri5, diffrax.Dopri8

@@ -1,0 +1,1 @@
+"""What iterations and homotopies share: cells on vectors, GMRES, acceptance, implicit gradients."""

@@ -1,0 +1,147 @@
+"""Gradients at an equilibrium z* = f(z*; x, theta), from the equilibrium alone.
+
+    implicit:      (I - J)^T u = dL/dz*           (implicit function theorem)
+    phantom(k, eta):  u = eta sum_{i<k} (eta J^T + (1 - eta) I)^i dL/dz*
+                                                  (Geng et al. 2021, arXiv 2111.05177)
+    then  dL/dtheta = u^T df/dtheta,  dL/dx = u^T df/dx,  dL/dz0 = 0.
+
+phantom(1, 1) is the Jacobian-free gradient (Fung et al. 2022, arXiv 2103.12803).
+"""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import lineax as lx
+from jax import lax
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, PyTree
+
+from homoode_jax.mathematics.cells.fallback import Fallback
+from homoode_jax.mathematics.cells.gmres import (
+    GMRES,
+    Linear,
+    counts_products,
+    make_linear_solver,
+    solve_linear,
+)
+from homoode_jax.mathematics.cells.vectors import Vector, flatten_cell
+from homoode_jax.mathematics.common.checks import check_option
+from homoode_jax.mathematics.common.guard import Pullback
+from homoode_jax.mathematics.common.options import real_field, whole_field
+
+
+class Implicit(eqx.Module):
+    """The exact gradient, by one transposed linear solve.
+
+    A solve that fails makes the gradient exactly zero, and the count of products negative.
+
+    Attributes:
+        tol: relative tolerance of the linear solve; the gradient's error follows it.
+        linear_solver: "gmres" (a factorisation or LSMR stands behind it, for where it
+            stagnates), or a Lineax solver, which brings its own tolerance.
+    """
+
+    tol: float = real_field("tol", 1e-6, "a positive number")
+    linear_solver: str | lx.AbstractLinearSolver = "gmres"
+
+
+class Phantom(eqx.Module):
+    """The gradient of `steps` damped Picard steps from the equilibrium; no linear solve.
+
+    Attributes:
+        steps: k, vector-Jacobian products in all.
+        damping: eta, between 0 and 1; 1 is the plain Neumann series.
+    """
+
+    steps: int = whole_field("steps", 5)
+    damping: float = real_field("damping", 0.5, "a number in (0, 1]")
+
+
+class Unrolled(eqx.Module):
+    """The derivative of the solver's own steps; memory grows with `max_steps`."""
+
+
+Route = Implicit | Phantom | Unrolled
+ADJOINTS: dict[str, Callable[[], Route]] = {
+    "implicit": Implicit,
+    "jacobian_free": lambda: Phantom(1, 1.0),
+    "phantom": Phantom,
+    "unrolled": Unrolled,
+}
+
+
+def make_route(adjoint: str | Route) -> Route:
+    """Returns the gradient route behind a name; passes routes through."""
+    if isinstance(adjoint, Implicit | Phantom | Unrolled):
+        return adjoint
+    check_option("adjoint", adjoint, ADJOINTS)
+    return ADJOINTS[adjoint]()
+
+
+def pull_back(
+    cell: Callable,
+    route: Implicit | Phantom,
+    params: PyTree,
+    z: PyTree[Array],
+    x: PyTree,
+    cotangent: PyTree[Array],
+    mask: Bool[Array, " batch"] | None,
+    preconditioner: Callable | None,
+) -> Pullback:
+    """Pulls the cotangent of the equilibrium z back to params and x; z0 gets zeros."""
+    params, fixed_params = eqx.partition(params, eqx.is_inexact_array)
+    x, fixed_x = eqx.partition(x, eqx.is_inexact_array)
+
+    def f(params, z_flat, x):
+        args = eqx.combine(params, fixed_params), z, eqx.combine(x, fixed_x)
+        return flatten_cell(cell, *args, mask)[0].f(z_flat)
+
+    z_flat, (v, restore) = ravel_pytree(z)[0], ravel_pytree(cotangent)
+    _, pull = jax.vjp(f, params, z_flat, x)
+    precondition = _transposed(cell, preconditioner, params, fixed_params, z, x, fixed_x, mask)
+    solved = _solve(route, lambda u: pull(u)[1], v, precondition)
+    g_params, _, g_x = pull(jnp.where(solved.ok, solved.value, 0))
+    # Zero times what is not finite in the cell's derivative would not be zero.
+    g_params, g_x = jax.tree.map(lambda g: jnp.where(solved.ok, g, 0), (g_params, g_x))
+    vjps = jnp.where(solved.ok, solved.products + 1, -solved.products - 1)
+    counted = isinstance(route, Phantom) or counts_products(route.linear_solver)
+    vjps = vjps if counted else jnp.full_like(vjps, -1)
+    return Pullback(g_params, restore(jnp.zeros_like(v)), g_x, vjps.astype(jnp.int32))
+
+
+def _solve(route: Implicit | Phantom, jt: Callable, v: Vector, precondition) -> Linear:
+    """u of the route, given u -> J^T u."""
+    if isinstance(route, Phantom):
+        yes = jnp.asarray(True)
+        return Linear(phantom(jt, v, route), yes, yes, jnp.asarray(route.steps - 1))
+    solver = make_linear_solver(route.linear_solver, route.tol)
+    if route.linear_solver == "gmres" and isinstance(solver, GMRES):
+        solver = Fallback(solver)
+    return solve_linear(lambda u: u - jt(u), v, solver, precondition)
+
+
+def phantom(jt: Callable[[Vector], Vector], v: Vector, route: Phantom) -> Vector:
+    """The phantom sum, by Horner's rule: steps - 1 products."""
+    eta = jnp.asarray(route.damping, v.dtype)
+
+    def horner(_, u):
+        return v + eta * jt(u) + (1 - eta) * u
+
+    return eta * lax.fori_loop(0, route.steps - 1, horner, v)
+
+
+def _transposed(cell, preconditioner, params, fixed_params, z, x, fixed_x, mask):
+    """The transpose of the preconditioner at lam = 1, or None."""
+    if preconditioner is None:
+        return None
+    args = eqx.combine(params, fixed_params), z, eqx.combine(x, fixed_x)
+    equation, _ = flatten_cell(cell, *args, mask, preconditioner)
+    assert equation.precondition is not None
+    z_flat, one = equation.z0, jnp.ones((), equation.z0.dtype)
+
+    def forward(v: Vector) -> Vector:
+        return equation.precondition(z_flat, one, v)  # pyright: ignore[reportOptionalCall]
+
+    return lambda v: jax.linear_transpose(forward, z_flat)(v)[0]

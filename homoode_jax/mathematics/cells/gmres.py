@@ -1,0 +1,257 @@
+"""Matrix-free linear solves, every product counted.
+
+GMRES (Saad & Schultz 1986) for Lineax. Lineax's own GMRES works in whole cycles, needs two of
+them to see that it has converged (43 products where 5 would do), and cannot say how many
+products it took; this one stops within a cycle and counts. All other Lineax solvers are welcome:
+those that do not tell their products make the count -1.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import lineax as lx
+from jax import lax
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Float, Int
+
+from homoode_jax.mathematics.cells.vectors import Cost, Vector
+from homoode_jax.mathematics.common.options import real_field, whole_field
+
+
+class Linear(NamedTuple):
+    """Outcome of a linear solve.
+
+    Attributes:
+        value: the last finite iterate.
+        ok: True if it converged to tolerance.
+        close: True if its residual is at most a hundredth of the right-hand side's.
+        products: with the operator; meaningless where `counts_products` is False.
+    """
+
+    value: Vector
+    ok: Bool[Array, ""]
+    close: Bool[Array, ""]
+    products: Int[Array, ""]
+
+
+class _Cycle(NamedTuple):
+    """An Arnoldi factorisation `A P V[:k] = V[:k+1] H` under way.
+
+    `left` spans the left null space of H, whose norm gives the residual's: beta / |left|.
+    """
+
+    basis: Float[Array, "m+1 n"]
+    hessenberg: Float[Array, "m+1 m"]
+    left: Float[Array, " m+1"]
+    k: Int[Array, ""]
+    broken: Bool[Array, ""]
+
+
+class _State(NamedTuple):
+    x: Vector
+    r: Vector
+    size: Float[Array, ""]
+    products: Int[Array, ""]
+    failed: Bool[Array, ""]
+
+
+class GMRES(lx.AbstractLinearSolver):
+    """Restarted GMRES with right preconditioning, for square operators on real vectors.
+
+    Attributes:
+        rtol: ends at |b - A x| <= rtol |b| + atol (Euclidean norms).
+        atol: see `rtol`.
+        restart: vectors kept before a restart; memory is `restart + 1` states.
+        max_products: the most products with the operator.
+
+    Options (as `lineax.linear_solve` takes them): `preconditioner`, an operator near the inverse.
+    """
+
+    rtol: float | Float[Array, ""] = real_field("rtol", 1e-6, "a non-negative number")
+    atol: float | Float[Array, ""] = real_field("atol", 0.0, "a non-negative number")
+    restart: int = whole_field("restart", 20)
+    max_products: int = whole_field("max_products", 200)
+
+    def init(self, operator, options: dict[str, Any]):  # pyright: ignore
+        """Linearises the operator once."""
+        del options
+        if operator.in_structure() != operator.out_structure():
+            raise ValueError("GMRES needs a square operator.")
+        return lx.linearise(operator)
+
+    def compute(self, state, vector, options: dict[str, Any]):  # pyright: ignore
+        """Solves; returns solution, Lineax result and `{"products": ...}`."""
+        b, unravel = ravel_pytree(vector)
+        precondition = options.get("preconditioner")
+
+        def inverse(v: Vector) -> Vector:
+            return v if precondition is None else ravel_pytree(precondition.mv(unravel(v)))[0]
+
+        def product(v: Vector) -> Vector:
+            return ravel_pytree(state.mv(unravel(inverse(v))))[0]
+
+        end = self._iterate(product, b)
+        failed = end.failed | ~(end.size <= self.target(b))
+        result = lx.RESULTS.where(failed, lx.RESULTS.max_steps_reached, lx.RESULTS.successful)
+        result = lx.RESULTS.where(end.failed, lx.RESULTS.breakdown, result)
+        close = end.size <= 0.01 * jnp.linalg.norm(b)
+        stats = {"products": end.products, "num_steps": end.products, "close": close}
+        return unravel(inverse(end.x)), result, stats
+
+    def target(self, b: Vector) -> Float[Array, ""]:
+        """Returns the size of the residual to reach."""
+        return self.rtol * jnp.linalg.norm(b) + self.atol
+
+    def _iterate(self, product: Callable, b: Vector) -> _State:
+        """Repeats cycles until the residual is small, products run out, or a cycle fails."""
+        target = self.target(b)
+
+        def goes_on(state: _State):
+            open_ = (state.size > target) & ~state.failed
+            return open_ & (state.products < self.max_products)
+
+        def body(state: _State) -> _State:
+            cycle = self._arnoldi(product, state, target)
+            step = _least_squares(cycle, state.size)
+            x = state.x + step @ cycle.basis[:-1]
+            r = state.r - (cycle.hessenberg @ step) @ cycle.basis
+            size, products = jnp.linalg.norm(r), state.products + cycle.k
+            better = jnp.isfinite(size) & jnp.all(jnp.isfinite(x)) & (size < state.size)
+            stuck = ~better | (cycle.broken & (size > target))
+            x, r = jnp.where(better, x, state.x), jnp.where(better, r, state.r)
+            return _State(x, r, jnp.where(better, size, state.size), products, stuck)
+
+        zero = jnp.zeros_like(b)
+        size = jnp.linalg.norm(b)
+        start = _State(zero, b, size, jnp.asarray(0), ~jnp.isfinite(size))
+        return lax.while_loop(goes_on, body, start)
+
+    def _arnoldi(self, product: Callable, state: _State, target) -> _Cycle:
+        m = min(self.restart, state.r.size)
+
+        def goes_on(cycle: _Cycle):
+            small = state.size <= target * jnp.linalg.norm(cycle.left)
+            room = (cycle.k < m) & (state.products + cycle.k < self.max_products)
+            return room & ~small & ~cycle.broken
+
+        dtype = state.r.dtype
+        basis = jnp.zeros((m + 1, state.r.size), dtype).at[0].set(state.r / state.size)
+        # Unused columns are independent of all others, so that least squares keeps full rank.
+        hessenberg = jnp.eye(m + 1, m, -1, dtype)
+        left = jnp.zeros(m + 1, dtype).at[0].set(1)
+        start = _Cycle(basis, hessenberg, left, jnp.asarray(0), jnp.asarray(False))
+        return lax.while_loop(goes_on, lambda cycle: _expand(cycle, product), start)
+
+    def transpose(self, state, options: dict[str, Any]):  # pyright: ignore
+        """The transposed problem."""
+        return state.transpose(), {k: v.transpose() for k, v in options.items()}
+
+    def conj(self, state, options: dict[str, Any]):  # pyright: ignore
+        """The conjugate problem."""
+        return lx.conj(state), {k: lx.conj(v) for k, v in options.items()}
+
+    def assume_full_rank(self) -> bool:
+        """True: the operator is taken to be nonsingular."""
+        return True
+
+
+def _expand(cycle: _Cycle, product: Callable) -> _Cycle:
+    """One product more."""
+    basis, k = cycle.basis, cycle.k
+    w, size, shares = orthogonalise(product(basis[k]), basis)
+    column = shares.at[k + 1].set(size)
+    overlap = cycle.left @ column
+    return _Cycle(
+        basis.at[k + 1].set(w),
+        cycle.hessenberg.at[:, k].set(column),
+        cycle.left.at[k + 1].set(-overlap / size),
+        k + 1,
+        cycle.broken | ~(size > 0),
+    )
+
+
+def orthogonalise(
+    v: Vector, basis: Float[Array, "k n"]
+) -> tuple[Vector, Float[Array, ""], Float[Array, " k"]]:
+    """The unit vector of v's part across the basis, its size (0 and zeros if v lies within),
+    and v's shares in the basis.
+
+    Classical Gram-Schmidt, twice; unused rows of the basis are zero.
+    """
+    first = basis @ v
+    w = v - first @ basis
+    second = basis @ w
+    w = w - second @ basis
+    size = jnp.linalg.norm(w)
+    vanishes = size <= 10 * jnp.finfo(v.dtype).eps * jnp.linalg.norm(v)
+    unit = jnp.where(vanishes, 0, w / jnp.where(vanishes, 1, size))
+    return unit, jnp.where(vanishes, 0, size), first + second
+
+
+def _least_squares(cycle: _Cycle, size: Float[Array, ""]) -> Float[Array, " m"]:
+    """Coefficients of the step that leaves the least residual; non-finite if there is none."""
+    q, r = jnp.linalg.qr(cycle.hessenberg)
+    return jax.scipy.linalg.solve_triangular(r, q[0] * size)
+
+
+def make_linear_solver(solver: str | lx.AbstractLinearSolver, tol) -> lx.AbstractLinearSolver:
+    """Returns GMRES for "gmres"; passes Lineax solvers through."""
+    if isinstance(solver, lx.AbstractLinearSolver):
+        return solver
+    if solver != "gmres":
+        raise ValueError(f"linear_solver={solver!r} must be 'gmres' or a Lineax solver.")
+    return GMRES(rtol=tol)
+
+
+def solve_linear(
+    product: Callable[[Vector], Vector],
+    b: Vector,
+    solver: lx.AbstractLinearSolver,
+    precondition: Callable[[Vector], Vector] | None = None,
+) -> Linear:
+    """Solves `product(v) = b`. A failed solve gives what it reached, or zeros if not finite."""
+    structure = jax.eval_shape(lambda: b)
+    operator = lx.FunctionLinearOperator(product, structure)
+    options = {}
+    if precondition is not None:
+        options["preconditioner"] = lx.FunctionLinearOperator(precondition, structure)
+    solution = lx.linear_solve(operator, b, solver, options=options, throw=False)
+    finite = jnp.all(jnp.isfinite(solution.value))
+    ok = (solution.result == lx.RESULTS.successful) & finite
+    close = ok | (finite & jnp.asarray(solution.stats.get("close", False)))
+    value = jnp.where(finite, solution.value, 0)
+    return Linear(value, ok, close, _products(solver, b.size, solution))
+
+
+def tighten(
+    solver: lx.AbstractLinearSolver, times: float | Float[Array, ""]
+) -> lx.AbstractLinearSolver:
+    """GMRES with its tolerance divided by 100 so many times; other solvers as they are."""
+    if not isinstance(solver, GMRES):
+        return solver
+    tol = jnp.asarray(solver.rtol)
+    least = jnp.finfo(tol.dtype).eps ** 0.75
+    rtol = jnp.maximum(tol * jnp.asarray(0.01, tol.dtype) ** times, jnp.minimum(least, tol))
+    return GMRES(rtol, solver.atol, solver.restart, solver.max_products)
+
+
+def counts_products(solver: str | lx.AbstractLinearSolver) -> bool:
+    """True where the number of products with the operator is known."""
+    direct = lx.LU, lx.QR, lx.SVD, lx.AutoLinearSolver
+    return solver == "gmres" or isinstance(solver, (GMRES, lx.BiCGStab, *direct))
+
+
+def as_counted(cost: Cost, solver: str | lx.AbstractLinearSolver) -> Cost:
+    """The cost, with -1 for products that the solver does not tell."""
+    unknown = jnp.full_like(cost.num_jvp, -1)
+    return cost if counts_products(solver) else cost._replace(num_jvp=unknown)
+
+
+def _products(solver, n: int, solution: lx.Solution) -> Int[Array, ""]:
+    if "products" in solution.stats:
+        return jnp.asarray(solution.stats["products"], jnp.int32)
+    if isinstance(solver, lx.BiCGStab):
+        return jnp.asarray(1 + 2 * solution.stats["num_steps"], jnp.int32)
+    return jnp.asarray(n, jnp.int32)

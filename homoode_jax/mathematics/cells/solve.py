@@ -1,0 +1,288 @@
+"""A cell's equilibrium for a batch: how it is found, how it is differentiated, what comes out.
+
+What `equilibrium` and `continuation` share. An algorithm is a pytree with
+`solve(equation) -> Outcome`; this module maps it over examples or gives it the batch as one
+vector, and hands it to the guard with its gradient route.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from homoode_jax.mathematics.cells import adjoints
+from homoode_jax.mathematics.cells.adjoints import Route, Unrolled, make_route
+from homoode_jax.mathematics.cells.vectors import Cost, Equation, flatten_cell
+from homoode_jax.mathematics.common.checks import (
+    as_arrays,
+    batch_size,
+    check_batching,
+    check_function,
+    check_mask,
+    check_placement,
+    check_probe,
+    problem_like,
+)
+from homoode_jax.mathematics.common.functions import Function, compiled
+from homoode_jax.mathematics.common.guard import (
+    Inputs,
+    Pullback,
+    pull_back_by_problem,
+    solve_unpadded,
+)
+from homoode_jax.mathematics.common.options import is_concrete, real
+from homoode_jax.mathematics.common.solution import Solution, Stats
+from homoode_jax.mathematics.common.trees import (
+    cast,
+    cast_like,
+    common_dtype,
+    drop_axis,
+    map_examples,
+    real_dtype,
+    shapes,
+    times_first,
+)
+
+Cell = Callable[[PyTree, PyTree[Array], PyTree], PyTree[Array]]
+COUNTS = "residual", "num_folds", "num_steps", "num_rejected", "cost"
+
+
+class Outcome(NamedTuple):
+    """Outcome of one problem on vectors; of a batch after structure is restored.
+
+    Attributes:
+        z: the final state.
+        zs: points of the path, or None.
+        ts: values of lam at `zs`, or None.
+        result: codes of `Result`.
+        residual: relative norm of z - f(z).
+        lam: how far along the homotopy z lies.
+        num_folds: turns of lam.
+        num_steps: steps tried.
+        num_rejected: steps refused.
+        cost: work done.
+    """
+
+    z: Any
+    zs: Any
+    ts: Array | None
+    result: Int[Array, "*batch"]
+    residual: Float[Array, "*batch"]
+    lam: Float[Array, "*batch"]
+    num_folds: Int[Array, "*batch"]
+    num_steps: Int[Array, "*batch"]
+    num_rejected: Int[Array, "*batch"]
+    cost: Cost
+
+
+@runtime_checkable
+class Algorithm(Protocol):
+    """Solves z = f(z) for one vector."""
+
+    def solve(self, equation: Equation) -> Outcome:
+        """Runs from `equation.z0`."""
+        ...
+
+
+class CellPlan(eqx.Module):
+    """All that defines the solve of a batch but what it is differentiated by (see `common.guard`)."""
+
+    cell: Callable
+    algorithm: Any
+    adjoint: Route
+    mask: Bool[Array, " batch"] | None
+    preconditioner: Callable | None
+    per_example: bool = eqx.field(static=True)
+    eps: float = eqx.field(static=True, default=0.0)
+
+    @property
+    def backpropagates(self) -> bool:
+        """True if the gradient is that of the solver's steps."""
+        return isinstance(self.adjoint, Unrolled)
+
+    @property
+    def pulls_back_saved(self) -> bool:
+        """False: the formulas know the equilibrium alone."""
+        return False
+
+    @property
+    def once(self) -> str:
+        """Nothing: all of these routes have derivatives of every order."""
+        return ""
+
+    def run(self, inputs: Inputs) -> Outcome:
+        """Solves the batch."""
+
+        def one(z0, x, mask=None) -> Outcome:
+            equation, restore = flatten_cell(
+                self.cell, inputs.params, z0, x, mask, self.preconditioner, self.backpropagates
+            )
+            out = self.algorithm.solve(equation._replace(eps=self.eps))
+            zs = None if out.zs is None else jax.vmap(restore)(out.zs)
+            return out._replace(z=restore(out.z), zs=zs)
+
+        if not self.per_example:
+            return one(inputs.z0, inputs.x, self.mask)
+        out = map_examples(one, inputs.z0, inputs.x)
+        zs = times_first(out.zs)
+        ts = None if out.ts is None else jnp.moveaxis(out.ts, 1, 0)
+        return out._replace(z=drop_axis(out.z), zs=zs, ts=ts)
+
+    def memory(self, raw: Outcome) -> PyTree[Array]:
+        """The equilibrium is all that its gradient needs."""
+        return raw.z
+
+    def pull_back(self, inputs: Inputs, memory: PyTree[Array], cotangents: Outcome) -> Pullback:
+        """Gradients by the formula of the route."""
+        route = self.adjoint
+        assert not isinstance(route, Unrolled)
+
+        def one(z, x, cotangent, mask=None) -> Pullback:
+            return adjoints.pull_back(
+                self.cell, route, inputs.params, z, x, cotangent, mask, self.preconditioner
+            )
+
+        return pull_back_by_problem(one, self, memory, inputs.x, cotangents.z)
+
+    def count_vjps(self, raw: Outcome) -> Int[Array, "*batch"]:
+        """Unknown: backpropagation through linear solves takes as many as they take."""
+        return jnp.full_like(raw.num_steps, -1)
+
+
+class Options(NamedTuple):
+    """How the solve of a batch is done, checked."""
+
+    algorithm: Algorithm
+    adjoint: Route
+    mask: Bool[Array, " batch"] | None
+    per_example: bool
+
+
+def solve_cells(
+    cell: Cell,
+    params: PyTree,
+    z0: PyTree[Array],
+    x: PyTree,
+    algorithm: Callable,
+    *,
+    adjoint: str | Route,
+    batching: str,
+    mask: Any,
+    preconditioner: Callable | None,
+    backward_probe: Any,
+) -> Solution:
+    """Checks the problem, solves it, and says how it went.
+
+    `algorithm(z0)` makes the algorithm for states of these dtypes.
+    """
+    params, z0, x = as_arrays((params, z0, x))
+    check_placement((params, z0, x))
+    batch = batch_size(z0, x)
+    per_example = check_batching(batching)
+    dtype = common_dtype(z0)
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        raise ValueError("z0 must be real: split complex states into real and imaginary parts.")
+    options = Options(
+        algorithm=algorithm(z0),
+        adjoint=make_route(adjoint),
+        mask=check_mask(mask, batch),
+        per_example=per_example,
+    )
+    probe = check_probe(backward_probe, per_example, batch, dtype)
+    inverse = None if preconditioner is None else Function(preconditioner)
+    return _solve(Function(cell), inverse, options, Inputs(params, z0, x, probe))
+
+
+@compiled
+def _solve(
+    cell: Function, preconditioner: Function | None, options: Options, inputs: Inputs
+) -> Solution:
+    """Solves a problem whose options are known to be right."""
+    params, z0, x, _ = inputs
+    like = problem_like(z0, x, options.per_example)
+    check_function("cell", cell, (params, *like), like[0])
+    inverse = None
+    if preconditioner is not None:
+        lam = jax.ShapeDtypeStruct((), real_dtype(z0))
+        check_function("preconditioner", preconditioner, (params, *like, lam, like[0]), like[0])
+        inverse = PreconditionerInPrecision(preconditioner, shapes(z0))
+    plan = CellPlan(
+        cell=InPrecision(cell, shapes(z0)),
+        preconditioner=inverse,
+        eps=precision(z0),
+        **options._asdict(),
+    )
+    inputs = inputs._replace(z0=cast(z0, common_dtype(z0)))
+    return _solution(solve_unpadded(inputs, plan, COUNTS), z0)
+
+
+def _solution(raw: Outcome, z0: PyTree[Array]) -> Solution:
+    z, zs = cast_like(raw.z, z0), None if raw.zs is None else cast_like(raw.zs, z0)
+    stats = Stats(
+        raw.cost.nfe,
+        raw.num_steps,
+        raw.num_rejected,
+        lax.stop_gradient(raw.residual),
+        lax.stop_gradient(raw.lam),
+        raw.cost.num_jvp,
+        raw.cost.num_vjp,
+        raw.num_folds,
+    )
+    ts = None if raw.ts is None else lax.stop_gradient(raw.ts)
+    return Solution(z, ts, zs, raw.result, stats)
+
+
+class InPrecision(eqx.Module):
+    """Calls a cell in z0's dtypes; states are kept in float32 or better between calls."""
+
+    cell: Function
+    like: PyTree
+
+    def __call__(self, params: PyTree, z: PyTree[Array], x: PyTree) -> PyTree[Array]:
+        """The cell's value, in float32 or better."""
+        return cast(self.cell(params, cast_like(z, self.like), x), common_dtype(self.like))
+
+
+class PreconditionerInPrecision(eqx.Module):
+    """Calls a preconditioner in the same way."""
+
+    preconditioner: Function
+    like: PyTree
+
+    def __call__(self, params: PyTree, z: PyTree[Array], x: PyTree, lam: Array, v: PyTree[Array]):
+        """The preconditioner's value, in float32 or better."""
+        lam = lam.astype(real_dtype(self.like))
+        z, v = cast_like((z, v), (self.like, self.like))
+        return cast(self.preconditioner(params, z, x, lam, v), common_dtype(self.like))
+
+
+def make_tolerance(
+    name: str, tol: Any, z0: PyTree[Array], default: float, positive: bool = True
+) -> Float[Array, ""]:
+    """Returns a tolerance in the solve's dtype; raises on one that z0's dtypes cannot reach.
+
+    None stands for the default, or four times the precision of z0 where that is more.
+    """
+    coarsest = _coarsest(z0)
+    eps = precision(z0)
+    tol = max(default, 4 * eps * positive) if tol is None else tol
+    tol = real(name, tol, "a non-negative number")
+    if positive and is_concrete(tol) and tol < eps:
+        raise ValueError(
+            f"{name}={tol:g} cannot be reached in {coarsest.name}, whose precision is "
+            f"{eps:.1e}; loosen {name}, or give z0 in a wider dtype."
+        )
+    return lax.stop_gradient(jnp.asarray(tol, common_dtype(z0)))
+
+
+def precision(z0: PyTree[Array]) -> float:
+    """Returns the relative precision of z0's coarsest leaf."""
+    return float(jnp.finfo(_coarsest(z0)).eps)
+
+
+def _coarsest(z0: PyTree[Array]) -> Any:
+    return max((leaf.dtype for leaf in jax.tree.leaves(z0)), key=lambda d: jnp.finfo(d).eps)

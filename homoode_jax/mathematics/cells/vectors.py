@@ -1,0 +1,151 @@
+"""A cell on a batch of pytrees, seen as a map of one flat vector: z = f(z).
+
+Solvers of equilibria and homotopies are written for vectors; this is where pytrees, batches
+and padding end. A joint solve has the whole batch in one vector, a per-example solve one example.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from homoode_jax.mathematics.common.trees import root, select_rows
+
+Vector = Float[Array, " n"]
+
+# Residuals are relative to |f|, but not to less than this: a root at 0 can be found, too.
+FLOOR = 1e-3
+
+
+class Cost(NamedTuple):
+    """Evaluations of the cell, Jacobian-vector and vector-Jacobian products."""
+
+    nfe: Int[Array, ""]
+    num_jvp: Int[Array, ""]
+    num_vjp: Int[Array, ""]
+
+    def plus(self, nfe: Any = 0, num_jvp: Any = 0, num_vjp: Any = 0) -> "Cost":
+        """The cost after some more work."""
+        return Cost(self.nfe + nfe, self.num_jvp + num_jvp, self.num_vjp + num_vjp)
+
+    def add(self, other: "Cost") -> "Cost":
+        """The cost of both."""
+        return self.plus(*other)
+
+    @property
+    def total(self) -> Int[Array, ""]:
+        """Evaluations and products together."""
+        return self.nfe + self.num_jvp + self.num_vjp
+
+
+class Equation(NamedTuple):
+    """The equation z = f(z) on vectors, and where to start.
+
+    Attributes:
+        f: the cell, float32 or better inside and out.
+        z0: the starting point.
+        precondition: `(z, lam, v) -> v'`, near the inverse of dH/dz at (z, lam); or None.
+        unrolled: True if its solution is to be backpropagated, step by step.
+        eps: the precision that the cell is evaluated in, where it is less than that of vectors.
+    """
+
+    f: Callable[[Vector], Vector]
+    z0: Vector
+    precondition: Callable[[Vector, Float[Array, ""], Vector], Vector] | None = None
+    unrolled: bool = False
+    eps: float = 0.0
+
+
+def no_cost() -> Cost:
+    """No work at all."""
+    zero = jnp.zeros((), jnp.int32)
+    return Cost(zero, zero, zero)
+
+
+class FlatCell(eqx.Module):
+    """A cell, or its preconditioner, of one problem, on vectors.
+
+    It is a pytree, and no closure, so that other libraries may take it for a function of theirs
+    and compile it with its arrays as inputs.
+    """
+
+    function: Callable
+    params: PyTree
+    x: PyTree
+    mask: Bool[Array, " batch"] | None
+    restore: Callable[[Vector], PyTree[Array]]
+
+    def __call__(self, z: Vector) -> Vector:
+        """The cell at z."""
+        value = self.function(self.params, self.restore(z), self.x)
+        if self.mask is not None:
+            value = select_rows(self.mask, value, jax.tree.map(jnp.zeros_like, value))
+        return ravel_pytree(value)[0]
+
+
+class FlatPreconditioner(FlatCell):
+    """A preconditioner of one problem, on vectors."""
+
+    def __call__(self, z: Vector, lam: Float[Array, ""], v: Vector) -> Vector:
+        """The preconditioner at (z, lam), applied to v."""
+        own = self.restore(v)
+        w = self.function(self.params, self.restore(z), self.x, lam, own)
+        w = w if self.mask is None else select_rows(self.mask, w, own)
+        return ravel_pytree(w)[0]
+
+
+def flatten_cell(
+    cell: Callable,
+    params: PyTree,
+    z0: PyTree[Array],
+    x: PyTree,
+    mask: Bool[Array, " batch"] | None = None,
+    preconditioner: Callable | None = None,
+    unrolled: bool = False,
+) -> tuple[Equation, Callable[[Vector], PyTree[Array]]]:
+    """Returns the equation on vectors, and the way back to z0's structure.
+
+    Rows that `mask` leaves out are zero and have a cell that is zero: they count in no norm and
+    never move.
+    """
+    z0 = z0 if mask is None else select_rows(mask, z0, jax.tree.map(jnp.zeros_like, z0))
+    start, restore = ravel_pytree(z0)
+    f = FlatCell(cell, params, x, mask, restore)
+    precondition = None
+    if preconditioner is not None:
+        precondition = FlatPreconditioner(preconditioner, params, x, mask, restore)
+    return Equation(f, start, precondition, unrolled), restore
+
+
+def rms(v: Vector) -> Float[Array, ""]:
+    """Returns the root mean square, 0 of nothing; its gradient at 0 is 0."""
+    if not v.size:
+        return jnp.zeros((), v.dtype)
+    return root(jnp.mean(jnp.square(v)))
+
+
+def relative_residual(z: Vector, f: Vector) -> Float[Array, ""]:
+    """|z - f| / max(|f|, 1e-3), root mean squares; never differentiated."""
+    z, f = lax.stop_gradient((z, f))
+    return rms(z - f) / jnp.maximum(rms(f), FLOOR)
+
+
+def finite(*vectors: Vector) -> Bool[Array, ""]:
+    """True if all entries are finite."""
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(v)) for v in vectors]))
+
+
+def repeat(goes_on: Callable, body: Callable, start: PyTree, most: int, unrolled: bool) -> PyTree:
+    """A while loop; `unrolled`, one of `most` turns at the most that can be backpropagated."""
+    if not unrolled:
+        return lax.while_loop(goes_on, body, start)
+
+    def turn(state: PyTree, _):
+        return lax.cond(goes_on(state), body, lambda same: same, state), None
+
+    return lax.scan(turn, start, length=most)[0]

@@ -1,0 +1,1 @@
+"""What every solve needs: outcomes, checks, trees of arrays, and the guard of gradients."""

@@ -1,0 +1,1 @@
+"""The public functions that find equilibria: `equilibrium` and `continuation`."""

@@ -1,0 +1,241 @@
+"""`equilibrium`: the root of z = f(z; x, theta) by iteration.
+
+The solution of a deep equilibrium model (Bai, Kolter & Koltun 2019, arXiv 1909.01377).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import optimistix as optx
+from jaxtyping import Array, Bool, Float, PyTree
+
+from homoode_jax.mathematics.cells.acceptance import accept, why_not
+from homoode_jax.mathematics.cells.adjoints import Route
+from homoode_jax.mathematics.cells.gmres import as_counted
+from homoode_jax.mathematics.cells.solve import (
+    Cell,
+    Outcome,
+    make_tolerance,
+    solve_cells,
+)
+from homoode_jax.mathematics.cells.vectors import (
+    Equation,
+    Vector,
+    finite,
+    no_cost,
+    relative_residual,
+)
+from homoode_jax.mathematics.cells.verdict import measure, norm
+from homoode_jax.mathematics.common.checks import check_not_mapped, check_option
+from homoode_jax.mathematics.common.functions import check_products, check_untraced
+from homoode_jax.mathematics.common.options import whole
+from homoode_jax.mathematics.common.solution import Result, Solution
+from homoode_jax.mathematics.iterations.fixed_point import Anderson, Broyden, Picard
+from homoode_jax.mathematics.iterations.iterate import Iteration, iterate
+from homoode_jax.mathematics.iterations.newton_krylov import INSTEAD, NewtonKrylov
+from homoode_jax.mathematics.iterations.relaxation import Relaxation
+
+SOLVERS: dict[str, Callable[[], Any]] = {
+    "anderson": Anderson,
+    "broyden": Broyden,
+    "newton": NewtonKrylov,
+    "picard": Picard,
+    "ode": Relaxation,
+}
+OPTIMISTIX = optx.AbstractRootFinder | optx.AbstractFixedPointSolver
+Solver = str | Anderson | Broyden | NewtonKrylov | Picard | Relaxation | OPTIMISTIX
+
+
+class Iterated(eqx.Module):
+    """An iteration and when it ends (an `Algorithm`)."""
+
+    method: Any
+    tol: Float[Array, ""]
+    max_steps: int = eqx.field(static=True)
+    max_evaluations: int | None = eqx.field(static=True)
+
+    def solve(self, equation: Equation) -> Outcome:
+        """Iterates from z0."""
+        bounds = self.max_steps, self.max_evaluations
+        out = iterate(self.method, equation, self.tol, *bounds)[0]
+        solver = getattr(self.method, "linear_solver", "gmres")
+        return out._replace(cost=as_counted(out.cost, solver))
+
+
+class _Value(eqx.Module):
+    """f as Optimistix calls it: a pytree, whose arrays are no constants of its programs."""
+
+    f: Callable[[Vector], Vector]
+
+    def __call__(self, z: Vector, args: None) -> Vector:
+        """Returns f at z."""
+        return self.f(z)
+
+
+class _Residual(_Value):
+    """z - f(z) as Optimistix calls it."""
+
+    def __call__(self, z: Vector, args: None) -> Vector:
+        """Returns the residual at z."""
+        return z - self.f(z)
+
+
+class ByOptimistix(eqx.Module):
+    """A solver of Optimistix, with its own tolerances (an `Algorithm`); nothing is counted."""
+
+    solver: Any
+    tol: Float[Array, ""]
+    max_steps: int = eqx.field(static=True)
+
+    def solve(self, equation: Equation) -> Outcome:
+        """Hands the equation over; says ok only where the residual is within `tol`."""
+        if equation.unrolled:
+            check_not_mapped("adjoint='unrolled' of an Optimistix solver", instead="'implicit'")
+        is_root = isinstance(self.solver, optx.AbstractRootFinder)
+        adjoint = optx.RecursiveCheckpointAdjoint() if equation.unrolled else optx.ImplicitAdjoint()
+        find = optx.root_find if is_root else optx.fixed_point
+        function = _Residual(equation.f) if is_root else _Value(equation.f)
+        if is_root:
+            who = f"solver={type(self.solver).__name__}"
+            check_products(equation.f, equation.z0, who, instead=INSTEAD)
+        end = find(
+            function,
+            self.solver,
+            equation.z0,
+            max_steps=self.max_steps,
+            adjoint=adjoint,
+            throw=False,
+        )
+        fine = finite(end.value)
+        z = jnp.where(fine, end.value, equation.z0)
+        f = equation.f(z)
+        f0 = equation.f(equation.z0)
+        scale = measure(equation, f0)
+        found, doubt, _ = accept(equation, scale, z, f, self.tol)
+        late = end.result == optx.RESULTS.nonlinear_max_steps_reached
+        result = jnp.where(late, Result.max_steps.value, Result.stagnated.value)
+        result = jnp.where(doubt, why_not(scale, norm(f)), result)
+        result = jnp.where(found, Result.ok.value, result)
+        result = jnp.where(fine & finite(f), result, Result.nonfinite.value)
+        residual = relative_residual(z, f)
+        zero = jnp.zeros((), jnp.int32)
+        unknown = jnp.full((), -1, jnp.int32)
+        return Outcome(
+            z=z,
+            zs=None,
+            ts=None,
+            result=result.astype(jnp.int32),
+            residual=residual,
+            lam=jnp.ones_like(residual),
+            num_folds=zero,
+            num_steps=jnp.asarray(end.stats["num_steps"], jnp.int32),
+            num_rejected=zero,
+            cost=no_cost()._replace(nfe=unknown, num_jvp=unknown),
+        )
+
+
+def equilibrium(
+    cell: Cell,
+    params: PyTree,
+    z0: PyTree[Array],
+    x: PyTree,
+    *,
+    solver: Solver = "anderson",
+    tol: float | Float[Array, ""] | None = None,
+    max_steps: int = 200,
+    max_evaluations: int | None = None,
+    adjoint: str | Route = "implicit",
+    batching: str = "joint",
+    preconditioner: Callable | None = None,
+    backward_probe: float | Float[Array, "*batch"] = 0.0,
+    mask: Bool[Array, " batch"] | None = None,
+) -> Solution:
+    """Finds z = cell(params, z, x) by iteration from z0.
+
+    Works under `jit`, `vmap` and reverse-mode differentiation, of any order, with respect to
+    `params` and `x`.
+
+    Args:
+        cell: `cell(params, z, x) -> f(z)`, with the structure, shapes and dtypes of `z`. Always
+            called with a batch axis (of size 1 in per-example mode). It must not close over
+            traced arrays.
+        params: any pytree, shared by the batch.
+        z0: where to start (a warm start, if it is near), a pytree of real arrays `[batch, ...]`.
+        x: condition, a pytree of arrays `[batch, ...]` or None. Integer, bool and key leaves
+            have no gradient.
+        solver: "anderson", "broyden", "newton", "picard", "ode" (relaxation of dz/dt = f - z);
+            `Anderson(...)`, `Broyden(...)`, `NewtonKrylov(...)`, `Picard(damping=...)`,
+            `Relaxation(...)` with their settings; or an Optimistix root finder or fixed-point
+            solver with its own tolerances (its cost is not counted: -1). "newton" and root finders
+            take Jacobian-vector products: not of a cell with a `jax.custom_vjp` function.
+        tol: ends at |z - f| <= tol * max(|f|, 1e-3 min(1, s0)), root mean squares over the batch
+            (joint) or the example, s0 = |z0|, or |f(z0)| where z0 = 0; may be traced, has no
+            gradient. None: 1e-5, or what z0's dtype can reach.
+        max_steps: the most iterations (for "ode": steps tried).
+        max_evaluations: a bound on evaluations of the cell and products with its Jacobian taken
+            together, looked at between steps; None: no bound. Not for Optimistix solvers.
+        adjoint: "implicit" (a transposed linear solve; or `Implicit(tol, linear_solver)`),
+            "jacobian_free", "phantom" (or `Phantom(steps, damping)`), or "unrolled"
+            (backpropagation through the iterations). All but the last return zeros for z0.
+        batching: "joint" (one vector: one stopping) or "per_example" (each example stops by
+            itself, and has its own outcome).
+        preconditioner: `preconditioner(params, z, x, lam, v)`, linear in v and near
+            (I - df/dz)^-1 v at lam = 1; used by "newton" and by implicit gradients.
+        backward_probe: its cotangent is the number of vector-Jacobian products of the cell in
+            the backward pass: a scalar, or `[batch]` in per-example mode (a scalar then gets the
+            sum, negative if one is). Negative where its linear solve failed, which makes the
+            gradient exactly zero, or where unknown.
+        mask: bool `[batch]`, False for rows that are padding.
+
+    Returns:
+        A `Solution`; z is the best iterate. `ok` promises that z and f are finite, that the
+        residual at z, in z0's dtype, is within `tol` as above, and that a state further than
+        10 max(s0, min(1, |f(z0)|)) from 0 was confirmed by one more evaluation beside it (see
+        `acceptance`). An iteration that only seems to converge ends as `stagnated`, or as
+        `unbounded_path` if it ran away. Failed solves contribute exactly zero to every gradient.
+
+    Raises:
+        ValueError: if an argument is not as above; the message names it.
+
+    Example:
+        >>> import jax.numpy as jnp, homoode_jax
+        >>> cell = lambda a, z, x: jnp.tanh(a * z) + x
+        >>> solution = homoode_jax.equilibrium(cell, 0.5, jnp.zeros((1, 1)), jnp.ones((1, 1)))
+        >>> print(f"{solution.z[0, 0]:.4f} {bool(solution.success)}")
+        1.6879 True
+    """
+    max_steps = whole("max_steps", max_steps)
+    if max_evaluations is not None:
+        max_evaluations = whole("max_evaluations", max_evaluations)
+    check_untraced(solver=solver, adjoint=adjoint)
+    method = make_iteration(solver)
+
+    def algorithm(z0):
+        number = make_tolerance("tol", tol, z0, 1e-5)
+        if isinstance(method, OPTIMISTIX):
+            return ByOptimistix(method, number, max_steps)
+        return Iterated(method, number, max_steps, max_evaluations)
+
+    return solve_cells(
+        cell,
+        params,
+        z0,
+        x,
+        algorithm,
+        adjoint=adjoint,
+        batching=batching,
+        mask=mask,
+        preconditioner=preconditioner,
+        backward_probe=backward_probe,
+    )
+
+
+def make_iteration(solver: Solver) -> Iteration | OPTIMISTIX:
+    """Returns the method behind a name; passes methods and Optimistix solvers through."""
+    known = Anderson | Broyden | NewtonKrylov | Picard | Relaxation | OPTIMISTIX
+    if isinstance(solver, known):
+        return solver  # pyright: ignore[reportReturnType]
+    check_option("solver", solver, SOLVERS)
+    return SOLVERS[str(solver)]()

@@ -1,0 +1,1 @@
+"""Paths of homotopies from z0 to a root, by predictor and corrector."""

@@ -1,0 +1,79 @@
+"""How paths end: at lam = 1, at a fold, at a bifurcation, at infinity, or in trouble.
+
+Where lam is the parameter, a fold at lam_f is seen coming: (dlam/ds)^2 falls linearly in
+lam_f - lam (Allgower & Georg 1990), whereas a path that is merely steep keeps its slope.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from homoode_jax.mathematics.common.solution import RUNNING, Result
+from homoode_jax.mathematics.homotopy.equations import Homotopy, Point
+from homoode_jax.mathematics.homotopy.step import Method, Place, Step
+
+HUGE = 1e4  # times the scale of the start: a path that is steep, or ends, beyond it is unbounded
+STEEP = 1e3
+
+
+class Slopes(NamedTuple):
+    """The last step in lam, and squared slopes (dlam/ds)^2 of the last two steps."""
+
+    step: Float[Array, ""]
+    before: Float[Array, ""]
+    last: Float[Array, ""]
+
+
+def first_slopes(dtype) -> Slopes:
+    """Slopes of a path without a step."""
+    return Slopes(*(jnp.ones((), dtype) for _ in range(3)))
+
+
+def next_slopes(slopes: Slopes, y0: Point, y1: Point) -> Slopes:
+    """Slopes after the step from y0 to y1."""
+    chord = y1 - y0
+    square = jnp.square(chord[-1]) / jnp.maximum(chord @ chord, jnp.finfo(chord.dtype).tiny)
+    return Slopes(jnp.abs(chord[-1]), slopes.last, square)
+
+
+def ending(
+    homotopy: Homotopy,
+    method: Method,
+    place: Place,
+    step: Step,
+    keep: Bool[Array, ""],
+    h: Float[Array, ""],
+    slopes: Slopes,
+) -> Int[Array, ""]:
+    """RUNNING, or the `Result` with which the path ends after this step."""
+    size = jnp.linalg.norm(place.y)
+    tiny = 1e-6 if h.dtype == jnp.float32 else 1e-8
+    smallest = tiny * (1 + size) if method.arclength else tiny
+    refused = jnp.where(h < smallest, _dead_end(homotopy, method, place, step, slopes), RUNNING)
+    gone = jnp.where(_is_unbounded(homotopy, place.y, step.y), Result.unbounded_path, RUNNING)
+    far = jnp.linalg.norm(step.y) > HUGE * _scale(homotopy)
+    kept = jnp.where(step.arrives, jnp.where(far, Result.unbounded_path, Result.ok), gone)
+    return jnp.where(keep, kept, refused).astype(jnp.int32)
+
+
+def _is_unbounded(homotopy: Homotopy, y0: Point, y1: Point) -> Bool[Array, ""]:
+    """Far away, and at this slope still further at lam = 1; or further than that."""
+    scale, size, chord = _scale(homotopy), jnp.linalg.norm(y1), y1 - y0
+    rise = jnp.abs(1 - y1[-1]) * jnp.linalg.norm(chord[:-1])
+    steep = rise > STEEP * size * jnp.abs(chord[-1])
+    return (size > HUGE**2 * scale) | ((size > HUGE * scale) & steep)
+
+
+def _dead_end(homotopy: Homotopy, method: Method, place: Place, step: Step, slopes: Slopes):
+    """Why no step however small is possible."""
+    far = jnp.linalg.norm(place.y) > 0.1 * HUGE * _scale(homotopy)
+    left = slopes.step * slopes.last / (slopes.before - slopes.last)  # in lam, to the fold
+    fold = (slopes.last < 0.1) & (left >= 0) & (left < 10 * slopes.step)
+    code = jnp.where(fold & (not method.arclength), Result.fold, step.trouble)
+    return jnp.where(far, Result.unbounded_path, code)
+
+
+def _scale(homotopy: Homotopy) -> Float[Array, ""]:
+    z0, f0 = homotopy.equation.z0, homotopy.f0
+    return 1 + jnp.maximum(jnp.linalg.norm(z0), jnp.linalg.norm(f0)) / homotopy.scale

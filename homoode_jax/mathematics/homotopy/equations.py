@@ -1,0 +1,130 @@
+"""Homotopies that lead from z0 to a root of r(z) = z - f(z), and their Davidenko equation.
+
+    fixed-point:  H(z, lam) = z - lam f(z) - (1 - lam) z0,    M = dH/dz = I - lam J
+    Newton:       H(z, lam) = r(z) - (1 - lam) r(z0),         M = dH/dz = I - J
+    Davidenko:    M dz/dlam = -dH/dlam
+
+H(z0, 0) = 0 and H(z, 1) = r(z) (Davidenko 1953; Allgower & Georg 1990). At z0 = 0 the first is
+the relation F = (I - lam J)^-1 f of HomoODE (arXiv 2310.09583, figure 1).
+
+A point of the path is y = (z / sqrt(n), lam): its Euclidean norm is the root mean square of z
+beside lam, whatever n is. One bordered matrix serves both kinds of path,
+
+    B = [[M, dH/dlam], [row]],   row = (0, 1) for lam as parameter, the tangent for arc length;
+
+a fold makes M singular, but not B with the tangent as its row (Keller 1977).
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+from jaxtyping import Array, Float
+
+from homoode_jax.mathematics.cells.vectors import Equation, Vector
+from homoode_jax.mathematics.common.checks import check_option
+from homoode_jax.mathematics.common.functions import Function
+
+Point = Float[Array, " n+1"]
+HOMOTOPIES = ("fixed_point", "newton")
+SCHEDULES = {
+    "linear": lambda t: t,
+    "cosine": lambda t: (1 - jnp.cos(jnp.pi * t)) / 2,
+    "quadratic": lambda t: t * (2 - t),
+}
+Schedule = Callable[[Float[Array, ""]], Float[Array, ""]]
+
+
+class Homotopy(NamedTuple):
+    """H of one equation.
+
+    Attributes:
+        equation: what is solved.
+        f0: the cell at z0.
+        kind: "fixed_point" or "newton".
+    """
+
+    equation: Equation
+    f0: Vector
+    kind: str
+
+    @property
+    def scale(self) -> Float[Array, ""]:
+        """sqrt(n), by which z is scaled in a point of the path."""
+        return jnp.sqrt(jnp.asarray(self.f0.size, self.f0.dtype))
+
+    def point(self, z: Vector, lam) -> Point:
+        """The point (z / sqrt(n), lam)."""
+        return jnp.append(z / self.scale, jnp.asarray(lam, z.dtype))
+
+    def split(self, y: Point) -> tuple[Vector, Float[Array, ""]]:
+        """z and lam of a point."""
+        return y[:-1] * self.scale, y[-1]
+
+
+class Linearised(NamedTuple):
+    """H at a point: its value and its derivative, scaled as points are, for one evaluation.
+
+    Attributes:
+        h: H / sqrt(n).
+        bordered: `(row, v) -> B v`; one Jacobian-vector product.
+        precondition: `v -> v'`, near B's inverse; or None.
+    """
+
+    h: Vector
+    bordered: Callable[[Point, Point], Point]
+    precondition: Callable[[Point], Point] | None
+
+
+def linearise(homotopy: Homotopy, y: Point) -> Linearised:
+    """Evaluates the cell once at y, and linearises it there."""
+    z, lam = homotopy.split(y)
+    z0, scale = homotopy.equation.z0, homotopy.scale
+    f, jvp = jax.linearize(homotopy.equation.f, z)
+    fixed_point = homotopy.kind == "fixed_point"
+    if fixed_point:
+        h, slope = z - lam * f - (1 - lam) * z0, z0 - f
+    else:
+        r0 = z0 - homotopy.f0
+        h, slope = z - f - (1 - lam) * r0, r0
+
+    def bordered(row: Point, v: Point) -> Point:
+        mv = v[:-1] - (lam if fixed_point else 1) * jvp(v[:-1])
+        return jnp.append(mv + v[-1] * slope / scale, row @ v)
+
+    return Linearised(h / scale, bordered, _preconditioner(homotopy, z, lam))
+
+
+def _preconditioner(homotopy: Homotopy, z: Vector, lam) -> Callable[[Point], Point] | None:
+    precondition = homotopy.equation.precondition
+    if precondition is None:
+        return None
+    return lambda v: jnp.append(precondition(z, lam, v[:-1]), v[-1])
+
+
+def lam_row(n: int, dtype) -> Point:
+    """The row (0, 1): lam is the parameter."""
+    return jnp.zeros(n + 1, dtype).at[-1].set(1)
+
+
+def make_schedule(schedule: str | Schedule) -> Schedule:
+    """Returns the schedule lam(t) behind a name; checks functions and passes them through."""
+    if not callable(schedule):
+        check_option("schedule", schedule, SCHEDULES)
+        return Function(SCHEDULES[schedule])
+    function = schedule if isinstance(schedule, Function) else Function(schedule)
+    t = jax.ShapeDtypeStruct((), jnp.float32)
+    jaxpr, lam, static = eqx.filter_make_jaxpr(function)(t)
+    if any(isinstance(const, Tracer) for const in jaxpr.consts):
+        raise ValueError(
+            "schedule closes over a traced array; it must be known when the solve is compiled, "
+            "such as lambda t: t**2."
+        )
+    if static is not None or getattr(lam, "shape", None) != ():
+        raise ValueError(
+            f"schedule must return a scalar array for a scalar t, got {lam or static}."
+        )
+    return function

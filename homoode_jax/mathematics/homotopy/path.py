@@ -1,0 +1,150 @@
+"""A homotopy's path from (z0, 0) to lam = 1, or to where it ends."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from homoode_jax.mathematics.cells.gmres import tighten
+from homoode_jax.mathematics.cells.vectors import Cost, finite, no_cost, repeat
+from homoode_jax.mathematics.common.solution import RUNNING, Result
+from homoode_jax.mathematics.common.trees import choose
+from homoode_jax.mathematics.homotopy.corrector import correct
+from homoode_jax.mathematics.homotopy.endings import Slopes, ending, first_slopes, next_slopes
+from homoode_jax.mathematics.homotopy.equations import Homotopy, lam_row
+from homoode_jax.mathematics.homotopy.step import (
+    NEAR,
+    Method,
+    Place,
+    Step,
+    first_direction,
+    try_step,
+)
+from homoode_jax.mathematics.ode.step_size import StepSize, adapt, first_size
+
+
+class Walk(NamedTuple):
+    """A path under way.
+
+    Attributes:
+        place: where it has come to.
+        size: the step to try next, and what sized it.
+        slopes: how lam has gone lately.
+        num_folds: turns of lam.
+        result: `Result`, or RUNNING.
+        num_steps: steps tried.
+        num_rejected: steps refused.
+        cost: work done.
+        saved: first points of the path at the values of lam asked for.
+        reached: which of them were passed.
+        trail: every point kept, if they were asked for; the last one repeated.
+    """
+
+    place: Place
+    size: StepSize
+    slopes: Slopes
+    num_folds: Int[Array, ""]
+    result: Int[Array, ""]
+    num_steps: Int[Array, ""]
+    num_rejected: Int[Array, ""]
+    cost: Cost
+    saved: Float[Array, "saves n+1"]
+    reached: Bool[Array, " saves"]
+    trail: Float[Array, "points n+1"] | None
+
+
+def follow(
+    homotopy: Homotopy, method: Method, lams: Float[Array, " saves"], keep_steps: bool = False
+) -> Walk:
+    """Follows the path; `saved` is interpolated and lies near the path only."""
+
+    def goes_on(walk: Walk):
+        most = method.max_evaluations
+        room = most is None or walk.cost.total < most
+        return (walk.result == RUNNING) & (walk.num_steps < method.max_steps) & room
+
+    def body(walk: Walk) -> Walk:
+        return _decide(homotopy, method, walk, try_step(homotopy, method, walk.place), lams)
+
+    start = _start(homotopy, method, lams, keep_steps)
+    end = repeat(goes_on, body, start, method.max_steps, homotopy.equation.unrolled)
+    return end._replace(result=jnp.where(end.result == RUNNING, Result.max_steps, end.result))
+
+
+def _start(homotopy: Homotopy, method: Method, lams, keep_steps: bool) -> Walk:
+    z0, f0 = homotopy.equation.z0, homotopy.f0
+    y = homotopy.point(z0, 0.0)
+    zero, none = jnp.zeros((), y.dtype), jnp.zeros((), jnp.int32)
+    row, cost = lam_row(z0.size, y.dtype), no_cost()
+    if method.arclength:
+        row, cost = first_direction(homotopy, method)
+    h = 0.1 / jnp.maximum(row[-1], 0.1)  # in lam, a tenth
+    p = jax.random.normal(jax.random.key(0), y.shape, y.dtype).at[-1].set(0)
+    place = Place(y, zero, h, row, p / jnp.linalg.norm(p), jnp.asarray(False), zero)
+    result = jnp.where(finite(z0, f0), RUNNING, Result.nonfinite).astype(jnp.int32)
+    return Walk(
+        place,
+        first_size(h),
+        first_slopes(y.dtype),
+        none,
+        result,
+        none,
+        none,
+        cost,
+        jnp.broadcast_to(y, (len(lams), y.size)),
+        lams <= 0,
+        jnp.broadcast_to(y, (method.max_steps + 1, y.size)) if keep_steps else None,
+    )
+
+
+def _decide(homotopy: Homotopy, method: Method, walk: Walk, step: Step, lams) -> Walk:
+    """Keeps a step or refuses it, and says whether the path has ended."""
+    place, taken = walk.place, step.t - walk.place.t
+    keep, size = adapt(walk.size, taken, step.error, method.order)
+    h = jnp.where(step.overshoots, place.h, size.h)
+    # A step that aimed in vain was longer than the one that overshot: go on from that one.
+    size = size._replace(h=jnp.where(place.aim & ~keep, jnp.minimum(h, place.h / 2), h))
+    looser, stricter = jnp.maximum(place.strictness - 0.2, 0), jnp.minimum(place.strictness + 1, 8)
+    new = Place(step.y, step.t, size.h, step.row, step.probe, jnp.asarray(False), looser)
+    recentred = _recentre(homotopy, method, place, size.h, stricter, ~keep & ~step.overshoots)
+    old = place._replace(y=recentred.y, h=size.h, aim=step.overshoots, strictness=stricter)
+    now = choose(keep, new, old)
+    turns = keep & method.arclength & (step.row[-1] * place.row[-1] < 0)
+    slopes = choose(keep, next_slopes(walk.slopes, place.y, step.y), walk.slopes)
+    walk = _save(walk, keep, place.y, step.y, lams)
+    return walk._replace(
+        place=now,
+        size=size,
+        slopes=slopes,
+        num_folds=walk.num_folds + turns.astype(jnp.int32),
+        result=ending(homotopy, method, place, step, keep, size.h, slopes),
+        num_steps=walk.num_steps + 1,
+        num_rejected=walk.num_rejected + (~keep).astype(jnp.int32),
+        cost=walk.cost.add(step.cost).add(recentred.cost),
+    )
+
+
+def _recentre(homotopy: Homotopy, method: Method, place: Place, h, strictness, needed):
+    """Corrects the point that a refused step left from: it is as fine as the step before was.
+
+    Points lie on the path to a fraction of the step that led to them; a shorter step needs more.
+    """
+    solver = tighten(method.linear_solver, strictness)
+    done = correct(homotopy, place.y, place.row, solver, 0.0, 0.0, NEAR * h, needed)
+    return done._replace(y=jnp.where(done.ok, done.y, place.y))
+
+
+def _save(walk: Walk, keep, y0, y1, lams) -> Walk:
+    """Notes the values of lam that a kept step passed, and the step itself if it is wanted."""
+    rise = y1[-1] - y0[-1]
+    part = (lams - y0[-1]) / jnp.where(rise == 0, 1, rise)
+    passed = keep & ~walk.reached & (part >= 0) & (part <= 1) & (rise != 0)
+    points = (y0[None] + part[:, None] * (y1 - y0)[None]).at[:, -1].set(lams)
+    saved = jnp.where(passed[:, None], points, walk.saved)
+    trail = walk.trail
+    if trail is not None:
+        index = walk.num_steps - walk.num_rejected + 1
+        later = jnp.arange(len(trail))[:, None] >= index
+        trail = jnp.where(keep & later, y1[None], trail)
+    return walk._replace(saved=saved, reached=walk.reached | passed, trail=trail)

@@ -1,0 +1,73 @@
+"""Newton-Krylov iteration for z = f(z):  (I - J) dz = f - z,  with backtracking.
+
+Steps are halved until |r| falls (Armijo); linear solves are matrix-free and inexact (Dembo,
+Eisenstat & Steihaug 1982). Optimistix's Newton has neither a count of its products nor a step
+that can be refused.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import lineax as lx
+from jax import lax
+
+from homoode_jax.mathematics.cells.gmres import make_linear_solver, solve_linear
+from homoode_jax.mathematics.cells.vectors import Equation, Vector, finite, no_cost, repeat
+from homoode_jax.mathematics.common.functions import check_products
+from homoode_jax.mathematics.common.options import real_field
+from homoode_jax.mathematics.iterations.iterate import Move
+
+ARMIJO = 1e-4
+HALVINGS = 10
+INSTEAD = "use solver='anderson', 'broyden', 'picard' or 'ode', or "
+
+
+class NewtonKrylov(eqx.Module):
+    """Newton's method with matrix-free linear solves.
+
+    Attributes:
+        linear_tol: relative tolerance of the linear solves.
+        linear_solver: "gmres", or a Lineax solver, which brings its own tolerance.
+    """
+
+    linear_tol: float = real_field("linear_tol", 1e-3, "a positive number")
+    linear_solver: str | lx.AbstractLinearSolver = "gmres"
+
+    def start(self, equation: Equation, f0: Vector) -> None:
+        """Nothing to remember."""
+        check_products(equation.f, equation.z0, "solver='newton'", instead=INSTEAD)
+
+    def move(self, equation: Equation, z: Vector, f: Vector, memory: None) -> Move:
+        """One linear solve and a line search."""
+        solver = make_linear_solver(self.linear_solver, self.linear_tol)
+        _, jvp = jax.linearize(equation.f, z)
+        one = jnp.ones((), z.dtype)
+        precondition = equation.precondition and (lambda v: equation.precondition(z, one, v))  # pyright: ignore
+        solved = solve_linear(lambda v: v - jvp(v), f - z, solver, precondition)
+        new, f_new, tries, falls = _search(equation, z, f, solved.value)
+        cost = no_cost().plus(nfe=1 + tries, num_jvp=solved.products)
+        failed = ~solved.ok & ~falls
+        return Move(new, f_new, memory, cost, jnp.asarray(False), failed)
+
+
+def _search(equation: Equation, z: Vector, f: Vector, step: Vector):
+    """Halves the step until the residual falls; the last try is kept in any case."""
+    size = jnp.linalg.norm(lax.stop_gradient(f - z))
+
+    def falls(part, new, f_new):
+        change = jnp.linalg.norm(lax.stop_gradient(f_new - new))
+        return finite(new, f_new) & (change <= (1 - ARMIJO * part) * size)
+
+    def body(state):
+        part, tries, *_ = state
+        part = part / 2
+        new = z + part * step
+        f_new = equation.f(new)
+        return part, tries + 1, new, f_new, falls(part, new, f_new)
+
+    def goes_on(state):
+        return ~state[-1] & (state[1] <= HALVINGS)
+
+    start = jnp.full((), 2, z.dtype), jnp.zeros((), jnp.int32), z, f, jnp.asarray(False)
+    _, tries, new, f_new, fell = repeat(goes_on, body, start, HALVINGS + 1, equation.unrolled)
+    return new, f_new, tries, fell

@@ -1,0 +1,88 @@
+"""Solvers made of an explicit Runge-Kutta method: its steps with their stages in a scan.
+
+Diffrax's own step runs its stages in a loop whose backpropagation evaluates each stage once more
+than that of a scan. Stages written out would make a program half as long again.
+"""
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from homoode_jax.mathematics.ode.stages import combine, run_stages
+
+
+class OfMethod(diffrax.AbstractAdaptiveSolver):
+    """What a solver has of the method that it is made of: all but its step.
+
+    Attributes:
+        base: the explicit Runge-Kutta method.
+    """
+
+    base: diffrax.AbstractERK
+    term_structure: ClassVar = diffrax.AbstractTerm
+
+    @property
+    def tableau(self) -> diffrax.ButcherTableau:
+        """That of the method."""
+        return self.base.tableau  # pyright: ignore
+
+    @property
+    def stages(self) -> int:
+        """Stages that a step's answer needs; error estimate and interpolation may need more."""
+        return int(np.flatnonzero(self.tableau.b_sol)[-1]) + 1
+
+    @property
+    def interpolation_cls(self) -> Callable[..., diffrax.AbstractLocalInterpolation]:  # pyright: ignore
+        """That of the method."""
+        return self.base.interpolation_cls
+
+    def order(self, terms):
+        """That of the method."""
+        return self.base.order(terms)
+
+    def error_order(self, terms):
+        """That of the method."""
+        return self.base.error_order(terms)
+
+    def func(self, terms, t0, y0, args):
+        """The slope at a point."""
+        return terms.vf(t0, y0, args)
+
+
+class Scanned(OfMethod):
+    """The method itself, step for step; for controllers without jumps, and not for forward mode.
+
+    Where the method reuses its last stage, the state of the solver is the slope at the start of
+    the step.
+    """
+
+    def init(self, terms, t0, t1, y0, args):
+        """The slope at the start, if it is to be handed on."""
+        del t1
+        return terms.vf(t0, y0, args) if self.tableau.fsal else None
+
+    def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
+        """One step, its error estimate, and its stages for the interpolation."""
+        del made_jump
+        tableau = self.tableau
+        y1, slopes, last = run_stages(
+            tableau, tableau.num_stages, terms, t0, t1, y0, args, solver_state
+        )
+        error = combine(jax.tree.map(jnp.zeros_like, y0), tableau.b_error, slopes)
+        dense_info = {"y0": y0, "y1": y1, "k": slopes}
+        return y1, error, dense_info, last, diffrax.RESULTS.successful
+
+    def move(self, terms, t0, t1, y0, args) -> PyTree[Array]:
+        """The state after a step, from the stages that it needs."""
+        return run_stages(self.tableau, self.stages, terms, t0, t1, y0, args)[0]
+
+
+def as_scanned(solver: diffrax.AbstractSolver) -> diffrax.AbstractSolver:
+    """The explicit method itself, or that which a solver is made of; others as they are."""
+    base = solver.base if isinstance(solver, OfMethod) else solver
+    return Scanned(base) if isinstance(base, diffrax.AbstractERK) else base

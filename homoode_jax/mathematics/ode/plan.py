@@ -1,0 +1,122 @@
+"""How `integrate` solves a batch, and the routes that its gradient may take (see `common.guard`)."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from homoode_jax.mathematics.common.guard import Inputs, Pullback
+from homoode_jax.mathematics.common.trees import drop_axis, map_examples, times_first
+from homoode_jax.mathematics.ode.adjoint_backsolve import backsolve, backsolve_examples
+from homoode_jax.mathematics.ode.adjoint_direct import backpropagate
+from homoode_jax.mathematics.ode.adjoint_reversible import undo
+from homoode_jax.mathematics.ode.solve import Raw, Stepping, is_plain, solve_ode
+from homoode_jax.mathematics.ode.stepping import Norm, count_vjps
+
+ADJOINTS = {
+    "checkpointed": diffrax.RecursiveCheckpointAdjoint,
+    "direct": diffrax.DirectAdjoint,
+    "backsolve": None,
+    "reversible": None,
+}
+
+
+class RightHandSide(eqx.Module):
+    """A field as Diffrax calls it, with `(params, x)` as its arguments."""
+
+    field: Callable
+
+    def __call__(self, t: Array, z: PyTree[Array], args: tuple[PyTree, PyTree]) -> PyTree[Array]:
+        """The slope."""
+        return self.field(args[0], t, z, args[1])
+
+
+class FieldPlan(eqx.Module):
+    """All that defines the solve of a batch but what it is differentiated by."""
+
+    field: Callable
+    stepping: Stepping
+    ts: Float[Array, " times"] | None
+    mask: Bool[Array, " batch"] | None
+    adjoint: str | diffrax.AbstractAdjoint
+    per_example: bool = eqx.field(static=True)
+
+    @property
+    def backpropagates(self) -> bool:
+        """True if the gradient is Diffrax's own, of the solver's steps."""
+        return self.adjoint not in ("backsolve", "reversible") and not self.pulls_back_saved
+
+    @property
+    def pulls_back_saved(self) -> bool:
+        """True if the solve keeps the states of its steps, and is taken back through them."""
+        return self.adjoint == "direct" and is_plain(self.stepping)
+
+    @property
+    def once(self) -> str:
+        """What has second derivatives, for routes whose loops have none."""
+        checkpointed = isinstance(self.adjoint, diffrax.RecursiveCheckpointAdjoint)
+        known = self.adjoint in ("checkpointed", "reversible")
+        return "adjoint='direct'" if known or checkpointed else ""
+
+    def run(self, inputs: Inputs) -> Raw:
+        """Solves the batch."""
+        rhs = RightHandSide(self.field)
+
+        def one(z0, x, mask=None) -> Raw:
+            return solve_ode(
+                rhs,
+                self.stepping,
+                z0,
+                (inputs.params, x),
+                Norm(mask),
+                self.ts,
+                self._diffrax_adjoint(),
+                self._keep(),
+            )
+
+        if not self.per_example:
+            return one(inputs.z0, inputs.x, self.mask)
+        raw = map_examples(one, inputs.z0, inputs.x)
+        steps = raw.steps and raw.steps._replace(
+            partner=drop_axis(raw.steps.partner),
+            states=jax.tree.map(lambda leaf: leaf[:, :, 0], raw.steps.states),
+        )
+        return raw._replace(z=drop_axis(raw.z), zs=times_first(raw.zs), steps=steps)
+
+    def memory(self, raw: Raw) -> PyTree[Array]:
+        """The final state; for a solve that is taken back its steps too."""
+        return raw.z if self.adjoint == "backsolve" else raw._replace(zs=None)
+
+    def pull_back(self, inputs: Inputs, memory: Any, cotangents: Raw) -> Pullback:
+        """Gradients by a second solve, or by taking back the first."""
+        if self.pulls_back_saved:
+            return backpropagate(
+                self.field, self.stepping, self.ts, inputs, memory, cotangents, self.per_example
+            )
+        cotangent = cotangents.z
+        if self.adjoint == "reversible":
+            solved = inputs.params, inputs.z0, inputs.x, memory
+            return undo(self.field, self.stepping, *solved, cotangent, self.per_example)
+        problem = (self.field, self.stepping, inputs.params, inputs.z0, memory, inputs.x, cotangent)
+        return backsolve_examples(*problem) if self.per_example else backsolve(*problem, self.mask)
+
+    def count_vjps(self, raw: Raw) -> Int[Array, "*batch"]:
+        """One for each evaluation of a step; unknown for most of Diffrax's adjoint objects."""
+        known = isinstance(self.adjoint, str | diffrax.RecursiveCheckpointAdjoint)
+        vjps = count_vjps(self.stepping.solver, raw.num_steps)
+        return jnp.where(known & (raw.nfe >= 0), vjps, -1)
+
+    def _keep(self) -> Literal["nothing", "times", "states"]:
+        if self.pulls_back_saved:
+            return "states"
+        return "times" if self.adjoint == "reversible" else "nothing"
+
+    def _diffrax_adjoint(self) -> diffrax.AbstractAdjoint | None:
+        if isinstance(self.adjoint, diffrax.AbstractAdjoint):
+            return self.adjoint
+        route = None if self.pulls_back_saved else ADJOINTS[self.adjoint]
+        return None if route is None else route()
