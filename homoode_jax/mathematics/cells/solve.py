@@ -89,7 +89,7 @@ class Algorithm(Protocol):
 
 
 class CellPlan(eqx.Module):
-    """All that defines the solve of a batch but what it is differentiated by (see `common.guard`)."""
+    """All that defines the solve of a batch but its gradient (see `common.guard`)."""
 
     cell: Callable
     algorithm: Any

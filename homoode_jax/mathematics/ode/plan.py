@@ -1,4 +1,4 @@
-"""How `integrate` solves a batch, and the routes that its gradient may take (see `common.guard`)."""
+"""How `integrate` solves a batch, and the routes of its gradient (see `common.guard`)."""
 
 from collections.abc import Callable
 from typing import Any, Literal
