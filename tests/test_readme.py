@@ -4,8 +4,11 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def test_the_layer_in_a_few_lines_runs():
@@ -24,9 +27,19 @@ def test_the_layer_in_a_few_lines_runs():
     assert np.all(np.isfinite(names["gradient"]["w"]))
 
 
-def test_files_that_are_named_exist():
-    root = Path(__file__).parents[1]
-    for name in re.findall(r"\]\((?!http)([^)]+)\)", README):
-        assert (root / name).exists(), name
-    for target in re.findall(r"make ([a-z-]+)", README):
-        assert re.search(rf"^{target}:", (root / "Makefile").read_text(), re.MULTILINE), target
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_names_exists(page):
+    text = page.read_text()
+    for name in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+        assert (page.parent / name).exists(), name
+    for target in re.findall(r"make ([a-z-]+)(?=`|\n| #)", text):
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_files_of_the_house_are_where_the_plan_says(page):
+    text = (ROOT / page).read_text()
+    for name in re.findall(r"`([a-z_]+/[a-z_/]+(?:\.py|/))`", text):
+        places = [ROOT / name, ROOT / "homoode_jax" / name]
+        places.append(ROOT / "homoode_jax" / "mathematics" / name)
+        assert any(place.exists() for place in places), name
