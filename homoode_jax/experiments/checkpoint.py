@@ -5,6 +5,8 @@ one that cannot be read back as it was is set aside, and the one before it is us
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -127,6 +129,22 @@ def finish(checkpoints: Checkpoints) -> None:
     """Waits until everything is on disk."""
     for manager in checkpoints:
         _finish(manager)
+
+
+@contextmanager
+def finished_in_the_end(checkpoints: Checkpoints) -> Iterator[None]:
+    """Waits for saves under way also where a run ends by an error, before its lock is let go.
+
+    The next run would take their unfinished files for those of a run that died, and clear them
+    away under their writers. Of many processes one may be dead, and nobody waits.
+    """
+    try:
+        yield
+    except BaseException:
+        if not are_many():
+            with suppress(Exception):  # the run ends by the first error
+                finish(checkpoints)
+        raise
 
 
 def _finish(manager: ocp.CheckpointManager) -> None:

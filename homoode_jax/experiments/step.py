@@ -130,7 +130,7 @@ def train_step(
     lost = found.counts & (found.vjps < 0)
     totals = totals._replace(
         skipped=totals.skipped + jnp.where(taken, 0, 1),
-        failed_backward=totals.failed_backward + jnp.sum(lost),
+        failed_backward=totals.failed_backward + jnp.sum(lost, dtype=jnp.int32),
     )
     return TrainState(
         state.step + 1,

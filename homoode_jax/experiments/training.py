@@ -58,8 +58,9 @@ def train(config: Config, path: str, init: str = "", allow_restart: bool = False
             if changed:
                 say(changed)
             workdir.write_json(folder / "environment.json", environment())
-            start = _start(run, init, allow_restart)
-            summary = _summary(run, *_train(run, *start, pause), pause)
+            with checkpoint.finished_in_the_end(run.checkpoints):
+                start = _start(run, init, allow_restart)
+                summary = _summary(run, *_train(run, *start, pause), pause)
             workdir.write_json(folder / "summary.json", summary)
             _draw(folder)
     report.show_summary(summary, folder)

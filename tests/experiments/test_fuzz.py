@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from homoode_jax.experiments.batches import Batch
@@ -116,6 +116,7 @@ HOW = {
 
 @settings(max_examples=8, **HOW)
 @given(configurations())
+@example({"model": {"dtype": "float64", "layer": "continuation"}})  # counts became int64
 def test_a_configuration_traces_or_is_refused_in_one_line(raw):
     check(raw)
 

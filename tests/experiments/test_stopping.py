@@ -4,6 +4,7 @@ import contextlib
 import json
 import signal
 import time
+import types
 
 import jax
 import jax.numpy as jnp
@@ -139,6 +140,15 @@ def test_a_hangup_that_the_shell_ignores_stays_ignored():
             pause()
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_saves_under_way_end_before_the_lock_is_let_go():
+    waits = []
+    manager = types.SimpleNamespace(wait_until_finished=lambda: waits.append(1))
+    both = checkpoint.Checkpoints(manager, manager)  # pyright: ignore
+    with pytest.raises(KeyboardInterrupt), checkpoint.finished_in_the_end(both):
+        raise KeyboardInterrupt
+    assert len(waits) == 2
 
 
 def resumed_at(*flags):

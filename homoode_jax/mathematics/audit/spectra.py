@@ -12,6 +12,7 @@ block of size 6 it was 5 % off in float64).
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -60,20 +61,44 @@ def largest_eigenvalue(
 
 
 def _spectral_radius(h: Float[Array, "m m"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Largest modulus of an eigenvalue, and the last entry's share in its eigenvector."""
-    like = jax.ShapeDtypeStruct((), h.dtype)
-    return jax.pure_callback(_on_host, (like, like), h, vmap_method="broadcast_all")
+    """Returns the largest modulus of an eigenvalue, and the last entry's share in its eigenvector.
+
+    JAX has nonsymmetric eigenvalues on some platforms only: NumPy finds them, on the host. Numbers
+    travel as their bits, since JAX calls back on a thread that may know nothing of float64.
+    """
+    bits = lax.bitcast_convert_type(h, jnp.uint32)
+    one = jnp.zeros((), h.dtype)
+    like = jax.eval_shape(lambda: lax.bitcast_convert_type(one, jnp.uint32))
+    found = jax.pure_callback(
+        partial(_on_host, np.dtype(h.dtype)), (like, like), bits, vmap_method="broadcast_all"
+    )
+    radius, share = (lax.bitcast_convert_type(number, h.dtype) for number in found)
+    return radius, share
 
 
-def _on_host(h: Any) -> tuple[np.ndarray, ...]:
-    dtype, wide = h.dtype, np.asarray(h, np.float64)
+def _on_host(dtype: np.dtype, bits: Any) -> tuple[np.ndarray, ...]:
+    wide = _numbers(dtype, bits).astype(np.float64)
     fine = np.all(np.isfinite(wide), axis=(-2, -1))
     values, vectors = np.linalg.eig(np.where(fine[..., None, None], wide, 0))
     size = np.abs(values)
     largest = np.argmax(size, axis=-1)[..., None]
     share = np.take_along_axis(np.abs(vectors[..., -1, :]), largest, -1)[..., 0]
     radius = np.take_along_axis(size, largest, -1)[..., 0]
-    return tuple(np.where(fine, number, np.nan).astype(dtype) for number in (radius, share))
+    numbers = (np.where(fine, number, np.nan).astype(dtype) for number in (radius, share))
+    return tuple(_bits(number) for number in numbers)
+
+
+def _numbers(dtype: np.dtype, bits: Any) -> np.ndarray:
+    """Returns the numbers that 32-bit words, two of them for one of float64, are the bits of."""
+    words = np.array(bits, order="C")
+    return words.view(dtype)[..., 0] if dtype.itemsize == 8 else words.view(dtype)
+
+
+def _bits(numbers: np.ndarray) -> np.ndarray:
+    """Returns the 32-bit words of numbers."""
+    if numbers.dtype.itemsize == 8:
+        numbers = numbers[..., None]
+    return np.array(numbers, order="C").view(np.uint32)
 
 
 def smallest_singular_value(
