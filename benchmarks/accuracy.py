@@ -88,7 +88,8 @@ def gradient(inputs, route, tolerance, batching):
 def measure_gradients():
     """Relative errors of all routes at all tolerances."""
     inputs = problem()
-    reference, rows = finite_differences(inputs), []
+    reference = finite_differences(inputs)
+    rows = []
     for batching in ("joint", "per_example"):
         for route in ROUTES:
             for tolerance in TOLERANCES:
@@ -163,7 +164,8 @@ def show(title, rows):
 def main():
     """Measures, prints and records."""
     jax.config.update("jax_enable_x64", True)
-    gradients, answers = measure_gradients(), measure_torchdiffeq()
+    gradients = measure_gradients()
+    answers = measure_torchdiffeq()
     show("Gradients against finite differences of SciPy's DOP853", gradients)
     show("Answers beside torchdiffeq's dopri5", answers)
     write_json(

@@ -71,7 +71,8 @@ def main() -> int:
     """Trains all, compares and writes."""
     parser = argparse.ArgumentParser("benchmarks.devices")
     parser.add_argument("seeds", nargs="?", type=int, default=3, help="seeds of each layout")
-    seeds, told = parser.parse_args().seeds, environment()
+    seeds = parser.parse_args().seeds
+    told = environment()
     found: dict[str, list[dict[str, float]]] = {name: [] for name in LAYOUTS}
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(seeds):

@@ -23,7 +23,9 @@ from homoode_jax.experiments.console import console
 from homoode_jax.experiments.record import environment
 from homoode_jax.experiments.workdir import write_json
 
-BATCH, WIDTH, RADIUS = 32, 256, 0.9
+BATCH = 32
+WIDTH = 256
+RADIUS = 0.9
 RESULT = Path(__file__).parents[1] / "results" / "gradients.json"
 FUNCTIONS = {"equilibrium": {"tol": 1e-5}, "continuation": {"rtol": 1e-5}, "integrate": {}}
 ROUTES = {

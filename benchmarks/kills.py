@@ -83,9 +83,11 @@ def time_to_checkpoint(workdir: Path) -> float:
 
 def kill_often(workdir: Path, kills: int, longest: float) -> dict[str, Any]:
     """Kills and starts again; returns what the lives were like."""
-    random, lives = np.random.default_rng(0), []
+    random = np.random.default_rng(0)
+    lives = []
     while len(lives) < kills:
-        before, life = newest(workdir), float(random.uniform(0.2, longest))
+        before = newest(workdir)
+        life = float(random.uniform(0.2, longest))
         code, out = start(workdir, life)
         if code == 0:
             raise SystemExit(f"the run ended after {len(lives)} kills; give it more epochs.")
@@ -119,9 +121,11 @@ def main() -> int:
     """Kills, compares and writes."""
     parser = argparse.ArgumentParser("benchmarks.kills")
     parser.add_argument("kills", nargs="?", type=int, default=100, help="lives to end")
-    kills, told = parser.parse_args().kills, environment()
+    kills = parser.parse_args().kills
+    told = environment()
     with tempfile.TemporaryDirectory() as folder:
-        straight, broken = Path(folder) / "straight", Path(folder) / "broken"
+        straight = Path(folder) / "straight"
+        broken = Path(folder) / "broken"
         began = time.monotonic()
         code, out = start(straight, None)
         if code:

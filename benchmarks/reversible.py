@@ -67,7 +67,8 @@ def solve(inputs, solver, adjoint, controller="pid", dt0=None, tol=None):
 
 def error(got, want):
     """Relative error in the norm; None for a gradient refused as zero."""
-    got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
+    got = np.asarray(got, np.float64)
+    want = np.asarray(want, np.float64)
     value = float(np.linalg.norm(got - want) / np.linalg.norm(want))
     return value if np.any(got) else None
 
@@ -80,7 +81,8 @@ def exact(rate):
 
 def measure_constant(coupling, rate, steps):
     """One number of constant steps."""
-    solver, options = Reversible("dopri5", coupling), {"controller": "constant"}
+    solver = Reversible("dopri5", coupling)
+    options = {"controller": "constant"}
     wide, narrow = (problem(rate, dtype) for dtype in (jnp.float64, jnp.float32))
     want, z, *_ = solve(wide, solver, "checkpointed", dt0=jnp.float64(1 / steps), **options)
     got, *_ = solve(narrow, solver, "reversible", dt0=jnp.float32(1 / steps), **options)
@@ -96,7 +98,8 @@ def measure_constant(coupling, rate, steps):
 def measure_adaptive(coupling, rate, tol):
     """One tolerance; a coupling of None is dopri5 itself, checkpointed."""
     plain = coupling is None
-    solver, adjoint = ("dopri5" if plain else Reversible("dopri5", coupling)), "reversible"
+    solver = "dopri5" if plain else Reversible("dopri5", coupling)
+    adjoint = "reversible"
     got, z, result, stats = solve(
         problem(rate, jnp.float32),
         solver,

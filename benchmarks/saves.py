@@ -32,14 +32,17 @@ from homoode_jax.experiments.training import train
 from homoode_jax.experiments.workdir import read_json, write_json
 
 ROOT = Path(__file__).parents[1]
-SAVES, STOPS = 12, 10
+SAVES = 12
+STOPS = 10
 
 
 def reference(folder: Path) -> dict[str, float]:
     """Seconds that a save of the reference network's state takes, before and behind."""
     config = from_dict(cifar10.get_config().to_dict())
     state = draw_state(make_classifier(config), "float32", make_hyperparameters(config, 1000))
-    checkpoints, waits, ends = checkpoint.open_checkpoints(folder), [], []
+    checkpoints = checkpoint.open_checkpoints(folder)
+    waits = []
+    ends = []
     for step in range(1, SAVES + 1):
         began = time.perf_counter()
         checkpoint.save_latest(checkpoints, step, state, {})
@@ -79,9 +82,11 @@ def whole_run(folder: Path) -> dict[str, float]:
 
 def stops(workdir: Path) -> dict[str, Any]:
     """Seconds from SIGTERM, some time after a first checkpoint, to the end of the process."""
-    random, seconds = np.random.default_rng(0), []
+    random = np.random.default_rng(0)
+    seconds = []
     for _ in range(STOPS):
-        before, process = newest(workdir), launch(workdir)
+        before = newest(workdir)
+        process = launch(workdir)
         while newest(workdir) == before and process.poll() is None:
             time.sleep(0.02)
         time.sleep(random.uniform(0, 2))

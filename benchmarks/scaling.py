@@ -55,7 +55,8 @@ def compiled_step() -> Any:
     config = from_dict(get_config().to_dict())
     classifier = make_classifier(config)
     numbers = make_hyperparameters(config, 1000)
-    mesh, info = make_mesh(), INFO[config.data.dataset]
+    mesh = make_mesh()
+    info = INFO[config.data.dataset]
     steps = make_steps(config, classifier, replicated(mesh))
     size = EACH * mesh.size
 
@@ -102,7 +103,8 @@ def efficiency(chips: int, flops: float, sent: dict[str, dict[str, int]]) -> flo
 
 def main() -> int:
     """Compiles, counts and writes."""
-    told, program = environment(), compiled_step()
+    told = environment()
+    program = compiled_step()
     sent = volume(program.as_text())
     # The analysis counts a loop's body once, for one device.
     flops = float(program.cost_analysis()["flops"]) * SOLVER_STEPS

@@ -16,12 +16,14 @@ def test_the_layer_in_a_few_lines_runs():
     integrate, homotopy = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     exec(integrate, names)
     # The gradient along one direction, by finite differences of the loss.
-    params, step = names["params"], 1e-2
+    params = names["params"]
+    step = 1e-2
     up, down = ({"w": params["w"] + sign * step} for sign in (1, -1))
     numeric = (names["loss"](up) - names["loss"](down)) / (2 * step)
     np.testing.assert_allclose(np.sum(names["gradient"]["w"]), numeric, rtol=2e-2)
     exec(homotopy, names)
-    path, iteration = names["by_path"], names["by_iteration"]
+    path = names["by_path"]
+    iteration = names["by_iteration"]
     assert path.success and iteration.success
     np.testing.assert_allclose(path.z, iteration.z, atol=1e-4)
     assert np.all(np.isfinite(names["gradient"]["w"]))

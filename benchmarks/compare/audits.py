@@ -69,7 +69,8 @@ def audit_cell(model: Trained) -> tuple[dict[str, Any], Array]:
     output = model.look(model.run.data.test, COUNT)
     (cell, params), (z0, x) = model.cell(), model.problem(output)
     path = follow(model, z0, x)
-    z, zs = output.solution.z, path.zs
+    z = output.solution.z
+    zs = path.zs
     radius = jax.jit(lambda z: audit.spectral_radius(cell, params, z, x).value)(z)
     lams = jnp.asarray(LAMS[1:], z0.dtype)
     sigmas = jax.jit(lambda zs: audit.sigma_min(cell, params, zs, lams, x).value)(zs)
@@ -128,15 +129,18 @@ def audit_field(model: Trained) -> dict[str, Any]:
     fresh = untrained.cell()[1]
     found: dict[str, Any] = {}
     for name, weights in (("trained", params), ("untrained", fresh)):
-        here, there = points_of(field, weights, z0, x), points_of(field, weights, held_z0, held_x)
+        here = points_of(field, weights, z0, x)
+        there = points_of(field, weights, held_z0, held_x)
         norms = audit.field_norms(field, weights, held_z0, there.zs[-1], held_x)
         found[name] = {
             "speed_at_start": spread(norms.start),
             "speed_at_end": spread(norms.end),
             "explained": explain(field, weights, weights, here, there, cell),
         }
-    here, there = points_of(field, params, z0, x), points_of(field, params, held_z0, held_x)
-    lines, others = _straightened(here), _straightened(there)
+    here = points_of(field, params, z0, x)
+    there = points_of(field, params, held_z0, held_x)
+    lines = _straightened(here)
+    others = _straightened(there)
     found["straight"] = {
         "explained": explain(
             straight, params, params, lines, others, lambda p, z, x: cell(p, z, x[0])
@@ -154,7 +158,8 @@ def _straightened(points: audit.Points) -> audit.Points:
 
 def audit_readout(model: Trained) -> dict[str, Any]:
     """Which part of an augmented state tells the class: by its own head, and by a probe."""
-    train, test = model.run.data.train, model.run.data.test
+    train = model.run.data.train
+    test = model.run.data.test
     learnt, asked = (np.asarray(model.look(split).solution.z) for split in (train, test))
     c = learnt.shape[-1] // 2
     parts = {"all": slice(0, 2 * c), "x": slice(0, c), "augmented": slice(c, 2 * c)}
@@ -176,7 +181,8 @@ def audit_readout(model: Trained) -> dict[str, Any]:
 
 def draw_paths(learned: Trained, davidenko: Trained, file: Path) -> None:
     """Draws paths of a learned field and of a homotopy in their first two components."""
-    few, field = 4, learned.field()
+    few = 4
+    field = learned.field()
     z0, x = learned.problem(learned.look(learned.run.data.test, few))
     by_field = np.asarray(points_of(*field, z0, x).zs)
     z0, x = davidenko.problem(davidenko.look(davidenko.run.data.test, few))

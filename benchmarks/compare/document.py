@@ -80,7 +80,8 @@ def readout_table(record: dict[str, Any]) -> str:
 
 def tables() -> dict[str, str]:
     """All tables by name, of the records that are there."""
-    results, found = ROOT / "results", {}
+    results = ROOT / "results"
+    found = {}
     for study in ("layers", "initial_point", "evaluations", "regularise"):
         for dataset in ("digits", "mnist", "cifar10-jpeg"):
             file = results / f"compare_{study}_{dataset}.json"

@@ -35,7 +35,8 @@ def check(config: Config) -> None:
 
 def measure(model: Trained) -> dict[str, dict[str, float]]:
     """Evaluations, accuracy and failed solves by first step."""
-    run, found = model.run, {}
+    run = model.run
+    found = {}
     check(run.config)
     test = spread(run.data.test, STOOD)
     for dt0 in FIRST:
@@ -55,7 +56,8 @@ def main(arguments: list[str]) -> int:
     if len(arguments) < 2:
         print("usage: python -m benchmarks.compare.first_steps WORKDIR ...", file=sys.stderr)
         return 2
-    told, rows = environment(), {}
+    told = environment()
+    rows = {}
     try:
         for workdir in map(Path, arguments[1:]):
             name = f"{workdir.parent.name}, {workdir.name}"

@@ -43,14 +43,17 @@ TOLERANCES = {"integrate": ("rtol", "atol"), "equilibrium": ("tol",), "continuat
 
 def cost(model: Trained) -> dict[str, float]:
     """Time and memory of a training step."""
-    run, state = model.run, model.state
-    train, begun = run.config.train, 0
+    run = model.run
+    state = model.state
+    train = run.config.train
+    begun = 0
     batches = list(
         training_batches(run.data.train, train.batch_size, train.seed, begun, 0, run.mesh)
     )
     hyper = run.hyperparameters
     program = run.steps.train.lower(state, batches[0], hyper).compile()  # pyright: ignore
-    seconds, arguments = [], program.memory_analysis().argument_size_in_bytes
+    seconds = []
+    arguments = program.memory_analysis().argument_size_in_bytes
     for i in range(TIMED_STEPS):
         began = time.perf_counter()
         state = jax.block_until_ready(program(state, batches[i % len(batches)], hyper))
@@ -100,7 +103,9 @@ def spread(split: Split, most: int) -> Split:
 
 def stands(model: Trained) -> dict[str, dict[str, Any]]:
     """Accuracy and evaluations of the last weights, as trained and otherwise."""
-    run, weights, test = model.run, model.weights, model.run.data.test
+    run = model.run
+    weights = model.weights
+    test = model.run.data.test
     test = spread(test, STOOD)
     results = {"as trained": run.evaluate(weights, test)}
     for name, config in variants(run.config).items():

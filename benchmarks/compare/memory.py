@@ -83,7 +83,8 @@ def draw(rows: dict[str, list[float]], file: Path) -> None:
 
 def main() -> int:
     """Measures all routes and writes them."""
-    told, rows = environment(), {}
+    told = environment()
+    rows = {}
     for layer, adjoint in ROUTES:
         name = f"{layer}, {adjoint}"
         rows[name] = [measure(configure(layer, adjoint, n)) for n in EVALUATIONS]

@@ -39,7 +39,8 @@ RENAMED = {"cifar10": "cifar10-jpeg"}  # ours is a JPEG re-encoding, and says so
 
 def train_all(study: Study) -> dict[str, list[RunResult]]:
     """Trains and measures run by run, seed by seed."""
-    cases, began = study.cases, time.monotonic()
+    cases = study.cases
+    began = time.monotonic()
     runs: dict[str, list[RunResult]] = {case: [] for case in cases}
     total = len(cases) * study.seeds
     for seed in range(study.seeds):

@@ -33,7 +33,8 @@ BUDGET = 4000
 def measure() -> dict:
     """Figures by start."""
     config = from_dict({"model": MODEL})
-    classifier, data = make_classifier(config), load(config.data)
+    classifier = make_classifier(config)
+    data = load(config.data)
     weights = classifier.init(jax.random.key(0))
     images = jnp.asarray(data.train.images[:COUNT])
     images = normalise(images, config.data.mean, config.data.std, "float32")
@@ -69,7 +70,8 @@ def measure() -> dict:
 
 def main() -> int:
     """Measures and writes."""
-    told, rows = environment(), measure()
+    told = environment()
+    rows = measure()
     for name, row in rows.items():
         say(f"{name}: {row}")
     record = {**told, "images": COUNT, "max_evaluations": BUDGET, "rows": rows}

@@ -99,14 +99,16 @@ def read_study(name: str) -> Study:
     """Reads DATASET, DATA_DIR, SEEDS, ONLY and FLAGS from the environment."""
     if name not in CASES:
         raise UserError(f"study {name!r} is not one of {', '.join(CASES)}.")
-    dataset, seeds = os.environ.get("DATASET") or "digits", os.environ.get("SEEDS") or "3"
+    dataset = os.environ.get("DATASET") or "digits"
+    seeds = os.environ.get("SEEDS") or "3"
     if not (ROOT / "configs" / f"{dataset}.py").exists():
         there = ", ".join(sorted(file.stem for file in (ROOT / "configs").glob("*.py")))
         raise UserError(f"DATASET={dataset!r} has no file in configs/; there are {there}.")
     if not seeds.isdigit() or int(seeds) < 1:
         raise UserError(f"SEEDS={seeds!r} must be the number of seeds, 1 or more.")
     flags = tuple(os.environ.get("FLAGS", "").split())
-    data_dir, cases = os.environ.get("DATA_DIR", ""), _chosen(name, os.environ.get("ONLY", ""))
+    data_dir = os.environ.get("DATA_DIR", "")
+    cases = _chosen(name, os.environ.get("ONLY", ""))
     return Study(name, dataset, data_dir, int(seeds), flags, cases)
 
 

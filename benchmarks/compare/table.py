@@ -25,7 +25,8 @@ def sd(values: list[float]) -> float | None:
 
 def spikes(losses: list[float | None]) -> int:
     """Epochs whose loss jumped, or had none because every solve failed."""
-    least, count = math.inf, 0
+    least = math.inf
+    count = 0
     for loss in losses:
         count += loss is None or loss > SPIKE * least
         least = min(least, math.inf if loss is None else loss)
@@ -43,7 +44,8 @@ def summarise(runs: list[RunResult]) -> dict[str, Any]:
     def by_epoch(key: str) -> list[list[float | None]]:
         return [[row[key] for row in run.metrics] for run in runs]
 
-    before, after = over(first, "nfe_forward"), over(last, "nfe_forward")
+    before = over(first, "nfe_forward")
+    after = over(last, "nfe_forward")
     return {
         "seeds": len(runs),
         "parameters": runs[0].summary["parameters"],

@@ -28,7 +28,8 @@ def minus_second_difference(z: Vector) -> Vector:
 
 def discrete_boundary_value(n: int) -> Problem:
     """u'' = (u + t + 1)^3 / 2, whose solution is 2 / (2 - t) - t - 1 up to O(h^2)."""
-    t, h = interior(n), 1 / (n + 1)
+    t = interior(n)
+    h = 1 / (n + 1)
 
     def g(z: Vector) -> Vector:
         return minus_second_difference(z) + h**2 * (z + t + 1) ** 3 / 2
@@ -41,7 +42,8 @@ def discrete_boundary_value(n: int) -> Problem:
 
 def discrete_integral(n: int) -> Problem:
     """The same boundary value problem through its Green's function."""
-    t, h = interior(n), 1 / (n + 1)
+    t = interior(n)
+    h = 1 / (n + 1)
 
     def g(z: Vector) -> Vector:
         cubes = (z + t + 1) ** 3

@@ -28,9 +28,11 @@ def singular_values(problem: Problem, homotopy: str, z0, z, lam: float) -> list[
     """The largest and the smallest of [dH/dz, dH/dlam]; None where it is not finite."""
     jacobian = jax.jacfwd(problem.f)(z)
     if homotopy == "newton":
-        dz, dlam = jnp.eye(problem.n) - jacobian, z0 - problem.f(z0)
+        dz = jnp.eye(problem.n) - jacobian
+        dlam = z0 - problem.f(z0)
     else:
-        dz, dlam = jnp.eye(problem.n) - lam * jacobian, z0 - problem.f(z)
+        dz = jnp.eye(problem.n) - lam * jacobian
+        dlam = z0 - problem.f(z)
     matrix = np.column_stack([dz, dlam])
     if not np.all(np.isfinite(matrix)):
         return [None, None]
@@ -48,7 +50,8 @@ def ending(problem: Problem, homotopy: str, factor: float, linear_solver) -> dic
     z0 = jnp.asarray(problem.start(factor))
     options = {"path": "arclength", "homotopy": homotopy, "linear_solver": linear_solver}
     solution = continuation(cell, z0[None], problem.tol, **options)
-    stats, z = solution.stats, solution.z[0]
+    stats = solution.stats
+    z = solution.z[0]
     assert stats.lam is not None and stats.num_folds is not None
     lam = float(stats.lam)
     return {
@@ -76,7 +79,8 @@ def unexplained(solvers: dict) -> list[tuple[str, str]]:
 def main() -> int:
     """Follows them all and writes the record."""
     jax.config.update("jax_enable_x64", True)
-    rows, problems = {}, json.loads(RESULT.read_text())["problems"]
+    rows = {}
+    problems = json.loads(RESULT.read_text())["problems"]
     for problem in every():
         name = f"{problem.name}/{problem.n}"
         for homotopy, start in unexplained(problems[name]["solvers"]):

@@ -13,7 +13,9 @@ from benchmarks.nonlinear.problem import Problem
 
 Vector = Float[Array, " n"]
 
-DAMKOHLER, HEAT, ACTIVATION = 0.1, 8.0, 20.0
+DAMKOHLER = 0.1
+HEAT = 8.0
+ACTIVATION = 20.0
 
 
 def coupled_cubic(n: int) -> Problem:

@@ -22,7 +22,8 @@ def rosenbrock(n: int) -> Problem:
     """Extended Rosenbrock; n even."""
 
     def g(z: Vector) -> Vector:
-        odd, even = z[::2], z[1::2]
+        odd = z[::2]
+        even = z[1::2]
         return jnp.stack([10 * (even - odd**2), 1 - odd], axis=1).ravel()
 
     # MINPACK orders the two rows the other way, with det < 0 everywhere; in the paper's order
@@ -70,7 +71,8 @@ def wood() -> Problem:
 
     def g(z: Vector) -> Vector:
         a, b, c, d = z
-        left, right = b - a**2, d - c**2
+        left = b - a**2
+        right = d - c**2
         return jnp.stack(
             [
                 -200 * a * left - (1 - a),

@@ -68,8 +68,10 @@ SOLVERS = {
 def measure(problem: Problem, solver, z0) -> dict:
     """Solves once from a start, and checks the answer anew."""
     solution = solver(jnp.asarray(z0)[None])
-    z, stats = solution.z[0], solution.stats
-    r, f = problem.s * problem.g(z), problem.f(z)
+    z = solution.z[0]
+    stats = solution.stats
+    r = problem.s * problem.g(z)
+    f = problem.f(z)
     residual = jnp.linalg.norm(r) / jnp.maximum(jnp.linalg.norm(f), 1e-3 * np.sqrt(problem.n))
     cost = int(stats.nfe + stats.num_jvp + stats.num_vjp)
     ok = bool(solution.success)

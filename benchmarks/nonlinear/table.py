@@ -22,7 +22,8 @@ def _solved(starts: dict) -> int:
 
 def write_table(record: dict, file: Path) -> None:
     """Writes Markdown, and prints its first half."""
-    problems, budget = record["problems"], record["budget"]
+    problems = record["problems"]
+    budget = record["budget"]
     names = list(next(iter(problems.values()))["solvers"])
     totals = [*_totals(problems, names), "", "How runs ended:", ""]
     totals += [*_reasons(problems, names, budget), ""]

@@ -26,7 +26,8 @@ from homoode_jax.mathematics.ode.integrate import integrate
 from homoode_jax.networks.classifier import as_field
 from homoode_jax.networks.field import Condition
 
-REPEATS, LOOP = 9, 10
+REPEATS = 9
+LOOP = 10
 ROUTES = ("direct", "checkpointed", "backsolve", "reversible")
 
 
@@ -69,7 +70,8 @@ def measure() -> dict:
 def _row(told: tuple, exact: tuple, times: dict[str, list[float]], route: str) -> dict:
     """One route, each of its times beside the floor of the same round."""
     (g_params, g_x, backward), solution = told
-    forward, backward = int(solution.stats.nfe), int(backward)
+    forward = int(solution.stats.nfe)
+    backward = int(backward)
     rounds = zip(times[route], times["field"], times["vjp"], strict=True)
     floors = [forward * f + backward * v for _, f, v in rounds]
     ratios = [ms / floor for ms, floor in zip(times[route], floors, strict=True)]

@@ -22,9 +22,11 @@ from homoode_jax.experiments.console import console, say
 from homoode_jax.experiments.sources import INFO
 
 SIZES = 64, 256, 1024
-PAIRS, PRODUCTS = 10, 20
+PAIRS = 10
+PRODUCTS = 20
 ON_GPU = {"JAX_PLATFORMS": "cuda", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-OURS, PEER = "benchmarks.speed.sides:ours", "benchmarks.speed.peer:make_side"
+OURS = "benchmarks.speed.sides:ours"
+PEER = "benchmarks.speed.peer:make_side"
 
 
 class Card(NamedTuple):
@@ -44,7 +46,8 @@ def measure() -> dict[str, dict[str, Any]]:
     if shutil.which("nvidia-smi") is None:
         say("gpu: no GPU here (nvidia-smi is not found), so its rows are left out")
         return {}
-    rows, card = {}, None
+    rows = {}
+    card = None
     for size in SIZES:
         try:
             card = card or look_at_card()
@@ -61,7 +64,8 @@ def compare(
     a = Worker(OURS, environment or ON_GPU, setting=setting)
     b = Worker(PEER, **for_peer(setting), device=device)
     pairs = [(a.repeat(), b.repeat()) for _ in range(PAIRS)]
-    told, told_b = a.stop(), b.stop()
+    told = a.stop()
+    told_b = b.stop()
     ours, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
     products = told["nfe_forward"] + 3 * told["nfe_backward"]
     return {

@@ -71,11 +71,13 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor, route: str, rtol: float, atol: float) -> Tensor:
         """Returns the logits; the adjoint has the gradient with respect to the condition too."""
-        field, x = self.field, self.encoder(images)
+        field = self.field
+        x = self.encoder(images)
         field.x = x
         z0 = self.z0[None, :, None, None].expand_as(x).contiguous()
         params = {"adjoint_params": (*field.parameters(), x)} if route == "adjoint" else {}
-        times, tols = torch.tensor([0.0, 1.0], device=x.device), {"rtol": rtol, "atol": atol}
+        times = torch.tensor([0.0, 1.0], device=x.device)
+        tols = {"rtol": rtol, "atol": atol}
         z1 = ROUTES[route](field, z0, times, method="dopri5", **tols, **params)[1]
         return self.head(z1)
 
@@ -112,7 +114,8 @@ def make_side(
     device: str = "cpu",
 ) -> Side:
     """A step of training by Adam, with a learning rate of 0; inference where `route` is None."""
-    model, last = Classifier(*shape), []
+    model = Classifier(*shape)
+    last = []
     load(model, *weights)
     model.to(device).train(route is not None)
     model.z0 = model.z0.to(device)

@@ -32,9 +32,11 @@ from homoode_jax.experiments.record import environment
 from homoode_jax.experiments.workdir import write_json
 
 PAIRS = 5
-OURS, PEER = "benchmarks.speed.sides:ours", "benchmarks.speed.peer:make_side"
+OURS = "benchmarks.speed.sides:ours"
+PEER = "benchmarks.speed.peer:make_side"
 RESULT = Path(__file__).parents[2] / "results" / "speed.json"
-CIFAR, MNIST = Setting(), Setting(dataset="mnist")
+CIFAR = Setting()
+MNIST = Setting(dataset="mnist")
 ROUTES = {
     "direct": "direct",
     "checkpointed": "direct",
@@ -54,9 +56,11 @@ PARTS = {"first": first, "floor": floor, "batching": batching, "gpu": gpu}
 
 def compare(setting: Setting, theirs: Setting) -> dict:
     """Runs a case."""
-    a, b = Worker(OURS, setting=setting), Worker(PEER, **for_peer(theirs))
+    a = Worker(OURS, setting=setting)
+    b = Worker(PEER, **for_peer(theirs))
     pairs = [(a.repeat(), b.repeat()) for _ in range(PAIRS)]
-    told, told_b = a.stop(), b.stop()
+    told = a.stop()
+    told_b = b.stop()
     ratios = [x / y for x, y in pairs]
     row = {
         "ours_ms": 1e3 * statistics.median(x for x, _ in pairs),
@@ -68,7 +72,8 @@ def compare(setting: Setting, theirs: Setting) -> dict:
         "torch_first_s": b.seconds_to_first,
         "memory_ratio": told["peak_mib"] / told_b["peak_mib"],
     }
-    logits, logits_b = told.pop("logits", None), told_b.pop("logits", None)
+    logits = told.pop("logits", None)
+    logits_b = told_b.pop("logits", None)
     if logits is not None:
         row["logits_apart"] = float(np.max(np.abs(logits - logits_b)))
     return {**row, **told, **{f"torch_{name}": value for name, value in told_b.items()}}

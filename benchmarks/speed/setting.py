@@ -52,7 +52,8 @@ class Images(NamedTuple):
 
 def draw_images(setting: Setting) -> Images:
     """Draws smooth pictures and labels, the same in every process."""
-    rng, info = np.random.default_rng(0), INFO[setting.dataset]
+    rng = np.random.default_rng(0)
+    info = INFO[setting.dataset]
     h, w, c = info.shape
     waves = rng.normal(size=(setting.batch, c, 4, 4))
     basis = [np.cos(np.pi * np.outer(np.arange(n) + 0.5, np.arange(4)) / n) for n in (h, w)]

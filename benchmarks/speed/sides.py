@@ -24,7 +24,8 @@ def ours(setting: Setting) -> Side:
     """The training or evaluation step of `train.py`, compiled."""
     hand_back_after_compiling()
     leave_imports_uncollected()
-    config, images = setting.config, draw_images(setting)
+    config = setting.config
+    images = draw_images(setting)
     classifier = make_classifier(config)
     hyper = jax.device_put(make_hyperparameters(config, 1000))
     state = draw_state(classifier, "float32", hyper)
@@ -40,7 +41,8 @@ def ours(setting: Setting) -> Side:
         last[:] = jax.block_until_ready(program(last[0], batch, hyper)), before
 
     def tell():
-        now, before = jax.device_get(last[0].totals), last[1]
+        now = jax.device_get(last[0].totals)
+        before = last[1]
         forward, backward = (
             float(getattr(now, name) - getattr(before, name)) / setting.batch
             for name in ("nfe_forward", "nfe_backward")
@@ -75,7 +77,9 @@ def _our_inference(classifier, weights, images) -> Side:
 
 def for_peer(setting: Setting) -> dict[str, Any]:
     """The arguments of `peer.make_side`: our initial weights of seed 0, sizes and images."""
-    config, info, images = setting.config, INFO[setting.dataset], draw_images(setting)
+    config = setting.config
+    info = INFO[setting.dataset]
+    images = draw_images(setting)
     classifier = make_classifier(config)
     weights = draw_state(classifier, "float32", make_hyperparameters(config, 1000)).weights
     nothing = jax.numpy.zeros(())  # a learned point looks at no features

@@ -37,7 +37,8 @@ class Worker:
 
     def __init__(self, make: str, environment: dict[str, str] | None = None, **arguments: Any):
         command = [sys.executable, "-m", "benchmarks.speed.worker"]
-        root, pipe = Path(__file__).parents[2], subprocess.PIPE
+        root = Path(__file__).parents[2]
+        pipe = subprocess.PIPE
         self._process = subprocess.Popen(
             command, cwd=root, stdin=pipe, stdout=pipe, env={**os.environ, **(environment or {})}
         )

@@ -73,7 +73,8 @@ def _put(split: Split, rows: Int[np.ndarray, " size"], mesh: Mesh) -> Batch:
         found[chosen >= 0] = split.images[places]
         return found
 
-    lie, shape = over_devices(mesh), (len(rows), *split.images.shape[1:])
+    lie = over_devices(mesh)
+    shape = (len(rows), *split.images.shape[1:])
     mask = rows >= 0
     labels = np.where(mask, split.labels[rows], 0).astype(split.labels.dtype)
     return Batch(jax.make_array_from_callback(shape, lie, images), put(labels, lie), put(mask, lie))

@@ -192,7 +192,8 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 def differences(a: Config, b: Config, ignore: tuple[str, ...] = ()) -> list[str]:
     """Lists the settings in which two configurations differ, as "key: a, not b"."""
-    left, right = to_dict(a), to_dict(b)
+    left = to_dict(a)
+    right = to_dict(b)
     return [
         f"{section}.{key}: {left[section][key]!r}, not {right[section][key]!r}"
         for section in left

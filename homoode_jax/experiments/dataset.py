@@ -52,7 +52,8 @@ def load(data: Data) -> Dataset:
     Raises:
         UserError: if it is not there, not readable, or not what it should be.
     """
-    info, share = INFO[data.dataset], _share(data.shares)
+    info = INFO[data.dataset]
+    share = _share(data.shares)
     train, test = (_gather(data, name, info, share) for name in ("train", "test"))
     train = take(train, _first(train.labels, data.per_class))
     kept, held = _hold_out(train.labels, data.validation, data.split_seed)
@@ -79,7 +80,8 @@ def take(split: Split, index: Int[np.ndarray, " k"]) -> Split:
 
 def _share(parts: int) -> Share:
     """The share of this process: as many parts as any other's, or all of them."""
-    processes, process = jax.process_count(), jax.process_index()
+    processes = jax.process_count()
+    process = jax.process_index()
     if parts % processes:
         return Share(parts, 0, parts)
     each = parts // processes
@@ -99,7 +101,8 @@ def _first(labels: np.ndarray, per_class: int) -> np.ndarray:
 
 def _hold_out(labels: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Splits the indices of train by class, in the same way for the same seed."""
-    everything, classes = np.arange(len(labels)), len(np.unique(labels))
+    everything = np.arange(len(labels))
+    classes = len(np.unique(labels))
     if size == 0:
         return everything, everything[:0]
     if not classes <= size <= len(labels) - classes:
@@ -179,11 +182,13 @@ def _places(here: Bool[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
 
 def _fault(record: Record, info: Info) -> str | None:
     """What is wrong with a record, or None."""
-    image, label = record.image, record.label
+    image = record.image
+    label = record.label
     if isinstance(image, Exception):
         return f"is not a readable image: {first_line(image)[:200]}"
     if image.shape != info.shape or image.dtype != np.uint8:
-        wanted, got = list(info.shape), list(image.shape)
+        wanted = list(info.shape)
+        got = list(image.shape)
         return f"should be an image of uint8{wanted}, got {image.dtype}{got}"
     if not 0 <= label < info.classes:
         return f"has label {label}; labels go from 0 to {info.classes - 1}"

@@ -43,11 +43,13 @@ def train_epoch(
     began = time.monotonic()
     if not is_unrecorded(run, state):
         state = _steps(run, state, facts, advance, pause)
-    step, trained = int(state.step), means(state.totals)
+    step = int(state.step)
+    trained = means(state.totals)
     advance(step, report.moving(step // run.epoch_steps, trained))
     with _saved_if_stopped(run, state, facts, began):
         held, tested = _evaluate(run, state, pause)
-    state, seconds = state._replace(totals=run.no_totals()), time.monotonic() - began
+    state = state._replace(totals=run.no_totals())
+    seconds = time.monotonic() - began
     row = _row(run, step, trained, held, tested, seconds)
     workdir.append_metrics(run.workdir, row)
     say(report.epoch_line(row, run.config.train.epochs))
@@ -64,7 +66,8 @@ def train_epoch(
 
 def _evaluate(run: Run, state: TrainState, pause: Pause) -> tuple[Means | None, Means | None]:
     """Evaluates on the validation split, and on the test split if asked to."""
-    data, train = run.data, run.config.train
+    data = run.data
+    train = run.config.train
     held = (
         run.evaluate(state.weights, data.validation, pause) if len(data.validation.labels) else None
     )
@@ -104,7 +107,8 @@ def _better(held: Means, facts: Facts) -> bool:
 
 def _steps(run: Run, state: TrainState, facts: Facts, advance: Advance, pause: Pause) -> TrainState:
     """Takes the steps that the epoch under way still has."""
-    train, step = run.config.train, int(state.step)
+    train = run.config.train
+    step = int(state.step)
     epoch, done = divmod(step, run.epoch_steps)
     take = run.steps.early if run.early_steps(step) else run.steps.train
     began = shown = time.monotonic()

@@ -20,7 +20,8 @@ def evaluate(path: str, command: Config, only: Sequence[str] | None = None) -> d
     Writes evaluation.json in the workdir. `command` is the configuration asked for: it must be
     the run's own (in the settings `only`, if given), but may say where the data is now.
     """
-    folder, config = Path(path), _config(path, command.data.data_dir)
+    folder = Path(path)
+    config = _config(path, command.data.data_dir)
     workdir.check_same(folder, command, config, only)
     use_precision(config.model.dtype)
     keep_programs()

@@ -77,7 +77,9 @@ def make_hyperparameters(config: Config, epoch_steps: int) -> Hyperparameters:
         end = config.train.final_learning_rate if start else 0.0  # a rate of 0 stays 0
         return Cosine(number(start), number(end))
 
-    train, schedule, regularise = config.train, config.schedule, config.regularise
+    train = config.train
+    schedule = config.schedule
+    regularise = config.regularise
     return Hyperparameters(
         seed=count(train.seed),
         total_steps=number(epoch_steps * train.epochs),  # may be beyond int32, and is divided by

@@ -78,7 +78,8 @@ class Run:
     data: Dataset
 
     def __post_init__(self):
-        train, images = self.config.train, len(self.data.train.labels)
+        train = self.config.train
+        images = len(self.data.train.labels)
         check_batch_size("config.train.batch_size", train.batch_size, self.mesh)
         check_batch_size("config.train.eval_batch_size", train.eval_batch_size, self.mesh)
         if not self.epoch_steps:

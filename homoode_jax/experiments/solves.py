@@ -68,7 +68,8 @@ def early_options(config: Config, looseness: Float[Array, ""] | None) -> dict[st
         config: the configuration.
         looseness: factor on all tolerances; None: they are left as they are.
     """
-    schedule, solve = config.schedule, LAYERS[config.model.layer].solve
+    schedule = config.schedule
+    solve = LAYERS[config.model.layer].solve
     options: dict[str, Any] = {}
     if schedule.adjoint != "same":
         options["adjoint"] = schedule.adjoint
@@ -87,7 +88,8 @@ def _tolerances(config: Config, solve: str) -> dict[str, float]:
 
 
 def _integrate(config: Config) -> Callable[..., Solution]:
-    solver, adaptive = config.solver, config.solver.controller == "pid"
+    solver = config.solver
+    adaptive = config.solver.controller == "pid"
     return partial(
         integrate,
         solver=solver.method,

@@ -68,7 +68,8 @@ def read_digits(data_dir: str, split: str, share: Share = ALL) -> Reading:
 def read_tfds(name: str, data_dir: str, split: str, share: Share = ALL) -> Reading:
     """Reads a prepared TFDS data set in `array_record` format; ids decide the order."""
     source: Any = _open_tfds(name, data_dir, split)
-    found, places = [], _places(source, split)
+    found = []
+    places = _places(source, split)
     for chunk in _chunks(share.numbers(len(source))):
         try:
             found += zip(chunk, source.__getitems__(chunk), strict=True)
@@ -128,7 +129,8 @@ def _open_tfds(name: str, data_dir: str, split: str):
         len(source)  # opens the files
         fault = _miscounted(name, split, source)
     except Exception as error:
-        folder, command = data_dir or DATA_DIR, _prepare(name, data_dir)
+        folder = data_dir or DATA_DIR
+        command = _prepare(name, data_dir)
         if not (Path(folder).expanduser() / name).is_dir():
             raise UserError(
                 f"{name} is not prepared in {folder}. Prepare it with: {command}"

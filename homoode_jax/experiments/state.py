@@ -88,7 +88,8 @@ def empty_totals(dtype: str, layer: Layer) -> Totals:
 def means(totals: Totals) -> Means:
     """Fetches sums from the device and divides them."""
     t = jax.device_get(totals)
-    images, solved = int(t.images), int(t.images) - int(t.failed)
+    images = int(t.images)
+    solved = int(t.images) - int(t.failed)
     accuracy, forward, backward = (
         float(total) / max(images, 1) for total in (t.correct, t.nfe_forward, t.nfe_backward)
     )

@@ -66,7 +66,8 @@ class Steps(NamedTuple):
 
 def make_classifier(config: Config) -> ImageClassifier:
     """Builds the classifier that a configuration describes."""
-    info, model = INFO[config.data.dataset], config.model
+    info = INFO[config.data.dataset]
+    model = config.model
     sizes = Architecture(
         info.shape[2],
         info.classes,
@@ -222,7 +223,8 @@ def _update_initial_point(classifier, optimiser, state, found: Gradient, due):
         found: what the step's images gave.
         due: whether this is a step that moves it.
     """
-    output, counts = found.output, found.counts
+    output = found.output
+    counts = found.counts
     point = state.weights.initial_point
     before = state.initial_point_optimiser
     if not point:
@@ -253,7 +255,8 @@ def _add(totals: Totals, batch: Batch, output: Output, loss, solved, vjps) -> To
         jnp.sum(jnp.where(batch.mask, count, 0))
         for count in (output.solution.stats.evaluations, vjps)
     )
-    failed, residual = images - jnp.sum(solved), output.solution.stats.residual
+    failed = images - jnp.sum(solved)
+    residual = output.solution.stats.residual
     if residual is not None:
         residual = jnp.sum(jnp.where(batch.mask, residual, 0))
     none = jnp.zeros((), jnp.int32)

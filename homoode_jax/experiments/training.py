@@ -98,7 +98,8 @@ def _check_length(run: Run, step: int) -> None:
 def _train(run: Run, state: TrainState, facts: Facts, pause: Pause) -> tuple[TrainState, Facts]:
     """Trains epoch by epoch to the end."""
     say(_greeting(run, int(state.step)))
-    log, drawn = open_log(run.config, run.workdir, int(state.step)), time.monotonic()
+    log = open_log(run.config, run.workdir, int(state.step))
+    drawn = time.monotonic()
     with progress_bar(run.total_steps, int(state.step)) as advance:
         while int(state.step) < run.total_steps or is_unrecorded(run, state):
             state, facts = train_epoch(run, state, facts, advance, log, pause)

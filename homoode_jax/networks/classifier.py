@@ -84,7 +84,9 @@ class Network(nnx.Module):
     """Encoder, field (or cell, or residual blocks) and head: all that the task's loss trains."""
 
     def __init__(self, sizes: Architecture, rngs: nnx.Rngs):
-        c, groups, layer = sizes.channels, min(sizes.groups, sizes.channels), LAYERS[sizes.layer]
+        c = sizes.channels
+        groups = min(sizes.groups, sizes.channels)
+        layer = LAYERS[sizes.layer]
         self.encoder = Encoder(sizes.image_channels, c, sizes.stride, rngs)
         self.field = make_module(layer, c, sizes.width, groups, rngs)
         self.head = Head(state_channels(layer, c), sizes.width, sizes.classes, groups, rngs)
@@ -192,7 +194,8 @@ class ImageClassifier:
     def _solve(self, module, z0, x: Condition, key, options) -> tuple[Solution, Float[Array, ""]]:
         """Returns the solution, and the regulariser's term (none in evaluation)."""
         function, params = self._as_function(module)
-        regulariser, none = key is not None and self.regulariser, jnp.zeros((), z0.dtype)
+        regulariser = key is not None and self.regulariser
+        none = jnp.zeros((), z0.dtype)
         if self.layer.solve != "integrate":
             solution = self._solve_cell(function, params, z0, x, options)
             if key is None or regulariser != "jacobian":
@@ -231,7 +234,8 @@ class ImageClassifier:
         return Network(self.sizes, nnx.Rngs(seed))
 
     def _drawn(self, module: Callable) -> Callable[[Any], nnx.Module]:
-        channels, groups = self.sizes.channels, min(self.sizes.groups, self.sizes.channels)
+        channels = self.sizes.channels
+        groups = min(self.sizes.groups, self.sizes.channels)
         return lambda seed: module(channels, groups, nnx.Rngs(seed))
 
 

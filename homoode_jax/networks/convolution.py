@@ -55,7 +55,8 @@ def _kernel_gradient(g: Array, z: Array, kernel: ad.UndefinedPrimal) -> Array:
     A sum of padded copies puts them there: on the CPU a concatenation takes longer.
     """
     dtype = kernel.aval.dtype
-    g, z = _widened(g), _widened(z)
+    g = _widened(g)
+    z = _widened(z)
     (h, w, c), d = z.shape[1:], g.shape[-1]
     wider = jnp.pad(g, ((0, 0), (0, 0), (1, 1), (0, 0)))
     shifted = [wider[:, :, 2 - j : 2 - j + w] for j in range(3)]
@@ -73,7 +74,8 @@ def _widened(a: Array) -> Array:
 def _winograd(z: Float[Array, "n h w c"], kernel: Float[Array, "3 3 c d"]) -> Array:
     """Odd sizes are padded, and cropped after."""
     (h, w), dtype = z.shape[1:3], z.dtype
-    z, kernel = _widened(z), _widened(kernel)
+    z = _widened(z)
+    kernel = _widened(kernel)
     images = _both_ways(_from_input, _tiles(z))
     kernels = jnp.einsum("ai,bj,ijcd->abcd", G, G, kernel).astype(z.dtype)
     products = [[images[a][b] @ kernels[a, b] for b in range(4)] for a in range(4)]

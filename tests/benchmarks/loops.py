@@ -24,7 +24,10 @@ def rosenbrock(z, n):
 def powell_singular(z, n):
     rows = []
     for i in range(1, n // 4 + 1):
-        a, b, c, d = z[4 * i - 3], z[4 * i - 2], z[4 * i - 1], z[4 * i]
+        a = z[4 * i - 3]
+        b = z[4 * i - 2]
+        c = z[4 * i - 1]
+        d = z[4 * i]
         rows += [a + 10 * b, sqrt(5) * (c - d), (b - 2 * c) ** 2, sqrt(10) * (a - d) ** 2]
     return rows
 
@@ -119,7 +122,8 @@ def discrete_boundary_value(z, n):
 
 
 def discrete_integral(z, n):
-    h, rows = 1 / (n + 1), []
+    h = 1 / (n + 1)
+    rows = []
     for i in range(1, n + 1):
         below = sum(j * h * (z[j] + j * h + 1) ** 3 for j in range(1, i + 1))
         above = sum((1 - j * h) * (z[j] + j * h + 1) ** 3 for j in range(i + 1, n + 1))
@@ -128,7 +132,8 @@ def discrete_integral(z, n):
 
 
 def chandrasekhar(z, n, c):
-    mu, rows = [(i - 0.5) / n for i in range(n + 1)], []
+    mu = [(i - 0.5) / n for i in range(n + 1)]
+    rows = []
     for i in range(1, n + 1):
         total = sum(mu[i] * z[j] / (mu[i] + mu[j]) for j in range(1, n + 1))
         rows.append(z[i] - 1 / (1 - c / (2 * n) * total))
@@ -141,7 +146,8 @@ def bratu_1d(z, n, load):
 
 
 def bratu_2d(z, n, load):
-    side, rows = round(sqrt(n)), []
+    side = round(sqrt(n))
+    rows = []
     h = 1 / (side + 1)
     u = np.zeros((side + 2, side + 2))
     u[1:-1, 1:-1] = np.reshape(z[1:-1], (side, side))
@@ -167,6 +173,7 @@ def difference(function, x, step=1e-3):
     rows = []
     for i in range(len(x)):
         e = step * np.eye(len(x))[i]
-        near, far = function(x + e) - function(x - e), function(x + 2 * e) - function(x - 2 * e)
+        near = function(x + e) - function(x - e)
+        far = function(x + 2 * e) - function(x - 2 * e)
         rows.append((8 * near - far) / (12 * step))
     return np.array(rows)

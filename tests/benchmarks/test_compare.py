@@ -119,7 +119,8 @@ def test_a_record_keeps_the_rows_of_other_cases_under_the_same_conditions(
             monkeypatch.delenv(name, raising=False)
         for name, value in {"SEEDS": "1", **variables}.items():
             monkeypatch.setenv(name, value)
-        study, runs = read_study("layers"), {case: [finished(accuracy, [1.0], None)]}
+        study = read_study("layers")
+        runs = {case: [finished(accuracy, [1.0], None)]}
         record = read_json(run.write(study, runs, {"commit": "0123456789"}))
         return {case: row["test_accuracy"] for case, row in record["rows"].items()}
 

@@ -37,7 +37,8 @@ def by_loop(problem, z):
 def root(problem):
     """The known root, polished; or SciPy's from the standard start."""
     start = problem.z_start if problem.solution is None else problem.solution
-    g, jacobian = jax.jit(problem.g), jax.jit(problem.jacobian)
+    g = jax.jit(problem.g)
+    jacobian = jax.jit(problem.jacobian)
     found = scipy.optimize.root(
         lambda z: np.asarray(g(z)), start, jac=lambda z: np.asarray(jacobian(z)), tol=1e-14
     )
@@ -147,7 +148,8 @@ def test_bratu_tends_to_the_exact_solution(load, n, largest):
         exact = bratu_exact(load, discretised.interior(n))
         return np.max(np.abs(root(discretised.bratu_1d(n, load)) - exact))
 
-    coarse, fine = error(n), error(2 * n + 1)
+    coarse = error(n)
+    fine = error(2 * n + 1)
     assert coarse < largest
     np.testing.assert_allclose(coarse / fine, 4, rtol=0.05)
 

@@ -106,7 +106,8 @@ def test_a_damaged_summary_is_refused(content, trained, capsys, tmp_path):
 
 
 def test_a_workdir_that_is_removed_while_training_is_not_made_anew(capsys, tmp_path, monkeypatch):
-    folder, save = tmp_path / "run", checkpoint.save_latest
+    folder = tmp_path / "run"
+    save = checkpoint.save_latest
 
     def remove(checkpoints, step, *rest):
         if step == 3:

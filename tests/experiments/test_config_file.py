@@ -76,7 +76,8 @@ def test_a_configuration_is_named(tmp_path, monkeypatch):
 
 
 def test_a_runs_own_configuration_can_be_given(tmp_path):
-    stored, file = small_config(), tmp_path / "config.json"
+    stored = small_config()
+    file = tmp_path / "config.json"
     file.write_text(json.dumps(to_dict(stored)))
     assert parsed(f"--config={file}").config == stored
     command = parsed(f"--config={file}", "--config.train.seed=3", "--config.data.mean=(0.25,)")

@@ -336,7 +336,8 @@ def test_evaluation_passes_damage_over_and_moves_nothing(trained, tmp_path, caps
 def test_one_bit_changes_the_checksum_and_the_order_of_entries_too(dtype):
     with jax.enable_x64(dtype == np.float64):
         values = (100 * RNG.normal(size=(3, 5))).astype(dtype)
-        tree, facts = {"a": jax.numpy.array(values)}, {"best": 0.5}
+        tree = {"a": jax.numpy.array(values)}
+        facts = {"best": 0.5}
         known = damage.checksum(tree, facts)
         assert damage.checksum(tree, dict(facts)) == known
         assert damage.checksum(tree, {"best": 0.25}) != known

@@ -86,7 +86,8 @@ def test_two_halves_are_in_one_order(damaged, monkeypatch):
         records[5] = records[5]._replace(image=ValueError("cut"))
     whole = Reading(10_000, [r for part in readings.values() for r in part.records])
     info = info._replace(read=lambda *where: readings.get(where[2], whole))
-    expected, told = _gather(data, "test", info, Share(4, 0, 4)), []
+    expected = _gather(data, "test", info, Share(4, 0, 4))
+    told = []
     assert len(expected.images) == 10_000 - damaged
 
     for share in halves:  # notes what each would tell, then gives both what both have told
@@ -151,7 +152,8 @@ def test_a_record_that_is_no_image_is_named_or_left_out(mnist, capsys):
         middle = len(record) // 2
         writer.write(record[:middle] + bytes(60) + record[middle + 60 :] if i == 4321 else record)
     writer.close()
-    data, info = Data(dataset="mnist", data_dir=str(mnist)), sources.INFO["mnist"]
+    data = Data(dataset="mnist", data_dir=str(mnist))
+    info = sources.INFO["mnist"]
     with pytest.raises(UserError, match=r"record 4321 of .*mnist-test\.array_record") as caught:
         _gather(data, "test", info, ALL)
     assert "\n" not in str(caught.value) and "config.data.skip_damaged=True" in str(caught.value)
@@ -175,9 +177,11 @@ def test_an_unprepared_data_set_names_the_command(tmp_path):
 def tiny_imagenet(root, classes=200):
     """Writes a Tiny-ImageNet of one image a class."""
     names = [f"n{i:08d}" for i in range(classes)]
-    rng, lines = np.random.default_rng(0), []
+    rng = np.random.default_rng(0)
+    lines = []
     for i, name in enumerate(names):
-        folder, val = root / "train" / name / "images", root / "val" / "images"
+        folder = root / "train" / name / "images"
+        val = root / "val" / "images"
         folder.mkdir(parents=True)
         val.mkdir(parents=True, exist_ok=True)
         image = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)

@@ -80,7 +80,8 @@ def test_eight_devices_and_two_processes_train_as_one_device():
         ("two processes", pair),
         ("split parameters", split),
     ):
-        a, b = np.array(one[2]), np.array(double)
+        a = np.array(one[2])
+        b = np.array(double)
         print(f"{name}: losses {np.abs(a - b)[:, 0].max():.1e} apart (float64)", file=sys.stderr)
         print(f"{name}: first losses {one[1][0][0]}, {single[0][0]} (float32)", file=sys.stderr)
         np.testing.assert_array_equal(a[:, 1:], b[:, 1:])

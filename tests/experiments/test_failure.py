@@ -39,7 +39,8 @@ def metrics(folder):
 def test_a_run_survives_a_part_that_explodes_for_some_steps(part, tmp_path, monkeypatch, capsys):
     """A field that explodes fails its solves; a head that does makes gradients not finite."""
     exploding(monkeypatch, 12, 15, part)
-    config, folder = small_config(), tmp_path / "run"
+    config = small_config()
+    folder = tmp_path / "run"
     training.train(config, str(folder))
     assert "warning" not in capsys.readouterr().out
     rows = metrics(folder)

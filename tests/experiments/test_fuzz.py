@@ -80,7 +80,8 @@ def accepted(raw: dict) -> Config | None:
 
 def trace(config: Config) -> None:
     """Traces a step of training without computing anything."""
-    size, info = config.train.batch_size, INFO[config.data.dataset]
+    size = config.train.batch_size
+    info = INFO[config.data.dataset]
     classifier = make_classifier(config)
     hyper = make_hyperparameters(config, 10)
     early = config.schedule.epochs > 0

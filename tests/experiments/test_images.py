@@ -32,7 +32,8 @@ def png(width, height, depth, colour, row):
 
 
 def test_each_mode_that_is_read_gives_its_colours():
-    grey, colour = Image.fromarray(RAMP), np.stack([RAMP, RAMP[::-1], RAMP.T], axis=-1)
+    grey = Image.fromarray(RAMP)
+    colour = np.stack([RAMP, RAMP[::-1], RAMP.T], axis=-1)
     np.testing.assert_array_equal(decode(encoded(grey), SHAPE), np.repeat(RAMP[..., None], 3, -1))
     np.testing.assert_array_equal(decode(encoded(grey), (64, 64, 1)), RAMP[..., None])
     np.testing.assert_array_equal(decode(encoded(Image.fromarray(colour)), SHAPE), colour)

@@ -81,7 +81,8 @@ def test_a_run_starts_from_the_best_weights_of_another(trained, tmp_path, capsys
     flags = [*QUICK, *still, "--config.train.epochs=1", "--config.train.seed=5"]
     assert command(*flags, f"--init={trained}", f"--workdir={child}") == 0
     assert f"starting from the best weights of {trained}" in capsys.readouterr().out
-    ours, theirs = opened(child), weights(trained)
+    ours = opened(child)
+    theirs = weights(trained)
     jax.tree.map(np.testing.assert_array_equal, weights(child).network, theirs.network)
     drawn = jax.device_get(ours.initial_state().weights.network)
     different = jax.tree.map(lambda a, b: not np.array_equal(a, b), drawn, theirs.network)

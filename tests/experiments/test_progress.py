@@ -58,7 +58,8 @@ def test_compiling_is_counted_once_and_steps_are_not():
 
 def test_time_left_leaves_compilation_out(monkeypatch):
     """An hour of compiling, then ten steps of a second each."""
-    clock, compiled = itertools.count(100.0, 3610.0), itertools.count(5.0, 3600.0)
+    clock = itertools.count(100.0, 3610.0)
+    compiled = itertools.count(5.0, 3600.0)
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     monkeypatch.setattr(progress.compiling, "seconds", lambda: next(compiled))
     at = progress.Clock(total=70, done=20)

@@ -54,7 +54,8 @@ def kill_after_epoch(process, folder, epoch):
 
 
 def test_killed_and_resumed_is_bit_identical_to_undisturbed(tmp_path):
-    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    straight = tmp_path / "straight"
+    broken = tmp_path / "broken"
     again = [*FLAGS, *LONG, "--config.train.checkpoint_every=30", f"--workdir={broken}"]
     process = start(*again)
     kill_after_epoch(process, broken, 2)

@@ -45,7 +45,8 @@ def test_data_that_is_not_there_is_not_fetched(dataset, offline, tmp_path, capsy
 
 def test_pickles_in_what_a_run_left_are_refused(tmp_path, capsys):
     """In the batch of a failure, which is the only file that NumPy could unpickle."""
-    failure, sprung = tmp_path / "failure", tmp_path / "sprung"
+    failure = tmp_path / "failure"
+    sprung = tmp_path / "sprung"
     failure.mkdir()
     from homoode_jax.experiments.config import to_dict
 

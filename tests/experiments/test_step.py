@@ -40,7 +40,8 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def states(run):
     """The states before each of the first five steps."""
-    state, kept = run.initial_state(), []
+    state = run.initial_state()
+    kept = []
     batches = training_batches(run.data.train, 64, 0, 0, 0, run.mesh)
     for _, batch in zip(range(5), batches, strict=False):
         kept.append(jax.device_get(state))
@@ -77,12 +78,11 @@ def test_normalisation_is_by_channel():
 
 def test_losses_leave_out_rows_that_do_not_count():
     rng = np.random.default_rng(0)
-    logits, z1, point = (
-        rng.normal(size=(3, 4)),
-        3 * rng.normal(size=(3, 2, 2, 5)),
-        rng.normal(size=5),
-    )
-    labels, counts = np.array([1, 0, 3]), np.array([True, False, True])
+    logits = rng.normal(size=(3, 4))
+    z1 = 3 * rng.normal(size=(3, 2, 2, 5))
+    point = rng.normal(size=5)
+    labels = np.array([1, 0, 3])
+    counts = np.array([True, False, True])
     log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     bad = logits.copy()
     bad[1] = np.nan
@@ -167,7 +167,8 @@ def test_the_initial_point_moves_every_third_step_by_its_own_sgd(run, states):
         for pair in itertools.pairwise(points)
     ]
     assert same == [False, True, True, False]
-    start, end = run.config.initial_point.learning_rate, run.config.train.final_learning_rate
+    start = run.config.initial_point.learning_rate
+    end = run.config.train.final_learning_rate
     rate = end + (start - end) * (1 + np.cos(np.pi * 3 / run.total_steps)) / 2
     schedule = make_optimisers(run.hyperparameters).initial_point
     update, _ = schedule.update({"g": jnp.ones(())}, schedule.init({"g": jnp.ones(())}))
@@ -181,7 +182,8 @@ def test_the_initial_point_moves_every_third_step_by_its_own_sgd(run, states):
 def test_evaluation_does_not_depend_on_padding(run):
     """Per-example solves make the answer independent of the batch; padding must not show."""
     config = small_config(solver={"batching": "per_example"}, train={"eval_batch_size": 64})
-    weights, split = run.initial_state().weights, take(run.data.validation, np.arange(100))
+    weights = run.initial_state().weights
+    split = take(run.data.validation, np.arange(100))
     padded = Run(config, run.workdir, run.data).evaluate(weights, split)
     config = small_config(solver={"batching": "per_example"}, train={"eval_batch_size": 50})
     exact = Run(config, run.workdir, run.data).evaluate(weights, split)

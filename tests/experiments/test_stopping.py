@@ -83,7 +83,8 @@ def test_stopped_anywhere_a_run_loses_nothing(tmp_path, monkeypatch):
 def test_a_stop_does_not_wait_for_batches_that_were_queued(tmp_path):
     """With an evaluation that takes far longer than to call it: done at each `pause`."""
     run = Run(CONFIG, tmp_path, load(CONFIG.data))
-    evaluate, made = run.steps.evaluate, []
+    evaluate = run.steps.evaluate
+    made = []
 
     @jax.jit
     def linger(totals):

@@ -87,7 +87,8 @@ def relative_error(got, want):
     """Largest error of any leaf, relative to the largest entry of that leaf."""
 
     def error(a, b):
-        a, b = np.asarray(a), np.asarray(b)
+        a = np.asarray(a)
+        b = np.asarray(b)
         return np.max(np.abs(a - b)) / np.max(np.abs(b))
 
     return max(jax.tree.leaves(jax.tree.map(error, got, want)))

@@ -189,7 +189,8 @@ def test_paths_of_continuation_are_audited_as_they_come(x64):
     params, z0, x = problem()
     solution = continuation(cell, params, z0, x, save_at="steps", max_steps=20)
     assert np.all(solution.success)
-    zs, lams = solution.zs, solution.ts
+    zs = solution.zs
+    lams = solution.ts
     sigma = audit.sigma_min(cell, params, zs, lams, x)
     assert sigma.value.shape == (21, BATCH)
     assert audit.path_length(zs, lams).shape == (BATCH,)

@@ -12,7 +12,8 @@ from homoode_jax import audit, integrate
 
 pytestmark = pytest.mark.slow  # many programs to compile
 
-BATCH, TS = 8, np.linspace(0, 1, 6)
+BATCH = 8
+TS = np.linspace(0, 1, 6)
 
 
 def cell(params, z, x):
@@ -46,7 +47,8 @@ def paths(field, params, seed):
 
 
 def test_field_norms_are_root_mean_squares(x64):
-    params, rng = parameters(0), np.random.default_rng(1)
+    params = parameters(0)
+    rng = np.random.default_rng(1)
     (z0, z1), x = rng.normal(size=(2, BATCH, 3)), rng.normal(size=(BATCH, 2))
     got = jax.jit(functools.partial(audit.field_norms, rotation, t1=0.5))(params, z0, z1, x)
     for norm, t, z in ((got.start, 0.0, z0), (got.end, 0.5, z1)):
@@ -56,14 +58,18 @@ def test_field_norms_are_root_mean_squares(x64):
 
 def test_defect_is_that_of_a_dense_computation(x64):
     """Plain NumPy: the Jacobian of tanh(z w + ...) is (1 - f^2) w^T, row by row."""
-    rng, params, other = np.random.default_rng(2), parameters(0), parameters(1)
-    z0, x = rng.normal(size=(BATCH, 3)), rng.normal(size=(BATCH, 2))
+    rng = np.random.default_rng(2)
+    params = parameters(0)
+    other = parameters(1)
+    z0 = rng.normal(size=(BATCH, 3))
+    x = rng.normal(size=(BATCH, 2))
     points = audit.Points(z0, TS, rng.normal(size=(len(TS), BATCH, 3)), x)
     got = audit.defect(rotation, params, cell, other, points, schedule="cosine")
     difference, speed = np.zeros((2, len(TS), BATCH))
     w, u, b = (np.asarray(other[name]) for name in "wub")
     for k, t in enumerate(TS):
-        lam, rate = (1 - np.cos(np.pi * t)) / 2, np.pi * np.sin(np.pi * t) / 2
+        lam = (1 - np.cos(np.pi * t)) / 2
+        rate = np.pi * np.sin(np.pi * t) / 2
         slope = np.asarray(rotation(params, t, points.zs[k], x))
         for i in range(BATCH):
             f = np.tanh(points.zs[k, i] @ w + x[i] @ u + b)
@@ -97,7 +103,8 @@ def test_a_davidenko_field_is_explained_and_its_cell_found(x64):
 
 def test_a_rotation_is_not_explained(x64):
     params = parameters(0)
-    points, others = paths(rotation, params, 1), paths(rotation, params, 2)
+    points = paths(rotation, params, 1)
+    others = paths(rotation, params, 2)
     solver = optx.LevenbergMarquardt(1e-8, 1e-8)
     got = audit.explain(
         rotation, params, cell, parameters(5, 0.1), points, held_out=others, solver=solver
@@ -130,7 +137,8 @@ def test_off_the_paths_the_relation_is_a_stronger_one(x64):
 def test_integer_leaves_are_kept_and_float32_will_do():
     field = lambda p, t, z, x: x / (1 - 0.5 * t) ** 2  # noqa: E731
     scaled = lambda p, z, x: p["a"] * z / p["n"] + x  # noqa: E731
-    ts, x = jnp.linspace(0, 1, 5), jnp.ones((2, 1))
+    ts = jnp.linspace(0, 1, 5)
+    x = jnp.ones((2, 1))
     zs = jnp.broadcast_to((ts / (1 - 0.5 * ts))[:, None, None], (5, 2, 1))
     points = audit.Points(jnp.zeros((2, 1)), ts, zs, x)
     got = audit.explain(field, None, scaled, {"a": 0.2, "n": jnp.asarray(2)}, points)
@@ -140,7 +148,8 @@ def test_integer_leaves_are_kept_and_float32_will_do():
 
 
 def test_points_that_do_not_fit_are_named():
-    z0, ts = np.zeros((2, 3), np.float32), np.linspace(0, 1, 4)
+    z0 = np.zeros((2, 3), np.float32)
+    ts = np.linspace(0, 1, 4)
     points = audit.Points(z0, ts, np.zeros((5, 2, 3), np.float32), None)
     with pytest.raises(ValueError, match=r"points.zs must be \[points, batch, ...\]"):
         audit.defect(lambda p, t, z, x: z, None, lambda p, z, x: z, None, points)

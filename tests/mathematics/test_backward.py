@@ -66,7 +66,8 @@ def test_a_field_that_forgets_its_start_has_no_gradient_by_backsolve():
     rates = jnp.array([[1.0], [40.0]])
 
     def exact(rate):
-        a, b = rate**2 / (1 + rate**2), rate / (1 + rate**2)
+        a = rate**2 / (1 + rate**2)
+        b = rate / (1 + rate**2)
         return a * np.cos(1) + b * np.sin(1) + (1 - a) * np.exp(-rate)
 
     @jax.jit

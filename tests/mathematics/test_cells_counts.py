@@ -16,7 +16,8 @@ from tests.mathematics.cells import counted
 # Slow: many programs to compile.
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("x64")]
 RNG = np.random.default_rng(0)
-PARAMS, X = RNG.normal(size=(3, 3)), RNG.normal(size=(4, 3))
+PARAMS = RNG.normal(size=(3, 3))
+X = RNG.normal(size=(4, 3))
 SOLVERS = ["anderson", "broyden", "newton", "picard", "ode"]
 WALKS = [
     {"solver": "euler", "homotopy": "newton"},

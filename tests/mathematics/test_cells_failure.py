@@ -10,7 +10,8 @@ import pytest
 from homoode_jax import Anderson, Result, continuation, equilibrium
 
 RNG = np.random.default_rng(0)
-PARAMS, X = 0.4 * RNG.normal(size=(3, 3)), RNG.normal(size=(3, 3))
+PARAMS = 0.4 * RNG.normal(size=(3, 3))
+X = RNG.normal(size=(3, 3))
 BAD = np.where(np.arange(3)[:, None] == 1, np.nan, X)
 METHODS = ["anderson", "broyden", "newton", "picard", "ode"]
 
@@ -22,7 +23,8 @@ def bent(params, z, x):
 @functools.cache
 def gradient(method, batching, adjoint="implicit"):
     def loss(params, x):
-        z0, options = 0.1 * jnp.ones_like(x), {"batching": batching, "adjoint": adjoint}
+        z0 = 0.1 * jnp.ones_like(x)
+        options = {"batching": batching, "adjoint": adjoint}
         if method == "path":
             solution = continuation(bent, params, z0, x, max_steps=20, **options)
         else:

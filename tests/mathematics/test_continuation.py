@@ -85,7 +85,8 @@ def test_the_path_from_zero_obeys_the_relation_of_the_paper(bend, path):
     ],
 )
 def test_predictors_and_schedules_find_the_same_path(options):
-    got, euler = follow(1, **options), follow(1)
+    got = follow(1, **options)
+    euler = follow(1)
     assert got.success
     assert relative_error(mixed((A, 1.0), got.z, B), got.z) < 1e-10
     assert relative_error(got.zs, euler.zs) < 1e-9
@@ -107,7 +108,8 @@ def test_every_point_stepped_on_is_kept():
 @pytest.mark.slow
 def test_each_example_has_its_own_path():
     """A row alone, the others masked away, takes the steps that it takes in the batch."""
-    together, joint = follow(1, batching="per_example"), follow(1)
+    together = follow(1, batching="per_example")
+    joint = follow(1)
     assert together.success.shape == (3,) and together.success.all()
     assert relative_error(together.z, joint.z) < 1e-10
     assert relative_error(together.zs, joint.zs) < 1e-9
@@ -120,7 +122,8 @@ def test_each_example_has_its_own_path():
 def test_padding_comes_back_as_it_was_and_changes_nothing(batching):
     """NaN in the padding, and finite numbers: bit-identical; and the root is the root."""
     mask = np.array([True, False, True])
-    z0, b = Z0.copy(), B.copy()
+    z0 = Z0.copy()
+    b = B.copy()
     b[1], z0[1] = np.nan, 7.0
     options = {} if batching == "joint" else {"batching": batching}
     got = follow(1, z0=z0, x=b, mask=mask, **options)

@@ -81,7 +81,10 @@ def fold_of(name, homotopy):
     z = np.polynomial.Polynomial([0, 1])
     if homotopy == "newton":  # lam = 1 - r(z) / r(z0)
         r = z - f
-        turns, lam = r.deriv().roots(), lambda z: 1 - r(z) / r(z0)
+        turns = r.deriv().roots()
+
+        def lam(z):
+            return 1 - r(z) / r(z0)
     else:  # lam = (z - z0) / (f(z) - z0)
         turns = (f - z0 - (z - z0) * f.deriv()).roots()
         lam = lambda z: (z - z0) / (f(z) - z0)  # noqa: E731
@@ -147,7 +150,8 @@ def test_a_fold_is_found_in_a_random_smooth_cell():
     The path is followed by NumPy, in steps of 1e-3 of arc length, with dense Newton corrections.
     """
     rng = np.random.default_rng(3)
-    weight, bias = rng.normal(size=(20, 20)) * 0.15, rng.normal(size=20)
+    weight = rng.normal(size=(20, 20)) * 0.15
+    bias = rng.normal(size=20)
     push = rng.normal(size=20) * 0.2
 
     def cell(p, z, x):
@@ -171,7 +175,8 @@ def test_a_fold_is_found_in_a_random_smooth_cell():
 
 def _dense_fold(f, jacobian, z0, step=5e-3):
     """Largest lam on the fixed-point path, by dense pseudo-arclength continuation."""
-    n, y = len(z0), np.append(z0, 0.0)
+    n = len(z0)
+    y = np.append(z0, 0.0)
 
     def value(y):
         return y[:n] - y[n] * np.asarray(f(y[:n])) - (1 - y[n]) * z0
@@ -180,7 +185,8 @@ def _dense_fold(f, jacobian, z0, step=5e-3):
         top = np.eye(n) - y[n] * np.asarray(jacobian(y[:n]))
         return np.vstack([np.c_[top, z0 - np.asarray(f(y[:n]))], row])
 
-    row, lams = np.append(np.zeros(n), 1.0), [0.0]
+    row = np.append(np.zeros(n), 1.0)
+    lams = [0.0]
     while len(lams) < 3 or lams[-1] > lams[-2]:
         tangent = np.linalg.solve(matrix(y, row), np.append(np.zeros(n), 1.0))
         row = tangent / np.linalg.norm(tangent)

@@ -66,7 +66,8 @@ def run(solver):
 
 BASIS = np.eye(4) + 0.3 * np.random.default_rng(1).normal(size=(4, 4))
 INSIDE = np.array([0.99, 0.5, -0.99, 0.1])
-BELOW, ABOVE = np.array([-3.0, 0.5, 0.2, 0.1]), np.array([2.0, 0.5, 0.2, 0.1])
+BELOW = np.array([-3.0, 0.5, 0.2, 0.1])
+ABOVE = np.array([2.0, 0.5, 0.2, 0.1])
 SMALL = Picard(damping=0.25)
 CASES = [
     *[(solver, INSIDE, None) for solver in SOLVERS],
@@ -123,7 +124,8 @@ def test_solver_objects_find_the_root_and_say_what_they_can_count(solver):
     @jax.jit
     @functools.partial(jax.value_and_grad, argnums=(0, 1), has_aux=True)
     def solve(x, probe):
-        params, options = (BASIS, values, 0.0), {"adjoint": route, "backward_probe": probe}
+        params = (BASIS, values, 0.0)
+        options = {"adjoint": route, "backward_probe": probe}
         solution = equilibrium(spread, params, 0 * x, x, solver=solver, **options)
         return jnp.sum(solution.z), solution
 

@@ -17,7 +17,8 @@ def test_a_path_is_not_left_for_want_of_a_second_correction():
     """
 
     def rosenbrock(params, z, x):
-        a, b = z[:, 0], z[:, 1]
+        a = z[:, 0]
+        b = z[:, 1]
         return z - jnp.stack([10 * (b - a**2), 1 - a], 1) / 26
 
     z0 = jnp.asarray([[-120.0, 100.0]])

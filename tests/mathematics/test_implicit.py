@@ -110,7 +110,8 @@ def test_phantom_gradients_are_their_closed_form(steps, eta):
     flat = lambda a: np.reshape(a, -1)  # noqa: E731
     f = lambda z: bent(PARAMS, z.reshape(X.shape), X).ravel()  # noqa: E731
     jacobian = np.asarray(jax.jacobian(f)(z.ravel()))
-    turn, v = eta * jacobian.T + (1 - eta) * np.eye(6), flat(2 * WEIGHTS * z)
+    turn = eta * jacobian.T + (1 - eta) * np.eye(6)
+    v = flat(2 * WEIGHTS * z)
     u = eta * sum(np.linalg.matrix_power(turn, i) @ v for i in range(steps))
     pull = jax.vjp(lambda params, x: bent(params, z, x), PARAMS, jnp.asarray(X))[1]
     got = gradient_of(Phantom(steps, eta))
@@ -119,7 +120,8 @@ def test_phantom_gradients_are_their_closed_form(steps, eta):
 
 
 def test_jacobian_free_is_phantom_of_one_step():
-    one, other = gradient_of("jacobian_free"), gradient_of(Phantom(1, 1.0))
+    one = gradient_of("jacobian_free")
+    other = gradient_of(Phantom(1, 1.0))
     assert all(
         np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (one, other)), strict=True)
     )

@@ -35,7 +35,8 @@ def linear(params, t, z, x):
 @pytest.mark.parametrize("t1", [1.5, -1.0])
 def test_linear_systems_match_the_matrix_exponential(t1):
     rng = np.random.default_rng(0)
-    x, z0 = rng.normal(size=(3, 4, 4)), rng.normal(size=(3, 4))
+    x = rng.normal(size=(3, 4, 4))
+    z0 = rng.normal(size=(3, 4))
     ts = t1 * jnp.array([0.0, 0.4, 1.0])
     solution = jitted(linear)(None, z0, x, 0.0, t1, 1e-10, ts)
     flow = [
@@ -58,7 +59,8 @@ def logistic_growth(rate, z0, capacity, t):
 @pytest.mark.parametrize("tol", [1e-4, 1e-7, 1e-10])
 @pytest.mark.parametrize("t1", [3.0, -0.5])
 def test_logistic_growth_is_met_to_the_traced_tolerance(tol, t1):
-    z0, capacity = np.array([[0.1], [0.5], [1.5]]), np.array([[1.0], [2.0], [3.0]])
+    z0 = np.array([[0.1], [0.5], [1.5]])
+    capacity = np.array([[1.0], [2.0], [3.0]])
     solution = jitted(logistic)(0.9, z0, capacity, 0.0, t1, tol, None)
     exact = logistic_growth(0.9, z0, capacity, t1)
     assert np.max(np.abs(solution.z - exact)) < 10 * tol
@@ -89,7 +91,8 @@ def test_a_conditioned_time_dependent_field_matches_scipy(t0, t1):
 
 
 def lotka_volterra(params, t, z, x):
-    prey, predators = z[:, :1], z[:, 1:]
+    prey = z[:, :1]
+    predators = z[:, 1:]
     season = 1 + 0.5 * jnp.sin(t)
     return season * jnp.concatenate([prey * (1 - predators), predators * (prey - 1)], axis=1)
 
@@ -131,7 +134,8 @@ def test_constant_steps_converge_with_the_order_of_the_solver(solver):
         )
 
     few = 16 if solver == "dopri8" else 128
-    coarse, fine = solve(5 / few), solve(2.5 / few)
+    coarse = solve(5 / few)
+    fine = solve(2.5 / few)
     assert (coarse.stats.num_steps, fine.stats.num_steps) == (few, 2 * few)
     exact = lotka_volterra_by_scipy()[:, -1]
     coarse_error, fine_error = (np.max(np.abs(s.z[0] - exact)) for s in (coarse, fine))

@@ -24,7 +24,8 @@ def network(dtype):
     """Parameters of a field with two smooth layers, and 256 examples of different speed."""
     rng = np.random.default_rng(0)
     params = {"in": rng.normal(size=(4, 16)) / 2, "out": rng.normal(size=(16, 4)) / 8}
-    z0, x = rng.normal(size=(BATCH, 4)), np.exp(rng.normal(size=(BATCH, 1)))
+    z0 = rng.normal(size=(BATCH, 4))
+    x = np.exp(rng.normal(size=(BATCH, 1)))
     return jax.tree.map(lambda a: a.astype(dtype), (params, z0, x))
 
 
@@ -83,7 +84,8 @@ def test_float32_examples_alone_are_the_same_as_in_a_batch_to_the_tolerance():
 def test_a_stiff_example_leaves_its_neighbours_as_they_are(x64):
     params, z0, x = network(np.float64)
     solve = network_solve("per_example")
-    mild, stiff = solve(params, z0, x, 1e-6), solve(params, z0, hasten(x), 1e-6)
+    mild = solve(params, z0, x, 1e-6)
+    stiff = solve(params, z0, hasten(x), 1e-6)
     others = np.arange(BATCH) != 7
     assert stiff.success[7] and stiff.stats.nfe[7] > 2 * np.max(mild.stats.nfe)
     np.testing.assert_array_equal(stiff.stats.nfe[others], mild.stats.nfe[others])
@@ -93,7 +95,8 @@ def test_a_stiff_example_leaves_its_neighbours_as_they_are(x64):
 def test_a_joint_batch_shares_its_steps(x64):
     params, z0, x = network(np.float64)
     solve = network_solve("joint")
-    mild, stiff = solve(params, z0, x, 1e-6), solve(params, z0, hasten(x), 1e-6)
+    mild = solve(params, z0, x, 1e-6)
+    stiff = solve(params, z0, hasten(x), 1e-6)
     each = network_solve("per_example")(params, z0, x, 1e-6)
     assert mild.stats.nfe.shape == mild.result.shape == ()
     assert min(each.stats.nfe) < mild.stats.nfe < stiff.stats.nfe / 2

@@ -150,9 +150,11 @@ def test_constant_steps_past_a_pole_stop_at_the_first_that_is_not_finite():
             max_steps=1000,
         )
 
-    steps, last = 1, 2.0
+    steps = 1
+    last = 2.0
     while np.isfinite(following := last + last * last / 16):
-        steps, last = steps + 1, following
+        steps = steps + 1
+        last = following
     solution = solve(jnp.array([[2.0]]))
     assert solution.result == Result.nonfinite
     assert solution.stats.num_steps == steps < 50
@@ -184,7 +186,8 @@ def test_a_failed_backward_solve_is_zero_and_says_so():
 
 def test_a_cotangent_that_is_not_finite_spoils_the_gradient_of_no_other_example():
     """By itself its solve fails on the way back, and contributes zero."""
-    problem, ones = smooth_problem(), np.ones_like(smooth_problem()[1])
+    problem = smooth_problem()
+    ones = np.ones_like(smooth_problem()[1])
 
     @jax.jit
     def pull_back(cotangent):
@@ -194,5 +197,6 @@ def test_a_cotangent_that_is_not_finite_spoils_the_gradient_of_no_other_example(
 
         return jax.vjp(solve, *problem)[1](cotangent)
 
-    got, want = pull_back(with_row(ones, 2, np.nan)), pull_back(with_row(ones, 2, 0.0))
+    got = pull_back(with_row(ones, 2, np.nan))
+    want = pull_back(with_row(ones, 2, 0.0))
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-12), got, want)

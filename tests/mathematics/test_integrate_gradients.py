@@ -188,7 +188,8 @@ def test_gradients_vmap_over_parameters():
     rates = jnp.array([0.1, 0.5, 2.0])
     for adjoint in ("direct", "backsolve"):
         slope = jax.jit(jax.vmap(functools.partial(jax.grad(loss), adjoint=adjoint)))(rates)
-        end, k = (1 - rates / 4) ** 4, rates / 4
+        end = (1 - rates / 4) ** 4
+        k = rates / 4
         exact = {
             "direct": -((1 - k) ** 3),
             # Euler backwards: z <- z + k z, a <- a - k a, g <- g + dt (-z) a, from z(1), a = 1.

@@ -47,7 +47,8 @@ PROBLEMS = {
 def solve_in_torch(name, tol):
     """The answer, evaluations, and steps tried."""
     field, z0 = PROBLEMS[name]
-    weight, steps = torch.tensor(WEIGHT), []
+    weight = torch.tensor(WEIGHT)
+    steps = []
 
     class Module(torch.nn.Module):
         evaluations = 0
@@ -59,7 +60,8 @@ def solve_in_torch(name, tol):
         def callback_step(self, t0, z0, dt):
             steps.append((float(t0), float(dt)))
 
-    module, times = Module(), torch.tensor([0.0, 1.0], dtype=torch.float64)
+    module = Module()
+    times = torch.tensor([0.0, 1.0], dtype=torch.float64)
     z = torchdiffeq.odeint(module, torch.tensor(z0), times, rtol=tol, atol=tol, method="dopri5")
     return z[-1].numpy(), module.evaluations, steps
 

@@ -45,7 +45,8 @@ def gmres(matrix, b, rtol=1e-10, restart=20, max_products=200, inverse=None):
 
 def system(seed=0, kind="random"):
     rng = np.random.default_rng(seed)
-    b, noise = rng.normal(size=N), rng.normal(size=(N, N)) / np.sqrt(N)
+    b = rng.normal(size=N)
+    noise = rng.normal(size=(N, N)) / np.sqrt(N)
     if kind == "ill":
         q, _ = np.linalg.qr(noise)
         return q @ np.diag(np.logspace(0, -6, N)) @ np.linalg.qr(noise.T)[0], b
@@ -74,7 +75,8 @@ def test_products_are_the_fewest_that_any_krylov_method_needs():
     """The least residual over span(b, .., A^(k-1) b), by a dense least-squares solve."""
     matrix, b = system()
     solved, _ = gmres(matrix, b, 1e-3, N)
-    krylov, least = [b], []
+    krylov = [b]
+    least = []
     for _ in range(N):
         basis, _ = np.linalg.qr(np.stack(krylov, 1))
         step = np.linalg.lstsq(matrix @ basis, b, rcond=None)[0]
@@ -163,7 +165,8 @@ def test_the_gradient_solves_the_transposed_system():
 
         return jax.grad(loss, argnums=(0, 1))(matrix, b)
 
-    u, x = np.linalg.solve(matrix.T, weights), np.linalg.solve(matrix, b)
+    u = np.linalg.solve(matrix.T, weights)
+    x = np.linalg.solve(matrix, b)
     by_matrix, by_b = gradient(matrix, b)
     assert np.allclose(by_b, u, atol=1e-9)
     assert np.allclose(by_matrix, -np.outer(u, x), atol=1e-9)

@@ -10,7 +10,8 @@ import pytest
 
 import homoode_jax
 
-BATCH, WIDTH = 4, 64
+BATCH = 4
+WIDTH = 64
 STEPS = 10, 100, 1000
 
 

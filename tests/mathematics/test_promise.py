@@ -15,7 +15,8 @@ import pytest
 
 from homoode_jax import Result, continuation, equilibrium
 
-CELLS, DIMENSIONS = 2000, 3
+CELLS = 2000
+DIMENSIONS = 3
 KINDS = (
     "contracting",
     "expanding",
@@ -131,7 +132,8 @@ def norm(rows):
 
 def promised(method, dtype, z0, z, x):
     """The largest residual that may be called ok, and what rounding adds to it."""
-    f, f0 = reference(z, x), reference(z0, x)
+    f = reference(z, x)
+    f0 = reference(z0, x)
     start = np.where(norm(z0) > 0, norm(z0), norm(f0))
     tol = TOLERANCES[dtype]
     floor = 1e-3 * tol if method in SOLVERS else max(1e-3 * tol, ATOL)
@@ -150,7 +152,8 @@ def test_no_ok_is_further_from_a_root_than_promised(method, dtype):
     with jax.enable_x64(dtype == "float64"):
         solution, seconds = solve(method, dtype)
     z0, x = jax.tree.map(widened, problems(dtype))
-    z, result = np.asarray(solution.z, np.float64), np.asarray(solution.result)
+    z = np.asarray(solution.z, np.float64)
+    result = np.asarray(solution.result)
     ok = result == Result.ok
     residual = norm(z - reference(z, x))
     bound, rounding = promised(method, dtype, z0, z, x)

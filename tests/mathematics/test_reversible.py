@@ -152,7 +152,8 @@ def test_the_answer_of_a_contracting_field_needs_a_coupling_that_damps_as_much(x
         ).z[0, 0]
         return jnp.abs(z - jnp.exp(-10.0))
 
-    loose, matched = error(0.999), error(0.9)
+    loose = error(0.999)
+    matched = error(0.9)
     print(f"\n{loose:.1e} {matched:.1e}")
     assert matched < 1e-5
     assert loose > np.exp(9) * matched
@@ -184,12 +185,14 @@ def contracting_solve(coupling, dtype):
 def test_an_adaptive_solve_of_a_contracting_field_is_right_to_tolerance_or_says_that_it_is_not(
     x64, coupling, dtype
 ):
-    solve, good = contracting_solve(coupling, dtype), []
+    solve = contracting_solve(coupling, dtype)
+    good = []
     for rate in (0, 1, 3, 5, 10):
         sine = 3 * np.exp(-rate) - 3 * np.cos(3) + rate * np.sin(3)
         exact = np.exp(-rate) + sine / (9 + rate**2)
         for tol in (1e-3, 1e-6):
-            plain, solution = contracting_solve(None, dtype)(rate, tol), solve(rate, tol)
+            plain = contracting_solve(None, dtype)(rate, tol)
+            solution = solve(rate, tol)
             error = abs(float(solution.z[0, 0]) - exact) / tol
             print(
                 f"{rate} {tol}: {Result(int(solution.result))} {error:.1e} {solution.stats.nfe} "

@@ -27,10 +27,14 @@ def scanned(flat, start, stop, reverse):
 
 
 def looped(flat, start, stop, reverse):
-    weighted, total, carry, at = 0.0, 0.0, flat[1], range(start, stop)
+    weighted = 0.0
+    total = 0.0
+    carry = flat[1]
+    at = range(start, stop)
     for i in reversed(at) if reverse else at:
         carry, y, term = body({"w": flat[0]}, carry, {"v": flat[2 + i], "k": i})
-        weighted, total = weighted + y["y"] * (1 + i), total + term
+        weighted = weighted + y["y"] * (1 + i)
+        total = total + term
     return weighted + carry**2 + jnp.sin(total)
 
 
@@ -52,7 +56,8 @@ def test_values_and_derivatives_are_those_of_a_loop(order, reverse):
     )
     ours = jax.jit(ours)
     for bounds in ((0, 6), (1, 4), (3, 4), (2, 2)):
-        got, want = ours(FLAT, *bounds), theirs(FLAT, *bounds)
+        got = ours(FLAT, *bounds)
+        want = theirs(FLAT, *bounds)
         np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-9)
 
 

@@ -10,7 +10,8 @@ from homoode_jax.mathematics.ode.stages import combine, run_stages
 
 pytestmark = pytest.mark.usefixtures("x64")
 METHODS = diffrax.Heun, diffrax.Bosh3, diffrax.Tsit5, diffrax.Dopri5, diffrax.Dopri8
-T0, T1 = 0.2, 0.9
+T0 = 0.2
+T1 = 0.9
 
 
 def rate(t, y, args):
@@ -38,7 +39,8 @@ def written_out(tableau, y0, args):
 def in_scan(tableau, y0, args, first):
     """The same by `run_stages`."""
     known = rate(T0, y0, args) if first else None
-    term, times = diffrax.ODETerm(rate), (jnp.array(T0), jnp.array(T1))
+    term = diffrax.ODETerm(rate)
+    times = (jnp.array(T0), jnp.array(T1))
     return run_stages(tableau, tableau.num_stages, term, *times, y0, args, known)[:2]
 
 
@@ -83,7 +85,8 @@ def test_stages_and_their_derivatives_are_those_of_stages_written_out(method, fi
 @pytest.mark.parametrize("axes", [(0, None), (None, 0), (0, 0)])
 def test_derivatives_through_vmap_are_those_of_each_example(axes):
     """Of states, parameters, or both, by example; what is shared has the sum."""
-    tableau, one = diffrax.Dopri5.tableau, problem()
+    tableau = diffrax.Dopri5.tableau
+    one = problem()
     given = [
         jax.tree.map(lambda leaf: jnp.stack([leaf, -leaf, 2 * leaf]), tree) if axis == 0 else tree
         for tree, axis in zip(one, axes, strict=True)

@@ -57,7 +57,8 @@ def flax_field(field, z, x):
 
 
 def test_field_is_the_formula():
-    field, keys = Field(8, 4, nnx.Rngs(0)), jax.random.split(jax.random.key(0), 3)
+    field = Field(8, 4, nnx.Rngs(0))
+    keys = jax.random.split(jax.random.key(0), 3)
     z, features = (jax.random.normal(key, (5, 4, 4, 8)) for key in keys[:2])
     x = Condition(features, draw_dropout(keys[2], 0.3, features))
     np.testing.assert_allclose(field(z, x), flax_field(field, z, x), atol=2e-5)
@@ -75,7 +76,8 @@ def test_initial_point_is_a_convolution_of_ones():
     point = InitialPoint(8, 4, nnx.Rngs(3))
     whole_map = np.ones((2, 5, 5, 1)) @ np.asarray(point.kernel[...], np.float64)[0]
     groups = whole_map.reshape(2, 25, 4, 2)
-    mean, variance = groups.mean((1, 3), keepdims=True), groups.var((1, 3), keepdims=True)
+    mean = groups.mean((1, 3), keepdims=True)
+    variance = groups.var((1, 3), keepdims=True)
     normalised = ((groups - mean) / np.sqrt(variance + 1e-5)).reshape(whole_map.shape)
     np.testing.assert_allclose(
         jnp.broadcast_to(point(whole_map), (2, 5, 5, 8)), normalised, atol=1e-5
@@ -96,12 +98,11 @@ def test_the_task_does_not_move_the_initial_point(small):
 
 def test_evaluation_repeats_itself_and_training_updates_the_statistics(small):
     classifier, weights, images = small
-    evaluate, train = jax.jit(classifier), jax.jit(partial(classifier, key=jax.random.key(2)))
-    first, second, trained = (
-        evaluate(weights, images),
-        evaluate(weights, images),
-        train(weights, images),
-    )
+    evaluate = jax.jit(classifier)
+    train = jax.jit(partial(classifier, key=jax.random.key(2)))
+    first = evaluate(weights, images)
+    second = evaluate(weights, images)
+    trained = train(weights, images)
     np.testing.assert_array_equal(first.logits, second.logits)
     jax.tree.map(np.testing.assert_array_equal, first.batch_stats, weights.batch_stats)
     batch = np.asarray(images)

@@ -67,7 +67,8 @@ def test_convolution_uses_its_own_gradients_in_loops_on_the_cpu():
 
 def test_images_of_low_precision_are_rounded_at_the_end_alone():
     """bfloat16 in and out: right to its last digit, where Winograd's sums in it would not be."""
-    z, kernel = jnp.asarray(Z, jnp.bfloat16), jnp.asarray(KERNEL, jnp.bfloat16)
+    z = jnp.asarray(Z, jnp.bfloat16)
+    kernel = jnp.asarray(KERNEL, jnp.bfloat16)
     g = jnp.asarray(np.random.default_rng(2).normal(size=(3, 6, 5, 2)), jnp.bfloat16)
     wide = [a.astype(jnp.float64) for a in (z, kernel, g)]
 

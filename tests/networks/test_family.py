@@ -101,7 +101,8 @@ def test_a_layer_is_its_definition(layer):
 def test_residual_blocks_are_sums():
     classifier, weights, _ = make("resnet")
     module, params = classifier.function(weights)
-    features, none = jax.random.normal(jax.random.key(3), (3, 4, 4, 8)), Condition(None, None)
+    features = jax.random.normal(jax.random.key(3), (3, 4, 4, 8))
+    none = Condition(None, None)
     graph, one = nnx.split(Field(8, 4, nnx.Rngs(0)))
 
     def summed(params):
@@ -198,7 +199,8 @@ def test_a_regulariser_is_measured_along_the_solve_and_in_training_only(layer, t
     x = Condition(trained.features, None)
     if term == "kinetic":
         z = jnp.zeros_like(trained.features) + plain.initial_point(weights.initial_point, x)
-        energy, dt = 0.0, 0.25
+        energy = 0.0
+        dt = 0.25
         f = jit(lambda z: function(params, z, x))
         for _ in range(4):  # Heun's rule for the energy too
             slope = f(z)

@@ -19,7 +19,8 @@ def double():
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
 def test_group_norm_is_flaxs(groups):
-    scale, bias = jnp.array([1.0, 2.0, 3.0, 4.0]), jnp.arange(4.0)
+    scale = jnp.array([1.0, 2.0, 3.0, 4.0])
+    bias = jnp.arange(4.0)
     flax = nnx.GroupNorm(4, num_groups=groups, epsilon=1e-5, rngs=nnx.Rngs(0))
     flax.scale[...], flax.bias[...] = scale, bias
     np.testing.assert_allclose(
@@ -28,7 +29,9 @@ def test_group_norm_is_flaxs(groups):
 
 
 def test_group_norm_gradient_is_finite_differences():
-    scale, bias, step = jnp.array([1.0, 2.0, 3.0, 4.0]), jnp.arange(4.0), 1e-6
+    scale = jnp.array([1.0, 2.0, 3.0, 4.0])
+    bias = jnp.arange(4.0)
+    step = 1e-6
     direction = np.random.default_rng(2).normal(size=Z.shape)
 
     def loss(z):

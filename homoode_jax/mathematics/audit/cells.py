@@ -221,7 +221,8 @@ def _random(equation: Equation, key: Key[Array, ""] | None) -> Float[Array, " n"
 
 def _check_lams(lams: Any, zs: PyTree[Array]) -> Float[Array, "points batch"]:
     """lams for every point and example, or raises."""
-    lams, shape = jnp.asarray(lams), jax.tree.leaves(zs)[0].shape[:2]
+    lams = jnp.asarray(lams)
+    shape = jax.tree.leaves(zs)[0].shape[:2]
     if lams.shape not in (shape, shape[:1]):
         raise ValueError(
             f"lams must be [points] = {list(shape[:1])} or [points, batch] = {list(shape)}, as "

@@ -91,9 +91,11 @@ def explain(
     """
     max_steps = whole("max_steps", max_steps)
     check_untraced(solver=solver)
-    points, lam = checked_points(points), make_schedule(schedule)
+    points = checked_points(points)
+    lam = make_schedule(schedule)
     params, cell_params = as_arrays((params, cell_params))
-    function, cell = Function(field), Function(cell)
+    function = Function(field)
+    cell = Function(cell)
     slopes = path_slopes(function, params, points)
     solver = solver or _lbfgs(points)
     found, success = _fit(cell, cell_params, points, slopes, lam, solver, max_steps)

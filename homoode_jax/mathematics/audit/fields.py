@@ -139,7 +139,8 @@ def defect(
         >>> print(f"{homoode_jax.audit.defect(field, None, cell, 0.5, points)[0]:.4f}")
         0.0000
     """
-    points, lam = checked_points(points), make_schedule(schedule)
+    points = checked_points(points)
+    lam = make_schedule(schedule)
     slopes = path_slopes(Function(field), as_arrays(params), points)
     return measure(Function(cell), as_arrays(cell_params), points, slopes, lam)
 
@@ -198,7 +199,8 @@ def path_slopes(field: Function, params: PyTree, points: Points) -> PyTree[Array
 def checked_points(points: Points) -> Points:
     """The points as arrays, or raises."""
     points = Points(*as_arrays(tuple(points)))
-    batch, ts = batch_size(points.z0, points.x), jnp.asarray(points.ts)
+    batch = batch_size(points.z0, points.x)
+    ts = jnp.asarray(points.ts)
     want = jax.tree.map(lambda leaf: (*ts.shape, *leaf.shape), points.z0)
     got = jax.tree.map(jnp.shape, points.zs)
     if ts.ndim != 1 or got != want:

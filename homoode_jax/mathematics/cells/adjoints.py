@@ -139,7 +139,8 @@ def _transposed(cell, preconditioner, params, fixed_params, z, x, fixed_x, mask)
     args = eqx.combine(params, fixed_params), z, eqx.combine(x, fixed_x)
     equation, _ = flatten_cell(cell, *args, mask, preconditioner)
     assert equation.precondition is not None
-    z_flat, one = equation.z0, jnp.ones((), equation.z0.dtype)
+    z_flat = equation.z0
+    one = jnp.ones((), equation.z0.dtype)
 
     def forward(v: Vector) -> Vector:
         return equation.precondition(z_flat, one, v)  # pyright: ignore[reportOptionalCall]

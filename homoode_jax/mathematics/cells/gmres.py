@@ -117,10 +117,12 @@ class GMRES(lx.AbstractLinearSolver):
             step = _least_squares(cycle, state.size)
             x = state.x + step @ cycle.basis[:-1]
             r = state.r - (cycle.hessenberg @ step) @ cycle.basis
-            size, products = jnp.linalg.norm(r), state.products + cycle.k
+            size = jnp.linalg.norm(r)
+            products = state.products + cycle.k
             better = jnp.isfinite(size) & jnp.all(jnp.isfinite(x)) & (size < state.size)
             stuck = ~better | (cycle.broken & (size > target))
-            x, r = jnp.where(better, x, state.x), jnp.where(better, r, state.r)
+            x = jnp.where(better, x, state.x)
+            r = jnp.where(better, r, state.r)
             return _State(x, r, jnp.where(better, size, state.size), products, stuck)
 
         zero = jnp.zeros_like(b)
@@ -159,7 +161,8 @@ class GMRES(lx.AbstractLinearSolver):
 
 def _expand(cycle: _Cycle, product: Callable) -> _Cycle:
     """One product more."""
-    basis, k = cycle.basis, cycle.k
+    basis = cycle.basis
+    k = cycle.k
     w, size, shares = orthogonalise(product(basis[k]), basis)
     column = shares.at[k + 1].set(size)
     overlap = cycle.left @ column

@@ -221,7 +221,8 @@ def _solve(
 
 
 def _solution(raw: Outcome, z0: PyTree[Array]) -> Solution:
-    z, zs = cast_like(raw.z, z0), None if raw.zs is None else cast_like(raw.zs, z0)
+    z = cast_like(raw.z, z0)
+    zs = None if raw.zs is None else cast_like(raw.zs, z0)
     stats = Stats(
         raw.cost.nfe,
         raw.num_steps,

@@ -120,7 +120,8 @@ def norms(scale: Scale, z: Vector, f: Vector) -> Measured:
 
     def body(state: tuple[Measured, Float[Array, ""]]):
         point, unit = state
-        z, f = point.z / unit, point.f / unit
+        z = point.z / unit
+        f = point.f / unit
         divided = Measured(z=unit * z, f=unit * f, size=unit * rms(f), residual=unit * rms(z - f))
         return divided, jnp.ones_like(unit)
 

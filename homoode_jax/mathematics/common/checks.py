@@ -100,7 +100,8 @@ def batch_size(z0: PyTree, x: PyTree, state: str = "z0") -> int:
         if not eqx.is_inexact_array(leaf):
             raise ValueError(f"{name} must be a real or complex array, got {_describe(leaf)}.")
     leaves += [("x" + keystr(path), leaf) for path, leaf in tree_leaves_with_path(x)]
-    first, size = leaves[0][0], None
+    first = leaves[0][0]
+    size = None
     for name, leaf in leaves:
         if not eqx.is_array(leaf) or leaf.ndim == 0:
             raise ValueError(
@@ -127,7 +128,8 @@ def check_function(kind: str, function: Callable, args: tuple, z: PyTree) -> Non
             "wrong. Pass everything that is traced (parameters, inputs) through `params` or `x`."
         )
     out = eqx.combine(out_dynamic, out_static)
-    got, want = jax.tree.structure(out), jax.tree.structure(z)
+    got = jax.tree.structure(out)
+    want = jax.tree.structure(z)
     if got != want:
         raise ValueError(f"the {kind} must return the structure of z0, {want}, got {got}.")
     for (path, leaf), like in zip(tree_leaves_with_path(out), jax.tree.leaves(z), strict=True):

@@ -115,7 +115,8 @@ def solve_unpadded(
     `counts` are the fields of an outcome that are zero for padding.
     """
     plan = _constant(plan)
-    mask, z0 = plan.mask, lax.stop_gradient(inputs.z0)
+    mask = plan.mask
+    z0 = lax.stop_gradient(inputs.z0)
     if mask is None:
         return solver(inputs, plan)
     raw = solver(inputs._replace(**mend(mask, z0=inputs.z0, x=inputs.x)), plan)
@@ -167,7 +168,8 @@ def _backward(residuals, cotangents: Any, perturbed, inputs: Inputs, plan: Plan)
             )
         zs = _kept(ok, cotangents.zs, raw.zs, axis=1) if has_zs else None
         back = _backwards(_by_formula, plan, ok, cotangents._replace(z=z, zs=zs), raw, inputs)
-        gradients, vjps = Inputs(back.params, back.z0, back.x, inputs.probe), back.vjps
+        gradients = Inputs(back.params, back.z0, back.x, inputs.probe)
+        vjps = back.vjps
     vjps = jnp.where(ok, vjps, 0).astype(inputs.probe.dtype)
     return gradients._replace(probe=vjps if inputs.probe.ndim else signed_total(vjps))
 
@@ -239,7 +241,8 @@ def _mended(ok, cotangents, raw, inputs: Inputs, plan: Plan) -> Pullback:
     memory = plan.memory(raw)
     if plan.per_example:
         good = mend(ok, memory=memory, z0=inputs.z0, x=inputs.x)
-        memory, inputs = good["memory"], inputs._replace(z0=good["z0"], x=good["x"])
+        memory = good["memory"]
+        inputs = inputs._replace(z0=good["z0"], x=good["x"])
     return plan.pull_back(inputs, memory, cotangents)
 
 

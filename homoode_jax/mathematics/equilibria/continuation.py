@@ -88,7 +88,9 @@ class Continuation(eqx.Module):
 
     def _saved(self, homotopy: Homotopy, method: Method, walk: Walk):
         """Points of the path, corrected to tolerance at their lam; and whether all could be."""
-        points, on_path, cost = walk.saved, jnp.asarray(True), no_cost()
+        points = walk.saved
+        on_path = jnp.asarray(True)
+        cost = no_cost()
         if walk.trail is not None:
             points = walk.trail
         elif self.lams is None:

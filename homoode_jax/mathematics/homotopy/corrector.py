@@ -97,7 +97,8 @@ def correct(
             state.cost.plus(nfe=1, num_jvp=linear.products),
         )
 
-    no, zero = jnp.asarray(False), jnp.zeros((), y.dtype)
+    no = jnp.asarray(False)
+    zero = jnp.zeros((), y.dtype)
     skip = jnp.logical_not(needed)
     start = _State(y, zero + jnp.inf, jnp.asarray(0), skip, no, ~no, ~no, zero, no_cost())
     end = repeat(goes_on, body, start, LAST_ITERATIONS, homotopy.equation.unrolled)

@@ -59,7 +59,9 @@ def ending(
 
 def _is_unbounded(homotopy: Homotopy, y0: Point, y1: Point) -> Bool[Array, ""]:
     """Far away, and at this slope still further at lam = 1; or further than that."""
-    scale, size, chord = _scale(homotopy), jnp.linalg.norm(y1), y1 - y0
+    scale = _scale(homotopy)
+    size = jnp.linalg.norm(y1)
+    chord = y1 - y0
     rise = jnp.abs(1 - y1[-1]) * jnp.linalg.norm(chord[:-1])
     steep = rise > STEEP * size * jnp.abs(chord[-1])
     return (size > HUGE**2 * scale) | ((size > HUGE * scale) & steep)
@@ -75,5 +77,6 @@ def _dead_end(homotopy: Homotopy, method: Method, place: Place, step: Step, slop
 
 
 def _scale(homotopy: Homotopy) -> Float[Array, ""]:
-    z0, f0 = homotopy.equation.z0, homotopy.f0
+    z0 = homotopy.equation.z0
+    f0 = homotopy.f0
     return 1 + jnp.maximum(jnp.linalg.norm(z0), jnp.linalg.norm(f0)) / homotopy.scale

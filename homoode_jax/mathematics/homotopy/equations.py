@@ -82,14 +82,17 @@ class Linearised(NamedTuple):
 def linearise(homotopy: Homotopy, y: Point) -> Linearised:
     """Evaluates the cell once at y, and linearises it there."""
     z, lam = homotopy.split(y)
-    z0, scale = homotopy.equation.z0, homotopy.scale
+    z0 = homotopy.equation.z0
+    scale = homotopy.scale
     f, jvp = jax.linearize(homotopy.equation.f, z)
     fixed_point = homotopy.kind == "fixed_point"
     if fixed_point:
-        h, slope = z - lam * f - (1 - lam) * z0, z0 - f
+        h = z - lam * f - (1 - lam) * z0
+        slope = z0 - f
     else:
         r0 = z0 - homotopy.f0
-        h, slope = z - f - (1 - lam) * r0, r0
+        h = z - f - (1 - lam) * r0
+        slope = r0
 
     def bordered(row: Point, v: Point) -> Point:
         mv = v[:-1] - (lam if fixed_point else 1) * jvp(v[:-1])

@@ -73,10 +73,13 @@ def follow(
 
 
 def _start(homotopy: Homotopy, method: Method, lams, keep_steps: bool) -> Walk:
-    z0, f0 = homotopy.equation.z0, homotopy.f0
+    z0 = homotopy.equation.z0
+    f0 = homotopy.f0
     y = homotopy.point(z0, 0.0)
-    zero, none = jnp.zeros((), y.dtype), jnp.zeros((), jnp.int32)
-    row, cost = lam_row(z0.size, y.dtype), no_cost()
+    zero = jnp.zeros((), y.dtype)
+    none = jnp.zeros((), jnp.int32)
+    row = lam_row(z0.size, y.dtype)
+    cost = no_cost()
     if method.arclength:
         row, cost = first_direction(homotopy, method)
     h = 0.1 / jnp.maximum(row[-1], 0.1)  # in lam, a tenth
@@ -100,12 +103,14 @@ def _start(homotopy: Homotopy, method: Method, lams, keep_steps: bool) -> Walk:
 
 def _decide(homotopy: Homotopy, method: Method, walk: Walk, step: Step, lams) -> Walk:
     """Keeps a step or refuses it, and says whether the path has ended."""
-    place, taken = walk.place, step.t - walk.place.t
+    place = walk.place
+    taken = step.t - walk.place.t
     keep, size = adapt(walk.size, taken, step.error, method.order)
     h = jnp.where(step.overshoots, place.h, size.h)
     # A step that aimed in vain was longer than the one that overshot: go on from that one.
     size = size._replace(h=jnp.where(place.aim & ~keep, jnp.minimum(h, place.h / 2), h))
-    looser, stricter = jnp.maximum(place.strictness - 0.2, 0), jnp.minimum(place.strictness + 1, 8)
+    looser = jnp.maximum(place.strictness - 0.2, 0)
+    stricter = jnp.minimum(place.strictness + 1, 8)
     new = Place(step.y, step.t, size.h, step.row, step.probe, jnp.asarray(False), looser)
     recentred = _recentre(homotopy, method, place, size.h, stricter, ~keep & ~step.overshoots)
     old = place._replace(y=recentred.y, h=size.h, aim=step.overshoots, strictness=stricter)

@@ -168,7 +168,8 @@ def _aim(method: Method, place: Place, predicted: Point, t1):
     """Shortens a step that would pass lam = 1 so that it lands there."""
     if not method.arclength:
         return predicted, t1, t1 >= 1
-    lam, rise = place.y[-1], predicted[-1] - place.y[-1]
+    lam = place.y[-1]
+    rise = predicted[-1] - place.y[-1]
     arrives = (rise > 0) & ((predicted[-1] >= 1) | (place.aim & (1 - lam <= REACH * rise)))
     part = lax.stop_gradient(jnp.where(arrives, (1 - lam) / rise, 1))
     landed = (place.y + part * (predicted - place.y)).at[-1].set(1)
@@ -183,7 +184,8 @@ def _watch(homotopy: Homotopy, method: Method, place: Place, y1: Point, row: Poi
     passes zero; w itself becomes the next probe, as in an inverse iteration. So B(y0) p is small
     where rounding leaves no step to tell.
     """
-    before, after = linearise(homotopy, place.y), linearise(homotopy, y1)
+    before = linearise(homotopy, place.y)
+    after = linearise(homotopy, y1)
     p = place.probe
     image = before.bordered(row, p)
     change = image - after.bordered(row, p)
@@ -216,9 +218,11 @@ def first_direction(homotopy: Homotopy, method: Method) -> tuple[Point, Cost]:
 
     The row is no tangent yet: (f - z0, 1) has a part along it, whether M is singular or not.
     """
-    z0, f0 = homotopy.equation.z0, homotopy.f0
+    z0 = homotopy.equation.z0
+    f0 = homotopy.f0
     y = homotopy.point(z0, 0.0)
-    here, unit = linearise(homotopy, y), lam_row(z0.size, y.dtype)
+    here = linearise(homotopy, y)
+    unit = lam_row(z0.size, y.dtype)
     push = (f0 - z0) / jnp.maximum(jnp.linalg.norm(f0 - z0), jnp.finfo(y.dtype).tiny)
     row = lax.stop_gradient(jnp.append(push, jnp.ones((), y.dtype)))
     solved = solve_linear(

@@ -83,7 +83,8 @@ def backsolve(
     z0.
     """
     inputs, fixed = eqx.partition((params, x), eqx.is_inexact_array)
-    dtype, like = common_dtype((z1, inputs)), shapes(z1)
+    dtype = common_dtype((z1, inputs))
+    like = shapes(z1)
 
     def rhs(t, state, args):  # closes over no array: Diffrax keeps it as a key of its programs
         inputs, fixed = args
@@ -116,7 +117,8 @@ def backsolve_examples(
 ) -> Pullback:
     """The same for examples that are solved by themselves: counts and failures are by example."""
     inputs, fixed = eqx.partition((params, x), eqx.is_inexact_array)
-    dtype, like = common_dtype((z1, inputs)), shapes(z1)
+    dtype = common_dtype((z1, inputs))
+    like = shapes(z1)
     back = reverse(stepping)
 
     def alone(z0, z1, x, fixed_x, cotangent) -> tuple[Raw, Array, Array]:
@@ -163,7 +165,8 @@ def _integrals(
     Step n of all examples is one step of size 1: each has its time run at its own rate, its step
     size, and this at zero where it has no step n.
     """
-    method, dtype = as_scanned(back.solver), common_dtype((z1, inputs))
+    method = as_scanned(back.solver)
+    dtype = common_dtype((z1, inputs))
 
     def together(params, t, z, x):
         def one(t, z, x):

@@ -74,13 +74,16 @@ def backpropagate(
     has kept the states of its steps, whose own cotangents count where there are any.
     """
     assert raw.steps is not None
-    accepted, of_zs = raw.num_steps - raw.num_rejected, cotangents.zs
+    accepted = raw.num_steps - raw.num_rejected
+    of_zs = cotangents.zs
     ts = None if of_zs is None else ts
     method = _method(field, stepping.solver, saves=ts is not None)
     spans = partial(_spans, stepping.t0, ts)
-    states, of_states = raw.steps.states, _states_of(cotangents.steps)
+    states = raw.steps.states
+    of_states = _states_of(cotangents.steps)
     if per_example:
-        method, spans = _by_example(method), jax.vmap(spans, out_axes=1)
+        method = _by_example(method)
+        spans = jax.vmap(spans, out_axes=1)
         states, of_states = jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), (states, of_states))
     given = Given((inputs.params, inputs.x), inputs.z0, ts, of_zs)
     of_z0, _, gradient = scan(
@@ -143,7 +146,8 @@ def _method(field: Callable, solver: diffrax.AbstractSolver, saves: bool) -> Met
 
     def gather(span: Span, dense, ts, of_zs):
         read = partial(_pull_back_saved, taken.interpolation_cls)
-        step, saved = (span.t0, span.t1, dense), (ts, of_zs)
+        step = (span.t0, span.t1, dense)
+        saved = (ts, of_zs)
         return cast_like(scan(read, step, None, saved, span.first, span.last).total, dense)
 
     return Method(advance, gather, short.stages if short else count_stages(solver))

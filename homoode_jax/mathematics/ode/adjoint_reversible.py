@@ -63,7 +63,8 @@ def undo(
     `field(params, t, z, x)` as `integrate` has it; gradients of non-float leaves are None. All are
     zero, and the count is negative, where the steps undone do not lead back to z0.
     """
-    solver, steps = stepping.solver, raw.steps
+    solver = stepping.solver
+    steps = raw.steps
     assert isinstance(solver, Reversible) and steps is not None
     inputs, fixed = eqx.partition((params, x), eqx.is_inexact_array)
     increment = (_increments if per_example else _increment)(field, solver, fixed)

@@ -192,7 +192,8 @@ def _unguarded(inputs: Inputs, plan: FieldPlan) -> Raw:
 
 def _stepping(dtype, t0, t1, dt0, rtol, atol, solver, controller, max_steps) -> Stepping:
     max_steps = whole("max_steps", max_steps)
-    t0, t1 = real("t0", t0), real("t1", t1)
+    t0 = real("t0", t0)
+    t1 = real("t1", t1)
     dt0 = None if dt0 is None else real("dt0", dt0)
     rtol = None if rtol is None else real("rtol", rtol, "a non-negative number")
     atol = None if atol is None else real("atol", atol, "a non-negative number")

@@ -71,7 +71,8 @@ class Raw(NamedTuple):
 
 def reverse(stepping: Stepping) -> Stepping:
     """The same steps, from t1 to t0."""
-    controller, dt0 = stepping.controller, stepping.dt0
+    controller = stepping.controller
+    dt0 = stepping.dt0
     if isinstance(controller, diffrax.StepTo):
         controller = diffrax.StepTo(controller.ts[::-1])
     return Stepping(
@@ -104,7 +105,9 @@ def solve_ode(
     """
     usable = _is_usable(stepping, ts)
     stepping, ts = _made_usable(usable, stepping, ts)
-    solver, t0, t1 = stepping.solver, stepping.t0, stepping.t1
+    solver = stepping.solver
+    t0 = stepping.t0
+    t1 = stepping.t1
     term = diffrax.ODETerm(rhs)  # pyright: ignore
     controller = make_controller(
         stepping.controller, solver, stepping.rtol, stepping.atol, stepping.dt0, norm
@@ -113,7 +116,8 @@ def solve_ode(
     f0 = rhs(t0, z0, args) if selected or reuses_last_stage(solver) else None
     dt0 = stepping.dt0
     if selected:
-        inner, order = controller.inner, solver.error_order(term)
+        inner = controller.inner
+        order = solver.error_order(term)
         tols = inner.rtol, inner.atol, inner.norm  # pyright: ignore
         dt0 = first_step(lambda t, z: rhs(t, z, args), t0, t1, z0, f0, order, *tols)
     forwards = isinstance(adjoint, diffrax.ForwardMode)
@@ -199,7 +203,8 @@ def _steps(solution: diffrax.Solution, keep: str) -> Steps:
 
 
 def _raw(solution: diffrax.Solution, ts, solver, selected: bool) -> Raw:
-    ys, saved = solution.ys, solution.ts
+    ys = solution.ys
+    saved = solution.ts
     assert ys is not None and saved is not None
     z = jax.tree.map(lambda leaf: leaf[0], ys[0])
     zs = None if ts is None else jax.tree.map(lambda *a: _reached(saved[1], *a), ys[1], z)

@@ -98,7 +98,8 @@ class Reversible(OfMethod):
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
         """Steps the pair; y - z is an error, and shows a partner that is not finite."""
         del made_jump
-        tableau, z0 = self.tableau, solver_state
+        tableau = self.tableau
+        z0 = solver_state
         _, slopes, _ = run_stages(tableau, tableau.num_stages, terms, t0, t1, z0, args)
         nothing = jax.tree.map(jnp.zeros_like, z0)
         own, error = (combine(nothing, b, slopes) for b in (tableau.b_sol, tableau.b_error))

@@ -49,7 +49,8 @@ def run_stages(
 
     `first` is f(t0, y0), where it is known; f at the last stage is then returned too.
     """
-    control, rows = terms.contr(t0, t1), _rows(tableau, count)
+    control = terms.contr(t0, t1)
+    rows = _rows(tableau, count)
     nodes = np.append(0, tableau.c)[:count].astype(jnp.result_type(t0))
 
     def stage(carry, at):
@@ -58,9 +59,11 @@ def run_stages(
         stages = _extend(rows, y0, carry[0], terms.prod(slope, control), i)
         return (stages, None if first is None else slope), None
 
-    stages, begun = _room(y0, count), 0
+    stages = _room(y0, count)
+    begun = 0
     if first is not None:
-        stages, begun = _extend(rows, y0, stages, terms.prod(first, control), 0), 1
+        stages = _extend(rows, y0, stages, terms.prod(first, control), 0)
+        begun = 1
     at = np.arange(begun, count), nodes[begun:]
     (stages, last), _ = lax.scan(stage, (stages, first), at)
     return stages.y, stages.slopes, last
@@ -123,7 +126,8 @@ def _remembered(rows: Rows, y0, stages: Stages, slope, i) -> tuple[Stages, Array
 
 def _pull_back_extended(rows: Rows, i: ArrayLike, cotangents: Stages) -> tuple:
     of_slopes, of_y, of_ys = cotangents
-    of_ys, count = _put(of_y, of_ys, i), len(rows)
+    of_ys = _put(of_y, of_ys, i)
+    count = len(rows)
     own = jax.tree.map(lambda all: lax.dynamic_index_in_dim(all, i, 0, False), of_slopes)
     of_later = [_of_some(range(j, count), [row[j] for row in rows[j:]]) for j in range(count)]
     # Of `of_slopes` only those of earlier stages are read after this: its own need not be zeroed.

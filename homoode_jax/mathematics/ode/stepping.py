@@ -170,9 +170,11 @@ def first_step(
     Where `z0` is (nearly) zero its scale says nothing; the probe is then a thousandth of the
     interval, not Hairer's 1e-6, which would cost HomoODE's z0 = 0 several tiny steps.
     """
-    span, sign = jnp.abs(t1 - t0), jnp.where(t1 < t0, -1, 1)
+    span = jnp.abs(t1 - t0)
+    sign = jnp.where(t1 < t0, -1, 1)
     scale = jax.tree.map(lambda z: atol + rtol * _magnitude(z), z0)
-    d0, d1 = norm(_divide(z0, scale)), norm(_divide(f0, scale))
+    d0 = norm(_divide(z0, scale))
+    d1 = norm(_divide(f0, scale))
     flat = (d0 < 1e-5) | (d1 < 1e-5) | ~jnp.isfinite(d1)
     probe = jnp.where(flat, 1e-3 * span, jnp.minimum(0.01 * d0 / jnp.where(flat, 1, d1), span))
     probe = jnp.asarray(probe, span.dtype)
