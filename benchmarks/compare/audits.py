@@ -135,7 +135,9 @@ def audit_field(model: Trained) -> dict[str, Any]:
         found[name] = {
             "speed_at_start": spread(norms.start),
             "speed_at_end": spread(norms.end),
-            "explained": explain(field, weights, weights, here, there, cell),
+            "explained": explain(
+                field=field, params=weights, start=weights, fitted=here, held=there, cell=cell
+            ),
         }
     here = points_of(field, params, z0, x)
     there = points_of(field, params, held_z0, held_x)
@@ -143,7 +145,12 @@ def audit_field(model: Trained) -> dict[str, Any]:
     others = _straightened(there)
     found["straight"] = {
         "explained": explain(
-            straight, params, params, lines, others, lambda p, z, x: cell(p, z, x[0])
+            field=straight,
+            params=params,
+            start=params,
+            fitted=lines,
+            held=others,
+            cell=lambda p, z, x: cell(p, z, x[0]),
         )
     }
     return found

@@ -48,7 +48,14 @@ def cost(model: Trained) -> dict[str, float]:
     train = run.config.train
     begun = 0
     batches = list(
-        training_batches(run.data.train, train.batch_size, train.seed, begun, 0, run.mesh)
+        training_batches(
+            split=run.data.train,
+            size=train.batch_size,
+            seed=train.seed,
+            epoch=begun,
+            start=0,
+            mesh=run.mesh,
+        )
     )
     hyper = run.hyperparameters
     program = run.steps.train.lower(state, batches[0], hyper).compile()  # pyright: ignore

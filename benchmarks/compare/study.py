@@ -109,7 +109,9 @@ def read_study(name: str) -> Study:
     flags = tuple(os.environ.get("FLAGS", "").split())
     data_dir = os.environ.get("DATA_DIR", "")
     cases = _chosen(name, os.environ.get("ONLY", ""))
-    return Study(name, dataset, data_dir, int(seeds), flags, cases)
+    return Study(
+        name=name, dataset=dataset, data_dir=data_dir, seeds=int(seeds), flags=flags, cases=cases
+    )
 
 
 def _chosen(name: str, only: str) -> dict[str, tuple[str, ...]]:

@@ -50,7 +50,7 @@ def train_epoch(
         held, tested = _evaluate(run, state, pause)
     state = state._replace(totals=run.no_totals())
     seconds = time.monotonic() - began
-    row = _row(run, step, trained, held, tested, seconds)
+    row = _row(run=run, step=step, trained=trained, held=held, tested=tested, seconds=seconds)
     workdir.append_metrics(run.workdir, row)
     say(report.epoch_line(row, run.config.train.epochs))
     log(row)
@@ -112,7 +112,14 @@ def _steps(run: Run, state: TrainState, facts: Facts, advance: Advance, pause: P
     epoch, done = divmod(step, run.epoch_steps)
     take = run.steps.early if run.early_steps(step) else run.steps.train
     began = shown = time.monotonic()
-    batches = training_batches(run.data.train, train.batch_size, train.seed, epoch, done, run.mesh)
+    batches = training_batches(
+        split=run.data.train,
+        size=train.batch_size,
+        seed=train.seed,
+        epoch=epoch,
+        start=done,
+        mesh=run.mesh,
+    )
     following = next(batches, None)
     while following is not None:
         with _saved_if_stopped(run, state, facts, began):

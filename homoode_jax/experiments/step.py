@@ -127,19 +127,26 @@ def train_step(
     )
     solved = found.counts & (found.vjps >= 0) & taken
     loss = jnp.where(taken, found.loss, 0) * jnp.sum(solved)
-    totals = _add(state.totals, batch, found.output, loss, solved, jnp.abs(found.vjps))
+    totals = _add(
+        totals=state.totals,
+        batch=batch,
+        output=found.output,
+        loss=loss,
+        solved=solved,
+        vjps=jnp.abs(found.vjps),
+    )
     lost = found.counts & (found.vjps < 0)
     totals = totals._replace(
         skipped=totals.skipped + jnp.where(taken, 0, 1),
         failed_backward=totals.failed_backward + jnp.sum(lost, dtype=jnp.int32),
     )
     return TrainState(
-        state.step + 1,
-        jnp.where(taken, 0, state.skipped + 1),
-        Weights(network, point, batch_stats),
-        optimiser,
-        point_optimiser,
-        totals,
+        step=state.step + 1,
+        skipped=jnp.where(taken, 0, state.skipped + 1),
+        weights=Weights(network, point, batch_stats),
+        optimiser=optimiser,
+        initial_point_optimiser=point_optimiser,
+        totals=totals,
     )
 
 
@@ -180,7 +187,12 @@ def gradient(
     if not counts_backward(config):
         vjps = jnp.zeros_like(vjps)
     return Gradient(
-        value, output, counts, network, vjps, jnp.any(counts) & _is_finite((total, network))
+        loss=value,
+        output=output,
+        counts=counts,
+        network=network,
+        vjps=vjps,
+        usable=jnp.any(counts) & _is_finite((total, network)),
     )
 
 
@@ -193,7 +205,14 @@ def evaluation_step(
     losses = optax.softmax_cross_entropy_with_integer_labels(output.logits, batch.labels)
     solved = output.solution.success & batch.mask
     loss = jnp.sum(jnp.where(solved, losses, 0))
-    return _add(totals, batch, output, loss, solved, jnp.zeros((), loss.dtype))
+    return _add(
+        totals=totals,
+        batch=batch,
+        output=output,
+        loss=loss,
+        solved=solved,
+        vjps=jnp.zeros((), loss.dtype),
+    )
 
 
 def update_network(optimisers: Optimisers, state: TrainState, found: Gradient):

@@ -102,7 +102,9 @@ def _train(run: Run, state: TrainState, facts: Facts, pause: Pause) -> tuple[Tra
     drawn = time.monotonic()
     with progress_bar(run.total_steps, int(state.step)) as advance:
         while int(state.step) < run.total_steps or is_unrecorded(run, state):
-            state, facts = train_epoch(run, state, facts, advance, log, pause)
+            state, facts = train_epoch(
+                run=run, state=state, facts=facts, advance=advance, log=log, pause=pause
+            )
             if time.monotonic() - drawn > REDRAW_SECONDS:
                 _draw(run.workdir)
                 drawn = time.monotonic()

@@ -75,7 +75,9 @@ def test_a_skipped_step_is_as_if_it_had_not_been(way, tmp_path, monkeypatch):
     config = small_config()  # whose initial point is due in step 3
     run = Run(config, tmp_path, load(config.data))
     state = run.initial_state()
-    batches = training_batches(run.data.train, 64, 0, 0, 0, run.mesh)
+    batches = training_batches(
+        split=run.data.train, size=64, seed=0, epoch=0, start=0, mesh=run.mesh
+    )
     for _ in range(3):
         state = run.steps.train(state, next(batches), run.hyperparameters)
     before = jax.device_get(state)

@@ -93,7 +93,12 @@ def trace(config: Config) -> None:
             jax.ShapeDtypeStruct((size,), jnp.bool_),
         )
         after = jax.eval_shape(
-            lambda s, b, h: train_step(config, classifier, s, b, h, early), state, batch, hyper
+            lambda s, b, h: train_step(
+                config=config, classifier=classifier, state=s, batch=b, hyper=h, early=early
+            ),
+            state,
+            batch,
+            hyper,
         )
     assert jax.tree.map(lambda a: (a.shape, a.dtype), after) == jax.tree.map(
         lambda a: (a.shape, a.dtype), state

@@ -84,7 +84,20 @@ def test_a_log_has_a_line_a_minute_also_while_nothing_is_called(shown, monkeypat
     assert file.getvalue().splitlines() == lines
 
 
-FIGURES = moving(123, Means(2.16101, 0.2508, 26.1, 24.3, 0, 0, 12, 0, None))
+FIGURES = moving(
+    123,
+    Means(
+        loss=2.16101,
+        accuracy=0.2508,
+        nfe_forward=26.1,
+        nfe_backward=24.3,
+        failed=0,
+        skipped=0,
+        longest=12,
+        failed_backward=0,
+        residual=None,
+    ),
+)
 
 
 @pytest.mark.parametrize("width", [60, 80, 120, 200])

@@ -42,7 +42,9 @@ def states(run):
     """The states before each of the first five steps."""
     state = run.initial_state()
     kept = []
-    batches = training_batches(run.data.train, 64, 0, 0, 0, run.mesh)
+    batches = training_batches(
+        split=run.data.train, size=64, seed=0, epoch=0, start=0, mesh=run.mesh
+    )
     for _, batch in zip(range(5), batches, strict=False):
         kept.append(jax.device_get(state))
         state = run.steps.train(state, batch, run.hyperparameters)
@@ -99,13 +101,27 @@ def test_losses_leave_out_rows_that_do_not_count():
 def test_every_image_comes_once_an_epoch_in_an_order_of_its_own():
     split = whole(np.arange(50, dtype=np.uint8).reshape(50, 1, 1, 1), np.arange(50))
     epochs = [
-        np.concatenate([b.labels for b in training_batches(split, 8, 3, e, 0, make_mesh())])
+        np.concatenate(
+            [
+                b.labels
+                for b in training_batches(
+                    split=split, size=8, seed=3, epoch=e, start=0, mesh=make_mesh()
+                )
+            ]
+        )
         for e in (0, 0, 1)
     ]
     np.testing.assert_array_equal(epochs[0], epochs[1])
     assert len(set(epochs[0].tolist())) == len(epochs[0]) == 48
     assert not np.array_equal(epochs[0], epochs[2])
-    later = np.concatenate([b.labels for b in training_batches(split, 8, 3, 0, 2, make_mesh())])
+    later = np.concatenate(
+        [
+            b.labels
+            for b in training_batches(
+                split=split, size=8, seed=3, epoch=0, start=2, mesh=make_mesh()
+            )
+        ]
+    )
     np.testing.assert_array_equal(later, epochs[0][16:])
     batches = list(evaluation_batches(split, 8, make_mesh()))
     kept = np.concatenate([np.asarray(b.labels)[np.asarray(b.mask)] for b in batches])
@@ -122,7 +138,9 @@ def test_a_batch_has_as_many_images_of_each_part():
     part = np.random.default_rng(0).permutation(50) % 4
     split = whole(np.arange(50, dtype=np.uint8).reshape(50, 1, 1, 1), np.arange(50))
     split = split._replace(part=part, parts=4)
-    batches = list(training_batches(split, 8, 3, 0, 0, make_mesh()))
+    batches = list(
+        training_batches(split=split, size=8, seed=3, epoch=0, start=0, mesh=make_mesh())
+    )
     assert len(batches) == count_batches(split, 8) == 12 // 2
     for batch in batches:
         np.testing.assert_array_equal(part[np.asarray(batch.labels)], np.repeat(np.arange(4), 2))
@@ -140,7 +158,7 @@ def test_a_batch_has_as_many_images_of_each_part():
         labels=split.labels, part=part, place=np.where(part < 2, 0, -1)
     )
     with pytest.raises(AssertionError, match="an image that another process has"):
-        next(training_batches(half, 8, 3, 0, 0, make_mesh()))
+        next(training_batches(split=half, size=8, seed=3, epoch=0, start=0, mesh=make_mesh()))
 
 
 def test_the_first_step_is_the_golden_one(run, states):
@@ -194,7 +212,9 @@ def test_evaluation_does_not_depend_on_padding(run):
 def test_failed_solves_are_counted_and_poison_nothing(run):
     config = small_config(solver={"max_steps": 1, "rtol": 1e-6, "atol": 1e-6})
     failing = Run(config, run.workdir, run.data)
-    batch = next(training_batches(run.data.train, 64, 0, 0, 0, run.mesh))
+    batch = next(
+        training_batches(split=run.data.train, size=64, seed=0, epoch=0, start=0, mesh=run.mesh)
+    )
     before = failing.initial_state()
     start = jax.device_get((before.weights.network, before.weights.batch_stats, before.optimiser))
     after = failing.steps.train(before, batch, failing.hyperparameters)
@@ -236,7 +256,9 @@ def test_solves_that_fail_on_the_way_back_are_counted_without_being_asked(run, m
     monkeypatch.setattr(adjoint_backsolve, "MISS", -1.0)
     monkeypatch.setattr(adjoint_backsolve, "SHARE", -1.0)
     failing = Run(small_config(solver={"adjoint": "backsolve"}), run.workdir, run.data)
-    batch = next(training_batches(run.data.train, 64, 0, 0, 0, run.mesh))
+    batch = next(
+        training_batches(split=run.data.train, size=64, seed=0, epoch=0, start=0, mesh=run.mesh)
+    )
     before = failing.initial_state()
     field = jax.device_get(before.weights.network["field"])
     after = failing.steps.train(before, batch, failing.hyperparameters)

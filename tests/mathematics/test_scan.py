@@ -22,7 +22,15 @@ def body(p, carry, x):
 def scanned(flat, start, stop, reverse):
     """A number that parameter, carry and xs go into, by way of last carry, ys and total."""
     xs = {"v": flat[2:], "k": jnp.asarray(XS["k"])}
-    carry, ys, total = scan(body, {"w": flat[0]}, flat[1], xs, start, stop, reverse)
+    carry, ys, total = scan(
+        body=body,
+        consts={"w": flat[0]},
+        carry=flat[1],
+        xs=xs,
+        start=start,
+        stop=stop,
+        reverse=reverse,
+    )
     return jnp.sum(ys["y"] * (1 + XS["k"])) + carry**2 + jnp.sin(total)
 
 

@@ -101,11 +101,25 @@ def explain(
     found, success = _fit(cell, cell_params, points, slopes, lam, solver, max_steps)
     before, after = (measure(cell, p, points, slopes, lam) for p in (cell_params, found))
     if held_out is None:
-        return Explanation(found, before, after, None, None, success)
+        return Explanation(
+            params=found,
+            before=before,
+            after=after,
+            held_out_before=None,
+            held_out_after=None,
+            success=success,
+        )
     points = checked_points(held_out)
     slopes = path_slopes(function, params, points)
     first, last = (measure(cell, p, points, slopes, lam) for p in (cell_params, found))
-    return Explanation(found, before, after, first, last, success)
+    return Explanation(
+        params=found,
+        before=before,
+        after=after,
+        held_out_before=first,
+        held_out_after=last,
+        success=success,
+    )
 
 
 class _Misfit(eqx.Module):

@@ -100,7 +100,16 @@ def pull_back(
 
     z_flat, (v, restore) = ravel_pytree(z)[0], ravel_pytree(cotangent)
     _, pull = jax.vjp(f, params, z_flat, x)
-    precondition = _transposed(cell, preconditioner, params, fixed_params, z, x, fixed_x, mask)
+    precondition = _transposed(
+        cell=cell,
+        preconditioner=preconditioner,
+        params=params,
+        fixed_params=fixed_params,
+        z=z,
+        x=x,
+        fixed_x=fixed_x,
+        mask=mask,
+    )
     solved = _solve(route, lambda u: pull(u)[1], v, precondition)
     g_params, _, g_x = pull(jnp.where(solved.ok, solved.value, 0))
     # Zero times what is not finite in the cell's derivative would not be zero.

@@ -119,7 +119,13 @@ class CellPlan(eqx.Module):
 
         def one(z0, x, mask=None) -> Outcome:
             equation, restore = flatten_cell(
-                self.cell, inputs.params, z0, x, mask, self.preconditioner, self.backpropagates
+                cell=self.cell,
+                params=inputs.params,
+                z0=z0,
+                x=x,
+                mask=mask,
+                preconditioner=self.preconditioner,
+                unrolled=self.backpropagates,
             )
             out = self.algorithm.solve(equation._replace(eps=self.eps))
             zs = None if out.zs is None else jax.vmap(restore)(out.zs)
@@ -224,14 +230,14 @@ def _solution(raw: Outcome, z0: PyTree[Array]) -> Solution:
     z = cast_like(raw.z, z0)
     zs = None if raw.zs is None else cast_like(raw.zs, z0)
     stats = Stats(
-        raw.cost.nfe,
-        raw.num_steps,
-        raw.num_rejected,
-        lax.stop_gradient(raw.residual),
-        lax.stop_gradient(raw.lam),
-        raw.cost.num_jvp,
-        raw.cost.num_vjp,
-        raw.num_folds,
+        nfe=raw.cost.nfe,
+        num_steps=raw.num_steps,
+        num_rejected=raw.num_rejected,
+        residual=lax.stop_gradient(raw.residual),
+        lam=lax.stop_gradient(raw.lam),
+        num_jvp=raw.cost.num_jvp,
+        num_vjp=raw.cost.num_vjp,
+        num_folds=raw.num_folds,
     )
     ts = None if raw.ts is None else lax.stop_gradient(raw.ts)
     return Solution(z, ts, zs, raw.result, stats)

@@ -68,7 +68,9 @@ class Continuation(eqx.Module):
         z, lam = homotopy.split(walk.place.y)
         z = jnp.where(walk.num_steps > walk.num_rejected, z, equation.z0)  # unscaled, bit for bit
         f = equation.f(z)
-        result, looking = _verdict(homotopy, self.method, scale, walk, z, f)
+        result, looking = _verdict(
+            homotopy=homotopy, method=self.method, scale=scale, walk=walk, z=z, f=f
+        )
         zs, ts, on_path, saving = self._saved(homotopy, method, walk)
         result = jnp.where((result == Result.ok) & ~on_path, Result.stagnated.value, result)
         cost = walk.cost.plus(nfe=2)  # f(z0) at the start, f(z) at the end
@@ -113,14 +115,24 @@ def _verdict(
     # A path that did not arrive needs no second look: a tolerance of -1 accepts nothing.
     tol = jnp.where(arrived, method.rtol, -1)
     atol = jnp.where(arrived, method.atol, -1)
-    root, doubt, cost = accept(homotopy.equation, scale, z, f, tol, atol)
+    root, doubt, cost = accept(
+        equation=homotopy.equation, scale=scale, z=z, f=f, tol=tol, atol=atol
+    )
     missed = jnp.where(doubt, why_not(scale, norm(f)), Result.stagnated.value)
     return jnp.where(arrived & ~root, missed, walk.result), cost
 
 
 def _at_lam(homotopy: Homotopy, method: Method, y: Point) -> Correction:
     row = lam_row(homotopy.f0.size, y.dtype)
-    return correct(homotopy, y, row, method.linear_solver, method.rtol, method.atol, 0.0)
+    return correct(
+        homotopy=homotopy,
+        y=y,
+        row=row,
+        solver=method.linear_solver,
+        rtol=method.rtol,
+        atol=method.atol,
+        near=0.0,
+    )
 
 
 def _rises(lams: Float[Array, " saves"]) -> Bool[Array, ""]:
@@ -232,14 +244,14 @@ def continuation(
         rt = make_tolerance("rtol", rtol, z0, 1e-5)
         at = make_tolerance("atol", atol, z0, 0.0, positive=False)
         method = Method(
-            rt,
-            at,
-            make_linear_solver(linear_solver, linear_tol),
-            predictor,
-            make_schedule(schedule),
-            path == "arclength",
-            max_steps,
-            max_evaluations,
+            rtol=rt,
+            atol=at,
+            linear_solver=make_linear_solver(linear_solver, linear_tol),
+            solver=predictor,
+            schedule=make_schedule(schedule),
+            arclength=path == "arclength",
+            max_steps=max_steps,
+            max_evaluations=max_evaluations,
         )
         lams, keep_steps = _check_save_at(save_at, rt.dtype)
         return Continuation(method, homotopy, lams, keep_steps)

@@ -86,20 +86,37 @@ def correct(
         ratio = jnp.where(small | (length <= rounding), 0, length / state.last)
         failed = ~small & ~(finite(here.h) & (linear.close | (length > 0)) & (ratio < 1))
         return _State(
-            jnp.where(failed, state.y, state.y + linear.value),
-            length,
-            state.turn + 1,
-            small | (settled & ~failed),
-            failed,
-            state.linear_ok & (linear.close | small),
-            finite(here.h),
-            jnp.maximum(state.contraction, ratio),
-            state.cost.plus(nfe=1, num_jvp=linear.products),
+            y=jnp.where(failed, state.y, state.y + linear.value),
+            last=length,
+            turn=state.turn + 1,
+            done=small | (settled & ~failed),
+            failed=failed,
+            linear_ok=state.linear_ok & (linear.close | small),
+            finite=finite(here.h),
+            contraction=jnp.maximum(state.contraction, ratio),
+            cost=state.cost.plus(nfe=1, num_jvp=linear.products),
         )
 
     no = jnp.asarray(False)
     zero = jnp.zeros((), y.dtype)
     skip = jnp.logical_not(needed)
-    start = _State(y, zero + jnp.inf, jnp.asarray(0), skip, no, ~no, ~no, zero, no_cost())
+    start = _State(
+        y=y,
+        last=zero + jnp.inf,
+        turn=jnp.asarray(0),
+        done=skip,
+        failed=no,
+        linear_ok=~no,
+        finite=~no,
+        contraction=zero,
+        cost=no_cost(),
+    )
     end = repeat(goes_on, body, start, LAST_ITERATIONS, homotopy.equation.unrolled)
-    return Correction(end.y, end.done, end.linear_ok, end.finite, end.contraction, end.cost)
+    return Correction(
+        y=end.y,
+        ok=end.done,
+        linear_ok=end.linear_ok,
+        finite=end.finite,
+        contraction=end.contraction,
+        cost=end.cost,
+    )

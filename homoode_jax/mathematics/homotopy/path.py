@@ -84,20 +84,28 @@ def _start(homotopy: Homotopy, method: Method, lams, keep_steps: bool) -> Walk:
         row, cost = first_direction(homotopy, method)
     h = 0.1 / jnp.maximum(row[-1], 0.1)  # in lam, a tenth
     p = jax.random.normal(jax.random.key(0), y.shape, y.dtype).at[-1].set(0)
-    place = Place(y, zero, h, row, p / jnp.linalg.norm(p), jnp.asarray(False), zero)
+    place = Place(
+        y=y,
+        t=zero,
+        h=h,
+        row=row,
+        probe=p / jnp.linalg.norm(p),
+        aim=jnp.asarray(False),
+        strictness=zero,
+    )
     result = jnp.where(finite(z0, f0), RUNNING, Result.nonfinite).astype(jnp.int32)
     return Walk(
-        place,
-        first_size(h),
-        first_slopes(y.dtype),
-        none,
-        result,
-        none,
-        none,
-        cost,
-        jnp.broadcast_to(y, (len(lams), y.size)),
-        lams <= 0,
-        jnp.broadcast_to(y, (method.max_steps + 1, y.size)) if keep_steps else None,
+        place=place,
+        size=first_size(h),
+        slopes=first_slopes(y.dtype),
+        num_folds=none,
+        result=result,
+        num_steps=none,
+        num_rejected=none,
+        cost=cost,
+        saved=jnp.broadcast_to(y, (len(lams), y.size)),
+        reached=lams <= 0,
+        trail=jnp.broadcast_to(y, (method.max_steps + 1, y.size)) if keep_steps else None,
     )
 
 
@@ -111,8 +119,23 @@ def _decide(homotopy: Homotopy, method: Method, walk: Walk, step: Step, lams) ->
     size = size._replace(h=jnp.where(place.aim & ~keep, jnp.minimum(h, place.h / 2), h))
     looser = jnp.maximum(place.strictness - 0.2, 0)
     stricter = jnp.minimum(place.strictness + 1, 8)
-    new = Place(step.y, step.t, size.h, step.row, step.probe, jnp.asarray(False), looser)
-    recentred = _recentre(homotopy, method, place, size.h, stricter, ~keep & ~step.overshoots)
+    new = Place(
+        y=step.y,
+        t=step.t,
+        h=size.h,
+        row=step.row,
+        probe=step.probe,
+        aim=jnp.asarray(False),
+        strictness=looser,
+    )
+    recentred = _recentre(
+        homotopy=homotopy,
+        method=method,
+        place=place,
+        h=size.h,
+        strictness=stricter,
+        needed=~keep & ~step.overshoots,
+    )
     old = place._replace(y=recentred.y, h=size.h, aim=step.overshoots, strictness=stricter)
     now = choose(keep, new, old)
     turns = keep & method.arclength & (step.row[-1] * place.row[-1] < 0)
@@ -123,7 +146,15 @@ def _decide(homotopy: Homotopy, method: Method, walk: Walk, step: Step, lams) ->
         size=size,
         slopes=slopes,
         num_folds=walk.num_folds + turns.astype(jnp.int32),
-        result=ending(homotopy, method, place, step, keep, size.h, slopes),
+        result=ending(
+            homotopy=homotopy,
+            method=method,
+            place=place,
+            step=step,
+            keep=keep,
+            h=size.h,
+            slopes=slopes,
+        ),
         num_steps=walk.num_steps + 1,
         num_rejected=walk.num_rejected + (~keep).astype(jnp.int32),
         cost=walk.cost.add(step.cost).add(recentred.cost),
@@ -136,7 +167,16 @@ def _recentre(homotopy: Homotopy, method: Method, place: Place, h, strictness, n
     Points lie on the path to a fraction of the step that led to them; a shorter step needs more.
     """
     solver = tighten(method.linear_solver, strictness)
-    done = correct(homotopy, place.y, place.row, solver, 0.0, 0.0, NEAR * h, needed)
+    done = correct(
+        homotopy=homotopy,
+        y=place.y,
+        row=place.row,
+        solver=solver,
+        rtol=0.0,
+        atol=0.0,
+        near=NEAR * h,
+        needed=needed,
+    )
     return done._replace(y=jnp.where(done.ok, done.y, place.y))
 
 

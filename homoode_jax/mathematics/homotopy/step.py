@@ -103,7 +103,15 @@ def try_step(homotopy: Homotopy, method: Method, place: Place) -> Step:
     near = jnp.where(arrives, 0, NEAR * lax.stop_gradient(length))
     rtol = jnp.where(arrives, method.rtol, 0)
     atol = jnp.where(arrives, method.atol, 0)
-    done = correct(homotopy, predicted, row, method.linear_solver, rtol, atol, near)
+    done = correct(
+        homotopy=homotopy,
+        y=predicted,
+        row=row,
+        solver=method.linear_solver,
+        rtol=rtol,
+        atol=atol,
+        near=near,
+    )
     turned, singular, probe, work = _watch(homotopy, method, place, done.y, row)
     cost = cost.add(done.cost).add(work)
     overshoots = method.arclength & done.ok & ~arrives & (done.y[-1] >= 1)
@@ -115,7 +123,15 @@ def try_step(homotopy: Homotopy, method: Method, place: Place) -> Step:
     error = jnp.where(lands & finite(done.y), error, jnp.inf)
     trouble = _trouble(done, turned | singular, length / place.h)
     return Step(
-        done.y, row, t1, arrives, overshoots, lax.stop_gradient(error), trouble, probe, cost
+        y=done.y,
+        row=row,
+        t=t1,
+        arrives=arrives,
+        overshoots=overshoots,
+        error=lax.stop_gradient(error),
+        trouble=trouble,
+        probe=probe,
+        cost=cost,
     )
 
 

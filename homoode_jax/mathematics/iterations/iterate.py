@@ -118,7 +118,9 @@ def iterate(
         move = method.move(equation, state.z, state.f, state.memory)
         return _next(state, equation, scale, move, tol)
 
-    start = _first(method, equation, scale, f0, tol, max_steps)
+    start = _first(
+        method=method, equation=equation, scale=scale, f0=f0, tol=tol, max_steps=max_steps
+    )
     end = repeat(goes_on, body, start, max_steps, equation.unrolled)
     late = jnp.where(end.result == RUNNING, Result.max_steps.value, end.result)
     failed = late != Result.ok

@@ -47,7 +47,9 @@ class NewtonKrylov(eqx.Module):
         new, f_new, tries, falls = _search(equation, z, f, solved.value)
         cost = no_cost().plus(nfe=1 + tries, num_jvp=solved.products)
         failed = ~solved.ok & ~falls
-        return Move(new, f_new, memory, cost, jnp.asarray(False), failed)
+        return Move(
+            z=new, f=f_new, memory=memory, cost=cost, rejected=jnp.asarray(False), failed=failed
+        )
 
 
 def _search(equation: Equation, z: Vector, f: Vector, step: Vector):

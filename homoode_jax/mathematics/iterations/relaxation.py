@@ -63,4 +63,6 @@ class Relaxation(eqx.Module):
         )
         cost = no_cost().plus(nfe=stages)
         after = _Memory(jnp.where(keep, t1, memory.t), size)
-        return Move(new, f_new, after, cost, ~keep, jnp.asarray(False))
+        return Move(
+            z=new, f=f_new, memory=after, cost=cost, rejected=~keep, failed=jnp.asarray(False)
+        )

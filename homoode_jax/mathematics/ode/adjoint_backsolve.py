@@ -89,7 +89,9 @@ def backsolve(
     def rhs(t, state, args):  # closes over no array: Diffrax keeps it as a key of its programs
         inputs, fixed = args
         z, a, _, _ = state
-        dz, g_z, g_inputs = _products(field, like, inputs, fixed, t, z, a)
+        dz, g_z, g_inputs = _products(
+            field=field, like=like, inputs=inputs, fixed=fixed, t=t, z=z, a=a
+        )
         return cast((dz, *_negative((g_z, _size(a, dz), g_inputs))), dtype)
 
     norm = Norm(mask)
@@ -99,7 +101,9 @@ def backsolve(
     raw = solve_ode(rhs, reverse(stepping), state, (inputs, fixed), AdjointNorm(norm))
     z, a, size, gradient = raw.z
     evaluate = partial(_evaluate, field, z1, params, x, stepping.t0)
-    leads_back = _leads_back(evaluate, stepping, norm, z0, z1, z, a, size)
+    leads_back = _leads_back(
+        evaluate=evaluate, stepping=stepping, norm=norm, z0=z0, z1=z1, z=z, a=a, size=size
+    )
     ok = (raw.result == Result.ok) & leads_back
     scaled = jax.tree.map(lambda g: jnp.where(ok, g * scale.astype(g.dtype), 0), (a, gradient))
     a0, (g_params, g_x) = cast_like(scaled, (z1, inputs))
@@ -127,7 +131,9 @@ def backsolve_examples(
         def rhs(t, state, args):
             inputs, fixed = args
             z, a, _ = state
-            dz, g_z, _ = _products(field, like, inputs, fixed, t, z, a)
+            dz, g_z, _ = _products(
+                field=field, like=like, inputs=inputs, fixed=fixed, t=t, z=z, a=a
+            )
             return cast((dz, *_negative((g_z, _size(a, dz)))), dtype)
 
         a1, scale = _scaled(cotangent, Norm())
@@ -145,7 +151,16 @@ def backsolve_examples(
     steps = jnp.where(ok, raw.num_steps - raw.num_rejected, 0)
     good = mend(ok, z1=z1, x=inputs[1])
     inputs = inputs[0], good["x"]
-    g_params, g_x = _integrals(field, back, inputs, fixed, good["z1"], a1, raw.steps.ends, steps)
+    g_params, g_x = _integrals(
+        field=field,
+        back=back,
+        inputs=inputs,
+        fixed=fixed,
+        z1=good["z1"],
+        a1=a1,
+        ends=raw.steps.ends,
+        steps=steps,
+    )
     nfe = raw.nfe + count_stages(stepping.solver) * steps
     return Pullback(g_params, a0, g_x, jnp.where(ok, nfe, -jnp.abs(nfe)))
 
@@ -178,7 +193,13 @@ def _integrals(
     def rhs(s, state, args):
         (start, size), (z, a, _) = args, state
         dz, g_z, g_inputs = _products(
-            together, z1, inputs, fixed, start + s * size, z, scale_rows(size, a)
+            field=together,
+            like=z1,
+            inputs=inputs,
+            fixed=fixed,
+            t=start + s * size,
+            z=z,
+            a=scale_rows(size, a),
         )
         return cast((scale_rows(size, dz), *_negative((g_z, g_inputs))), dtype)
 

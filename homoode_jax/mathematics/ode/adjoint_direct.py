@@ -87,12 +87,12 @@ def backpropagate(
         states, of_states = jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), (states, of_states))
     given = Given((inputs.params, inputs.x), inputs.z0, ts, of_zs)
     of_z0, _, gradient = scan(
-        partial(_pull_back, method, per_example),
-        given,
-        _at_end(cotangents, accepted),
-        (spans(raw.steps.ends, accepted), states, of_states),
-        0,
-        jnp.max(accepted),
+        body=partial(_pull_back, method, per_example),
+        consts=given,
+        carry=_at_end(cotangents, accepted),
+        xs=(spans(raw.steps.ends, accepted), states, of_states),
+        start=0,
+        stop=jnp.max(accepted),
         reverse=True,
     )
     g_params, g_x = cast_like(gradient, eqx.filter(given.inputs, eqx.is_inexact_array))
@@ -148,7 +148,12 @@ def _method(field: Callable, solver: diffrax.AbstractSolver, saves: bool) -> Met
         read = partial(_pull_back_saved, taken.interpolation_cls)
         step = (span.t0, span.t1, dense)
         saved = (ts, of_zs)
-        return cast_like(scan(read, step, None, saved, span.first, span.last).total, dense)
+        return cast_like(
+            scan(
+                body=read, consts=step, carry=None, xs=saved, start=span.first, stop=span.last
+            ).total,
+            dense,
+        )
 
     return Method(advance, gather, short.stages if short else count_stages(solver))
 

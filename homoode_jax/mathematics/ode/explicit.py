@@ -71,7 +71,14 @@ class Scanned(OfMethod):
         del made_jump
         tableau = self.tableau
         y1, slopes, last = run_stages(
-            tableau, tableau.num_stages, terms, t0, t1, y0, args, solver_state
+            tableau=tableau,
+            count=tableau.num_stages,
+            terms=terms,
+            t0=t0,
+            t1=t1,
+            y0=y0,
+            args=args,
+            first=solver_state,
         )
         error = combine(jax.tree.map(jnp.zeros_like, y0), tableau.b_error, slopes)
         dense_info = {"y0": y0, "y1": y1, "k": slopes}
@@ -79,7 +86,9 @@ class Scanned(OfMethod):
 
     def move(self, terms, t0, t1, y0, args) -> PyTree[Array]:
         """The state after a step, from the stages that it needs."""
-        return run_stages(self.tableau, self.stages, terms, t0, t1, y0, args)[0]
+        return run_stages(
+            tableau=self.tableau, count=self.stages, terms=terms, t0=t0, t1=t1, y0=y0, args=args
+        )[0]
 
 
 def as_scanned(solver: diffrax.AbstractSolver) -> diffrax.AbstractSolver:

@@ -137,7 +137,17 @@ def integrate(
             f"{type(solver).__name__}; use batching='joint', or adjoint='checkpointed'."
         )
     options = Options(
-        stepping=_stepping(dtype, t0, t1, dt0, rtol, atol, solver, controller, max_steps),
+        stepping=_stepping(
+            dtype=dtype,
+            t0=t0,
+            t1=t1,
+            dt0=dt0,
+            rtol=rtol,
+            atol=atol,
+            solver=solver,
+            controller=controller,
+            max_steps=max_steps,
+        ),
         ts=_check_save_at(save_at, t0, t1, dtype),
         mask=check_mask(mask, batch),
         adjoint=_check_adjoint(adjoint),

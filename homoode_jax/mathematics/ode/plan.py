@@ -68,14 +68,14 @@ class FieldPlan(eqx.Module):
 
         def one(z0, x, mask=None) -> Raw:
             return solve_ode(
-                rhs,
-                self.stepping,
-                z0,
-                (inputs.params, x),
-                Norm(mask),
-                self.ts,
-                self._diffrax_adjoint(),
-                self._keep(),
+                rhs=rhs,
+                stepping=self.stepping,
+                z0=z0,
+                args=(inputs.params, x),
+                norm=Norm(mask),
+                ts=self.ts,
+                adjoint=self._diffrax_adjoint(),
+                keep=self._keep(),
             )
 
         if not self.per_example:
@@ -95,7 +95,13 @@ class FieldPlan(eqx.Module):
         """Gradients by a second solve, or by taking back the first."""
         if self.pulls_back_saved:
             return backpropagate(
-                self.field, self.stepping, self.ts, inputs, memory, cotangents, self.per_example
+                field=self.field,
+                stepping=self.stepping,
+                ts=self.ts,
+                inputs=inputs,
+                raw=memory,
+                cotangents=cotangents,
+                per_example=self.per_example,
             )
         cotangent = cotangents.z
         if self.adjoint == "reversible":

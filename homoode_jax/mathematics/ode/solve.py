@@ -76,14 +76,14 @@ def reverse(stepping: Stepping) -> Stepping:
     if isinstance(controller, diffrax.StepTo):
         controller = diffrax.StepTo(controller.ts[::-1])
     return Stepping(
-        stepping.t1,
-        stepping.t0,
-        None if dt0 is None else -dt0,
-        stepping.rtol,
-        stepping.atol,
-        stepping.solver,
-        controller,
-        stepping.max_steps,
+        t0=stepping.t1,
+        t1=stepping.t0,
+        dt0=None if dt0 is None else -dt0,
+        rtol=stepping.rtol,
+        atol=stepping.atol,
+        solver=stepping.solver,
+        controller=controller,
+        max_steps=stepping.max_steps,
     )
 
 
@@ -110,7 +110,12 @@ def solve_ode(
     t1 = stepping.t1
     term = diffrax.ODETerm(rhs)  # pyright: ignore
     controller = make_controller(
-        stepping.controller, solver, stepping.rtol, stepping.atol, stepping.dt0, norm
+        controller=stepping.controller,
+        solver=solver,
+        rtol=stepping.rtol,
+        atol=stepping.atol,
+        dt0=stepping.dt0,
+        norm=norm,
     )
     selected = selects_first_step(controller, stepping.dt0)
     f0 = rhs(t0, z0, args) if selected or reuses_last_stage(solver) else None
@@ -212,7 +217,9 @@ def _raw(solution: diffrax.Solution, ts, solver, selected: bool) -> Raw:
         jnp.asarray(solution.stats[name], jnp.int32) for name in ("num_steps", "num_rejected_steps")
     )
     nfe = count_nfe(solver, steps, selected)
-    return Raw(z, zs, _code(solution.result), nfe, steps, rejected)
+    return Raw(
+        z=z, zs=zs, result=_code(solution.result), nfe=nfe, num_steps=steps, num_rejected=rejected
+    )
 
 
 def _reached(saved: Array, zs: Array, z: Array) -> Array:

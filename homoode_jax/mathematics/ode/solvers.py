@@ -100,7 +100,9 @@ class Reversible(OfMethod):
         del made_jump
         tableau = self.tableau
         z0 = solver_state
-        _, slopes, _ = run_stages(tableau, tableau.num_stages, terms, t0, t1, z0, args)
+        _, slopes, _ = run_stages(
+            tableau=tableau, count=tableau.num_stages, terms=terms, t0=t0, t1=t1, y0=z0, args=args
+        )
         nothing = jax.tree.map(jnp.zeros_like, z0)
         own, error = (combine(nothing, b, slopes) for b in (tableau.b_sol, tableau.b_error))
         y1 = jax.tree.map(lambda y, z, p: z + self.coupling * (y - z) + p, y0, z0, own)
@@ -113,7 +115,9 @@ class Reversible(OfMethod):
     def increment(self, terms, t0, t1, z: PyTree[Array], args: PyTree) -> PyTree[Array]:
         """Psi_{t1 - t0}(t0, z), the change of z in a step of the method."""
         tableau = self.tableau
-        _, slopes, _ = run_stages(tableau, self.stages, terms, t0, t1, z, args)
+        _, slopes, _ = run_stages(
+            tableau=tableau, count=self.stages, terms=terms, t0=t0, t1=t1, y0=z, args=args
+        )
         return combine(jax.tree.map(jnp.zeros_like, z), tableau.b_sol[: self.stages], slopes)
 
 
