@@ -25,7 +25,7 @@ RESULT = Path(__file__).parents[1] / "results" / "accuracy.json"
 
 
 def field(params, t, z, x):
-    """A small smooth network with a condition and explicit time."""
+    """Returns a small smooth network with a condition and explicit time."""
     return jnp.tanh(z @ params["w"] + x + jnp.cos(t)) @ params["v"] - 0.5 * z
 
 
@@ -37,12 +37,12 @@ def problem():
 
 
 def loss_of(z):
-    """The scalar whose gradient is measured."""
+    """Returns the scalar whose gradient is measured."""
     return (z**2).mean()
 
 
 def scipy_loss(params, z0, x):
-    """The loss by SciPy, sharing no code with ours but NumPy."""
+    """Returns the loss by SciPy, sharing no code with ours but NumPy."""
 
     def rhs(t, z):
         z = z.reshape(z0.shape)

@@ -50,7 +50,7 @@ def _docstrings(nodes: list[ast.AST]) -> Iterator[str]:
 
 
 def _assigns_in_parallel(node: ast.AST) -> bool:
-    """Whether a line makes several values into several names; unpacking a call does not."""
+    """Returns whether a line makes several values into several names; unpacking a call does not."""
     if not isinstance(node, ast.Assign):
         return False
     both = isinstance(node.value, ast.Tuple) and isinstance(node.targets[0], ast.Tuple)

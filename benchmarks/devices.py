@@ -24,7 +24,7 @@ LAYOUTS = {"1 device": (1, 1), "8 devices": (1, 8), "2 processes of 4": (2, 4)}
 
 
 def free_address() -> str:
-    """An address on this machine that nobody listens at."""
+    """Returns an address on this machine that nobody listens at."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return f"127.0.0.1:{found.getsockname()[1]}"

@@ -37,7 +37,7 @@ STEPS = {"equilibrium": 50, "continuation": 20, "integrate": 64}
 
 
 def cell(params, z, x):
-    """The explicit cell."""
+    """Returns the explicit cell."""
     return jnp.tanh(z @ params["w"] + x)
 
 
@@ -58,7 +58,7 @@ def problem(dtype):
 
 
 def loss(inputs, weights, probe, function, **options):
-    """A weighted sum of squares of the state, and the solution."""
+    """Returns a weighted sum of squares of the state, and the solution."""
     solve = getattr(homoode_jax, function)
     model = field if function == "integrate" else cell
     solution = solve(model, *inputs, backward_probe=probe, **options)
@@ -75,7 +75,7 @@ def compiled(function, inputs, weights, **options):
 
 
 def reference(function):
-    """The float64 gradient."""
+    """Returns the float64 gradient."""
     *inputs, weights = problem(jnp.float64)
     tight = {
         "equilibrium": {"tol": 1e-13, "solver": "newton"},

@@ -63,7 +63,7 @@ def start(workdir: Path, seconds: float | None) -> tuple[int, str]:
 
 
 def newest(workdir: Path) -> int:
-    """The step of the newest whole checkpoint."""
+    """Returns the step of the newest whole checkpoint."""
     folders = (workdir / "checkpoints" / "latest").glob("*")
     return max((int(folder.name) for folder in folders if folder.name.isdigit()), default=0)
 
@@ -109,7 +109,7 @@ def kill_often(workdir: Path, kills: int, longest: float) -> dict[str, Any]:
 
 
 def same(one: Path, other: Path) -> bool:
-    """True if both runs ended with the same bits, and the same metrics."""
+    """Returns True if both runs ended with the same bits, and the same metrics."""
     states = [jax.device_get(open_trained(folder).state) for folder in (one, other)]
     equal = jax.tree.all(jax.tree.map(np.array_equal, *states))
     rows = [[{**row, "seconds": 0} for row in read_metrics(folder)] for folder in (one, other)]

@@ -31,7 +31,7 @@ MAX_STEPS = 1000
 
 
 def field(params, t, z, x):
-    """A small network and a linear decay."""
+    """Returns a small network and a linear decay."""
     return jnp.tanh(z @ params["w"] + x) - params["rate"] * z
 
 

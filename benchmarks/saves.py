@@ -58,7 +58,7 @@ def reference(folder: Path) -> dict[str, float]:
 
 
 def timed(function: Callable[..., Any], spent: list[float]) -> Callable[..., Any]:
-    """The function, which notes its seconds."""
+    """Returns the function, which notes its seconds."""
 
     def run(*args, **kwargs):
         began = time.perf_counter()
@@ -71,7 +71,7 @@ def timed(function: Callable[..., Any], spent: list[float]) -> Callable[..., Any
 
 
 def whole_run(folder: Path) -> dict[str, float]:
-    """The share of a whole run on digits that its saves take."""
+    """Returns the share of a whole run on digits that its saves take."""
     spent: list[float] = []
     for name in ("save_latest", "save_best", "finish"):
         setattr(checkpoint, name, timed(getattr(checkpoint, name), spent))

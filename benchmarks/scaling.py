@@ -51,7 +51,7 @@ BYTES = {"f64": 8, "f32": 4, "s32": 4, "u32": 4, "bf16": 2, "pred": 1}
 
 
 def compiled_step() -> Any:
-    """The compiled training step at 64 images a device."""
+    """Returns the compiled training step at 64 images a device."""
     config = from_dict(get_config().to_dict())
     classifier = make_classifier(config)
     numbers = make_hyperparameters(config, 1000)

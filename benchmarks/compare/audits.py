@@ -46,7 +46,7 @@ def spread(values: Array) -> dict[str, float]:
 
 
 def follow(model: Trained, z0: Array, x: Condition) -> homoode_jax.Solution:
-    """The fixed-point homotopy's path from F(z0; x), image by image."""
+    """Returns the fixed-point homotopy's path from F(z0; x), image by image."""
     cell, params = model.cell()
     solve = jax.jit(
         lambda z0, x: homoode_jax.continuation(
@@ -114,7 +114,7 @@ def explain(field, params, start, fitted: audit.Points, held: audit.Points, cell
 
 
 def straight(params, t, z, x):
-    """A constant field: x holds the speed too, so that each image has its own."""
+    """Returns a constant field: x holds the speed too, so that each image has its own."""
     del params, t, z
     return x[1]
 

@@ -70,7 +70,7 @@ def cost(model: Trained) -> dict[str, float]:
 
 
 def variants(config: Config) -> dict[str, Config]:
-    """The same model solved otherwise."""
+    """Returns the same model solved otherwise."""
     layer = config.model.layer
     solve = LAYERS[layer].solve
     if solve not in SECTION or layer == "euler":

@@ -39,7 +39,7 @@ ROUTES = (
 
 
 def configure(layer: str, adjoint: str, evaluations: int) -> Config:
-    """The digits model, solved with so many evaluations at most."""
+    """Returns the digits model, solved with so many evaluations at most."""
     steps = evaluations // 2
     ode = {"method": "heun", "controller": "constant", "dt0": 1 / steps, "max_steps": steps}
     cell = {"max_steps": evaluations, "adjoint": adjoint, "batching": "joint"}

@@ -69,7 +69,7 @@ def with_kept(record: Path, asked: dict[str, Any], rows: Rows, order: Iterable[s
 
 
 def command_of(study: Study, rows: Rows) -> str:
-    """The command that has these rows, but for where the data is."""
+    """Returns the command that has these rows, but for where the data is."""
     variables = {key: os.environ[key] for key in GIVEN if os.environ.get(key)}
     if len(rows) < len(CASES[study.name]):
         variables["ONLY"] = ";".join(rows)

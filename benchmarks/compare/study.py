@@ -82,7 +82,7 @@ class Study(NamedTuple):
         return ROOT / "runs" / "compare" / self.dataset
 
     def workdir(self, case: str, seed: int) -> Path:
-        """The folder of one run."""
+        """Returns the folder of one run."""
         return self.folder / f"{case.replace(', ', '-').replace(' ', '-')}-{seed}"
 
 

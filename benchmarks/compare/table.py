@@ -91,7 +91,7 @@ def stability(runs: list[RunResult]) -> dict[str, dict[str, float | None]]:
 
 
 def number(value: float | None, digits: int) -> str:
-    """A number, or a dash where there is none."""
+    """Returns a number, or a dash where there is none."""
     return "–" if value is None else f"{value:.{digits}f}"
 
 
@@ -133,13 +133,13 @@ HEADS = (
 
 
 def markdown(heads: tuple[str, ...], rows: list[list[str]]) -> str:
-    """A Markdown table; the first column is words, the others are numbers."""
+    """Returns a Markdown table; the first column is words, the others are numbers."""
     rules = [":--", *["--:"] * (len(heads) - 1)]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (heads, rules, *rows)) + "\n"
 
 
 def main_table(rows: dict[str, dict[str, Any]]) -> str:
-    """The table of a study."""
+    """Returns the table of a study."""
     return markdown(HEADS, [row(case, found) for case, found in rows.items()])
 
 
@@ -171,7 +171,7 @@ def time_table(rows: dict[str, dict[str, Any]]) -> str:
 
 
 def _with(rows: dict[str, dict[str, Any]], key: str) -> dict[str, dict[str, Any]]:
-    """The rows that have a figure for each epoch."""
+    """Returns the rows that have a figure for each epoch."""
     return {case: row for case, row in rows.items() if None not in row.get(key, [[None]])[0]}
 
 

@@ -28,7 +28,7 @@ class Trained(NamedTuple):
 
     @property
     def weights(self) -> Weights:
-        """The weights of the last step."""
+        """Returns the weights of the last step."""
         return self.state.weights
 
     def look(self, split: Split, count: int | None = None) -> Output:

@@ -41,7 +41,7 @@ def discrete_boundary_value(n: int) -> Problem:
 
 
 def discrete_integral(n: int) -> Problem:
-    """The same boundary value problem through its Green's function."""
+    """Returns the same boundary value problem through its Green's function."""
     t = interior(n)
     h = 1 / (n + 1)
 

@@ -25,7 +25,7 @@ LINEAR_SOLVERS = {"1e-3": LINEAR, "1e-12": replace(LINEAR, rtol=1e-12)}
 
 
 def singular_values(problem: Problem, homotopy: str, z0, z, lam: float) -> list[float | None]:
-    """The largest and the smallest of [dH/dz, dH/dlam]; None where it is not finite."""
+    """Returns the largest and the smallest of [dH/dz, dH/dlam]; None where it is not finite."""
     jacobian = jax.jacfwd(problem.f)(z)
     if homotopy == "newton":
         dz = jnp.eye(problem.n) - jacobian
@@ -66,7 +66,7 @@ def ending(problem: Problem, homotopy: str, factor: float, linear_solver) -> dic
 
 
 def unexplained(solvers: dict) -> list[tuple[str, str]]:
-    """The homotopy and start of each such run of a problem of the record."""
+    """Returns the homotopy and start of each such run of a problem of the record."""
     return [
         (homotopy, start)
         for homotopy in ("fixed_point", "newton")

@@ -47,7 +47,7 @@ class Problem:
         return float(np.clip(1e-4 * self.sigma, 1e-12, 1e-8)) if self.sigma else 1e-8
 
     def f(self, z: Float[Array, " n"]) -> Float[Array, " n"]:
-        """The equilibrium map."""
+        """Returns the equilibrium map."""
         return z - self.s * self.g(z)
 
     def start(self, factor: float = 1.0) -> Float[np.ndarray, " n"]:

@@ -45,5 +45,5 @@ def folding() -> list[Problem]:
 
 
 def every() -> list[Problem]:
-    """The whole list."""
+    """Returns the whole list."""
     return [*small(), *scalable(), *folding()]

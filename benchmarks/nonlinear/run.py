@@ -35,7 +35,7 @@ BOUNDS: dict[str, Any] = {"max_steps": BUDGET, "max_evaluations": BUDGET}
 
 
 def continuation(cell, z0, tol, **options):
-    """A path; half of the tolerance, as it adds an absolute and a relative part."""
+    """Returns a path; half of the tolerance, as it adds an absolute and a relative part."""
     return homoode_jax.continuation(
         cell,
         None,
@@ -48,7 +48,7 @@ def continuation(cell, z0, tol, **options):
 
 
 def equilibrium(cell, z0, tol, solver):
-    """An iteration."""
+    """Returns an iteration."""
     return homoode_jax.equilibrium(cell, None, z0, None, solver=solver, tol=tol, **BOUNDS)
 
 

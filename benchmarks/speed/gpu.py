@@ -97,7 +97,7 @@ def look_at_card(environment: dict[str, str] | None = None, size: int = 8192) ->
 
 
 def products(size: int) -> Side:
-    """The side that takes them, each of what the last one gave."""
+    """Returns the side that takes them, each of what the last one gave."""
     a = jnp.eye(size) + 1e-3
     run = jax.jit(lambda a: lax.fori_loop(0, PRODUCTS, lambda _, b: b @ a / 2, a))
     return Side(

@@ -21,7 +21,7 @@ from homoode_jax.experiments.step import make_classifier, train_step
 
 
 def ours(setting: Setting) -> Side:
-    """The training or evaluation step of `train.py`, compiled."""
+    """Returns the training or evaluation step of `train.py`, compiled."""
     hand_back_after_compiling()
     leave_imports_uncollected()
     config = setting.config

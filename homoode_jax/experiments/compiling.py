@@ -28,7 +28,7 @@ def add(spans: list[Span], start: float, end: float) -> None:
 
 @functools.cache
 def _spans() -> list[Span]:
-    """The spans so far; from the first call on, JAX's reports are added to them."""
+    """Returns the spans so far; from the first call on, JAX's reports are added to them."""
     spans: list[Span] = []
 
     def listen(event: str, duration_secs: float, **kwargs: Any) -> None:

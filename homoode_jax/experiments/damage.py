@@ -158,7 +158,7 @@ def _compare_layouts(found: dict[str, str], wanted: dict[str, str]) -> Verdict:
 
 
 def _is_of_the_content(error: BaseException, written_by: str) -> bool:
-    """True if the store calls what it reads corrupt, or finds it unlike its label.
+    """Returns True if the store calls what it reads corrupt, or finds it unlike its label.
 
     The label is whole and has the right layout, so the store's own description must agree; only
     another version of Orbax may look for something else in it.

@@ -61,12 +61,12 @@ def load(data: Data) -> Dataset:
 
 
 def whole(images: UInt8[np.ndarray, "n h w c"], labels: Int[np.ndarray, " n"]) -> Split:
-    """A split of one part, all of which is here."""
+    """Returns a split of one part, all of which is here."""
     return Split(images, labels, np.arange(len(labels)), np.zeros(len(labels), int), 1)
 
 
 def take(split: Split, index: Int[np.ndarray, " k"]) -> Split:
-    """The images of these numbers, in this order."""
+    """Returns the images of these numbers, in this order."""
     place = split.place[index]
     here = place >= 0
     return Split(
@@ -79,7 +79,7 @@ def take(split: Split, index: Int[np.ndarray, " k"]) -> Split:
 
 
 def _share(parts: int) -> Share:
-    """The share of this process: as many parts as any other's, or all of them."""
+    """Returns the share of this process: as many parts as any other's, or all of them."""
     processes = jax.process_count()
     process = jax.process_index()
     if parts % processes:

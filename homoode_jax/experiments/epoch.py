@@ -32,7 +32,7 @@ class Facts(NamedTuple):
 
 
 def is_unrecorded(run: Run, state: TrainState) -> bool:
-    """True if an epoch's steps are all taken, and it is not yet validated and on record."""
+    """Returns True if an epoch's steps are all taken, and it is not yet validated and on record."""
     return int(state.step) % run.epoch_steps == 0 and int(state.totals.images) > 0
 
 

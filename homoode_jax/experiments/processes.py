@@ -92,7 +92,7 @@ def is_first() -> bool:
 
 
 def are_many() -> bool:
-    """True where there is more than one process."""
+    """Returns True where there is more than one process."""
     return jax.process_count() > 1
 
 
@@ -104,7 +104,7 @@ def wait_for_all(name: str) -> None:
 
 
 def compiled_together(name: str, function: Any) -> Callable[..., Any]:
-    """A jitted function that no process runs before all have compiled it.
+    """Returns a jitted function that no process runs before all have compiled it.
 
     CPU devices of different processes give up on each other after half a minute, and one may have
     the program in its cache and another not. Its arguments must have the same shapes at each call.

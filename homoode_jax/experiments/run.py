@@ -97,12 +97,12 @@ class Run:
 
     @cached_property
     def classifier(self) -> ImageClassifier:
-        """The model."""
+        """Returns the model."""
         return make_classifier(self.config)
 
     @cached_property
     def hyperparameters(self) -> Hyperparameters:
-        """The numbers that the compiled steps take, on every device."""
+        """Returns the numbers that the compiled steps take, on every device."""
         numbers = make_hyperparameters(self.config, self.epoch_steps)
         return jax.tree.map(lambda a: put(a, replicated(self.mesh)), numbers)
 
@@ -113,7 +113,7 @@ class Run:
 
     @cached_property
     def steps(self) -> Steps:
-        """The compiled steps."""
+        """Returns the compiled steps."""
         steps = make_steps(self.config, self.classifier, self.layout)
         return Steps(*map(compiled_together, Steps._fields, steps))
 
@@ -127,7 +127,7 @@ class Run:
 
     @cached_property
     def checkpoints(self) -> Checkpoints:
-        """The checkpoints in the workdir."""
+        """Returns the checkpoints in the workdir."""
         return open_checkpoints(self.workdir)
 
     def early_steps(self, step: int) -> int:

@@ -32,13 +32,13 @@ def make_solve(config: Config) -> Callable[..., Solution]:
 
 
 def is_per_example(config: Config) -> bool:
-    """True if each image is solved by itself."""
+    """Returns True if each image is solved by itself."""
     section = _section(config)
     return section is not None and section.batching == "per_example"
 
 
 def counts_backward(config: Config) -> bool:
-    """True if the backward pass says how many products it took; -1 is then a failure."""
+    """Returns True if the backward pass says how many products it took; -1 is then a failure."""
     section = _section(config)
     return section is not None and section.adjoint != "unrolled"
 
@@ -52,7 +52,7 @@ def step_limit(config: Config) -> tuple[str, int] | None:
 
 
 def _section(config: Config) -> Solver | Equilibrium | Continuation | None:
-    """The settings of the layer's solve."""
+    """Returns the settings of the layer's solve."""
     sections = {
         "integrate": config.solver,
         "equilibrium": config.equilibrium,

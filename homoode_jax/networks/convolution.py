@@ -93,7 +93,7 @@ def _tiles(z: Float[Array, "n h w c"]) -> list[list[Array]]:
 
 
 def _interleave(corners: list[list[Array]]) -> Array:
-    """The image whose entries (2 h + i, 2 w + j) are corner (i, j)'s."""
+    """Returns the image whose entries (2 h + i, 2 w + j) are corner (i, j)'s."""
     zero = jnp.zeros((), corners[0][0].dtype)
     placed = [
         lax.pad(corners[i][j], zero, ((0, 0, 0), (i, 1 - i, 1), (j, 1 - j, 1), (0, 0, 0)))

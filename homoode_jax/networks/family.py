@@ -44,7 +44,7 @@ class Layer(NamedTuple):
 
     @property
     def has_point(self) -> bool:
-        """Whether it starts from z0, and its module sees x as a condition."""
+        """Returns whether it starts from z0, and its module sees x as a condition."""
         return self.start in ("point", "image")
 
 

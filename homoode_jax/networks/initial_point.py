@@ -66,7 +66,7 @@ MODULES = {"learned": InitialPoint, "huber": Centre, "predicted": Predictor}
 
 
 def alternating(channels: int) -> Float[Array, " c"]:
-    """The fixed initial point: channels alternate -1, +1."""
+    """Returns the fixed initial point: channels alternate -1, +1."""
     return jnp.where(jnp.arange(channels) % 2, 1.0, -1.0)
 
 

@@ -25,7 +25,7 @@ def uniform_bias(fan_in: int):
 
 
 def conv(inputs: int, outputs: int, size: int, rngs: nnx.Rngs, stride: int = 1) -> nnx.Conv:
-    """A square convolution with bias and zero padding of size // 2."""
+    """Returns a square convolution with bias and zero padding of size // 2."""
     padding = ((size // 2, size // 2),) * 2
     return nnx.Conv(
         inputs,
@@ -40,7 +40,7 @@ def conv(inputs: int, outputs: int, size: int, rngs: nnx.Rngs, stride: int = 1) 
 
 
 def linear(inputs: int, outputs: int, rngs: nnx.Rngs) -> nnx.Linear:
-    """A linear layer with bias."""
+    """Returns a linear layer with bias."""
     return nnx.Linear(
         inputs, outputs, rngs=rngs, kernel_init=uniform_fan_in, bias_init=uniform_bias(inputs)
     )

@@ -207,7 +207,7 @@ def path_length(
 
 
 def checked_cell(cell: Function, params: PyTree, z: PyTree, x: PyTree, name: str = "z"):
-    """The cell called in z's own dtypes, and z in float32 or better."""
+    """Returns the cell called in z's own dtypes, and z in float32 or better."""
     check_placement((params, z, x))
     batch_size(z, x, state=name)
     check_function("cell", cell, (params, z, x), z)

@@ -144,7 +144,7 @@ def _fit(
     solver: Any,
     max_steps: int,
 ) -> tuple[PyTree, Bool[Array, ""]]:
-    """The parameters with the least differences, and whether the fit came to rest."""
+    """Returns the parameters with the least differences, and whether the fit came to rest."""
     free, fixed = eqx.partition(cell_params, eqx.is_inexact_array)
     fit = optx.least_squares(
         _Misfit(cell, schedule),

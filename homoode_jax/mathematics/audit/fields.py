@@ -172,7 +172,7 @@ def differences(
 
 @compiled
 def measure(cell, cell_params, points: Points, slopes, schedule) -> Float[Array, " batch"]:
-    """The defect, from F's values at the points."""
+    """Returns the defect, from F's values at the points."""
 
     def sum_rows(leaf: Float[Array, "points batch ..."]) -> Float[Array, " batch"]:
         return jnp.sum(jnp.square(leaf), axis=(0, *range(2, leaf.ndim)))
@@ -197,7 +197,7 @@ def path_slopes(field: Function, params: PyTree, points: Points) -> PyTree[Array
 
 
 def checked_points(points: Points) -> Points:
-    """The points as arrays, or raises."""
+    """Returns the points as arrays, or raises."""
     points = Points(*as_arrays(tuple(points)))
     batch = batch_size(points.z0, points.x)
     ts = jnp.asarray(points.ts)

@@ -124,7 +124,7 @@ def smallest_singular_value(
 def _bidiagonalised(
     product: Callable, transposed: Callable, start: Vector, dimension: int
 ) -> tuple[Vector, Estimate]:
-    """The vector of the Krylov space that M shortens most, and by how much."""
+    """Returns the vector of the Krylov space that M shortens most, and by how much."""
     m = min(dimension, start.size)
 
     def step(state, k):

@@ -124,7 +124,7 @@ def _drawn(z: Vector, back: tuple[Vector, Vector]) -> Vector:
 
 
 def _is_steep(scale: Scale, verdict: Verdict, change: Float[Array, ""]) -> Bool[Array, ""]:
-    """Whether the residual changes beside z as it does beside a root."""
+    """Returns whether the residual changes beside z as it does beside a root."""
     eps = float(jnp.finfo(change.dtype).eps)
     rounding = max(64 * eps, ROUNDINGS * scale.eps) * verdict.size
     return verdict.doubtful & (change >= CHANGE * verdict.residual) & (change > rounding)

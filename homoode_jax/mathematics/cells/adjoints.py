@@ -132,7 +132,7 @@ def _solve(route: Implicit | Phantom, jt: Callable, v: Vector, precondition) -> 
 
 
 def phantom(jt: Callable[[Vector], Vector], v: Vector, route: Phantom) -> Vector:
-    """The phantom sum, by Horner's rule: steps - 1 products."""
+    """Returns the phantom sum, by Horner's rule: steps - 1 products."""
     eta = jnp.asarray(route.damping, v.dtype)
 
     def horner(_, u):
@@ -142,7 +142,7 @@ def phantom(jt: Callable[[Vector], Vector], v: Vector, route: Phantom) -> Vector
 
 
 def _transposed(cell, preconditioner, params, fixed_params, z, x, fixed_x, mask):
-    """The transpose of the preconditioner at lam = 1, or None."""
+    """Returns the transpose of the preconditioner at lam = 1, or None."""
     if preconditioner is None:
         return None
     args = eqx.combine(params, fixed_params), z, eqx.combine(x, fixed_x)

@@ -111,7 +111,7 @@ def _by_lsmr(product, b: Vector) -> tuple[Vector, Vector, Int[Array, ""]]:
 
 
 def _has_transpose(product, b: Vector) -> bool:
-    """Whether JAX can transpose the product: a cell's own backward rule may hold a loop."""
+    """Returns whether JAX can transpose the product: a cell's own backward rule may hold a loop."""
     try:
         jax.eval_shape(lambda v: jax.linear_transpose(product, b)(v), b)
     except Exception:  # JAX raises what the rule of the primitive at fault happens to raise

@@ -147,11 +147,11 @@ class GMRES(lx.AbstractLinearSolver):
         return lax.while_loop(goes_on, lambda cycle: _expand(cycle, product), start)
 
     def transpose(self, state, options: dict[str, Any]):  # pyright: ignore
-        """The transposed problem."""
+        """Returns the transposed problem."""
         return state.transpose(), {k: v.transpose() for k, v in options.items()}
 
     def conj(self, state, options: dict[str, Any]):  # pyright: ignore
-        """The conjugate problem."""
+        """Returns the conjugate problem."""
         return lx.conj(state), {k: lx.conj(v) for k, v in options.items()}
 
     def assume_full_rank(self) -> bool:
@@ -241,13 +241,13 @@ def tighten(
 
 
 def counts_products(solver: str | lx.AbstractLinearSolver) -> bool:
-    """True where the number of products with the operator is known."""
+    """Returns True where the number of products with the operator is known."""
     direct = lx.LU, lx.QR, lx.SVD, lx.AutoLinearSolver
     return solver == "gmres" or isinstance(solver, (GMRES, lx.BiCGStab, *direct))
 
 
 def as_counted(cost: Cost, solver: str | lx.AbstractLinearSolver) -> Cost:
-    """The cost, with -1 for products that the solver does not tell."""
+    """Returns the cost, with -1 for products that the solver does not tell."""
     unknown = jnp.full_like(cost.num_jvp, -1)
     return cost if counts_products(solver) else cost._replace(num_jvp=unknown)
 

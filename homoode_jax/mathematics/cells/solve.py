@@ -101,7 +101,7 @@ class CellPlan(eqx.Module):
 
     @property
     def backpropagates(self) -> bool:
-        """True if the gradient is that of the solver's steps."""
+        """Returns True if the gradient is that of the solver's steps."""
         return isinstance(self.adjoint, Unrolled)
 
     @property
@@ -250,7 +250,7 @@ class InPrecision(eqx.Module):
     like: PyTree
 
     def __call__(self, params: PyTree, z: PyTree[Array], x: PyTree) -> PyTree[Array]:
-        """The cell's value, in float32 or better."""
+        """Returns the cell's value, in float32 or better."""
         return cast(self.cell(params, cast_like(z, self.like), x), common_dtype(self.like))
 
 
@@ -261,7 +261,7 @@ class PreconditionerInPrecision(eqx.Module):
     like: PyTree
 
     def __call__(self, params: PyTree, z: PyTree[Array], x: PyTree, lam: Array, v: PyTree[Array]):
-        """The preconditioner's value, in float32 or better."""
+        """Returns the preconditioner's value, in float32 or better."""
         lam = lam.astype(real_dtype(self.like))
         z, v = cast_like((z, v), (self.like, self.like))
         return cast(self.preconditioner(params, z, x, lam, v), common_dtype(self.like))

@@ -30,11 +30,11 @@ class Cost(NamedTuple):
     num_vjp: Int[Array, ""]
 
     def plus(self, nfe: Any = 0, num_jvp: Any = 0, num_vjp: Any = 0) -> "Cost":
-        """The cost after some more work."""
+        """Returns the cost after some more work."""
         return Cost(self.nfe + nfe, self.num_jvp + num_jvp, self.num_vjp + num_vjp)
 
     def add(self, other: "Cost") -> "Cost":
-        """The cost of both."""
+        """Returns the cost of both."""
         return self.plus(*other)
 
     @property
@@ -81,7 +81,7 @@ class FlatCell(eqx.Module):
     restore: Callable[[Vector], PyTree[Array]]
 
     def __call__(self, z: Vector) -> Vector:
-        """The cell at z."""
+        """Returns the cell at z."""
         value = self.function(self.params, self.restore(z), self.x)
         if self.mask is not None:
             value = select_rows(self.mask, value, jax.tree.map(jnp.zeros_like, value))
@@ -92,7 +92,7 @@ class FlatPreconditioner(FlatCell):
     """A preconditioner of one problem, on vectors."""
 
     def __call__(self, z: Vector, lam: Float[Array, ""], v: Vector) -> Vector:
-        """The preconditioner at (z, lam), applied to v."""
+        """Returns the preconditioner at (z, lam), applied to v."""
         own = self.restore(v)
         w = self.function(self.params, self.restore(z), self.x, lam, own)
         w = w if self.mask is None else select_rows(self.mask, w, own)
@@ -136,12 +136,12 @@ def relative_residual(z: Vector, f: Vector) -> Float[Array, ""]:
 
 
 def finite(*vectors: Vector) -> Bool[Array, ""]:
-    """True if all entries are finite."""
+    """Returns True if all entries are finite."""
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(v)) for v in vectors]))
 
 
 def repeat(goes_on: Callable, body: Callable, start: PyTree, most: int, unrolled: bool) -> PyTree:
-    """A while loop; `unrolled`, one of `most` turns at the most that can be backpropagated."""
+    """Runs a while loop; `unrolled`, one of `most` turns at the most that can be backpropagated."""
     if not unrolled:
         return lax.while_loop(goes_on, body, start)
 

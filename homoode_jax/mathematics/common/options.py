@@ -57,12 +57,12 @@ def real(name: str, got: Any, wanted: str = "a finite number") -> Any:
 
 
 def whole_field(name: str, default: int) -> Any:
-    """A static field of a module that holds a positive whole number."""
+    """Returns a static field of a module that holds a positive whole number."""
     return eqx.field(static=True, default=default, converter=lambda got: whole(name, got))
 
 
 def real_field(name: str, default: float, wanted: str) -> Any:
-    """A field of a module that holds a number, which may be traced."""
+    """Returns a field of a module that holds a number, which may be traced."""
     return eqx.field(default=default, converter=lambda got: real(name, got, wanted))
 
 
@@ -85,7 +85,7 @@ def numbers(name: str, got: Any, dtype) -> Float[Array, " numbers"]:
 
 
 def is_concrete(*given: Any) -> bool:
-    """True if nothing among these pytrees is traced or None."""
+    """Returns True if nothing among these pytrees is traced or None."""
     is_none = lambda leaf: leaf is None  # noqa: E731
     leaves = jax.tree.leaves(given, is_leaf=is_none)
     return not any(leaf is None or isinstance(leaf, Tracer) for leaf in leaves)

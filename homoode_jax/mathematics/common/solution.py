@@ -81,5 +81,5 @@ class Solution(NamedTuple):
 
     @property
     def success(self) -> Bool[Array, "*batch"]:
-        """True where `result` is `Result.ok`."""
+        """Returns True where `result` is `Result.ok`."""
         return self.result == Result.ok

@@ -15,13 +15,13 @@ from jaxtyping import Array, Bool, Float, PyTree, Shaped
 
 
 def common_dtype(tree: PyTree[Array]):
-    """The dtype that holds every leaf, complex if one of them is; float32 or better."""
+    """Returns the dtype that holds every leaf, complex if one of them is; float32 or better."""
     dtypes = [leaf.dtype for leaf in jax.tree.leaves(tree)]
     return jnp.promote_types(jnp.result_type(*dtypes), jnp.float32)
 
 
 def real_dtype(tree: PyTree[Array]):
-    """The real dtype that belongs to the leaves taken together."""
+    """Returns the real dtype that belongs to the leaves taken together."""
     return jnp.finfo(jnp.result_type(*(leaf.dtype for leaf in jax.tree.leaves(tree)))).dtype
 
 
@@ -88,7 +88,7 @@ def signed_total(counts: Shaped[Array, "*batch"]) -> Shaped[Array, ""]:
 
 
 def all_finite(tree: PyTree) -> Bool[Array, ""]:
-    """True if every entry of every leaf is finite."""
+    """Returns True if every entry of every leaf is finite."""
     flags = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]
     return jnp.all(jnp.stack(flags)) if flags else jnp.asarray(True)
 

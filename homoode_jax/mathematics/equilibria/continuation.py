@@ -136,7 +136,7 @@ def _at_lam(homotopy: Homotopy, method: Method, y: Point) -> Correction:
 
 
 def _rises(lams: Float[Array, " saves"]) -> Bool[Array, ""]:
-    """True if lams run from 0 to 1 in order."""
+    """Returns True if lams run from 0 to 1 in order."""
     return jnp.all(jnp.diff(lams) >= 0) & (lams[0] >= 0) & (lams[-1] <= 1)
 
 

@@ -57,7 +57,7 @@ class Homotopy(NamedTuple):
         return jnp.sqrt(jnp.asarray(self.f0.size, self.f0.dtype))
 
     def point(self, z: Vector, lam) -> Point:
-        """The point (z / sqrt(n), lam)."""
+        """Returns the point (z / sqrt(n), lam)."""
         return jnp.append(z / self.scale, jnp.asarray(lam, z.dtype))
 
     def split(self, y: Point) -> tuple[Vector, Float[Array, ""]]:
@@ -109,7 +109,7 @@ def _preconditioner(homotopy: Homotopy, z: Vector, lam) -> Callable[[Point], Poi
 
 
 def lam_row(n: int, dtype) -> Point:
-    """The row (0, 1): lam is the parameter."""
+    """Returns the row (0, 1): lam is the parameter."""
     return jnp.zeros(n + 1, dtype).at[-1].set(1)
 
 

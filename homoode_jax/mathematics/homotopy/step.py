@@ -194,7 +194,7 @@ def _aim(method: Method, place: Place, predicted: Point, t1):
 
 
 def _watch(homotopy: Homotopy, method: Method, place: Place, y1: Point, row: Point):
-    """Whether B becomes singular between two points, or is nearly so; and the next probe.
+    """Returns whether B becomes singular between two points, or is nearly so; and the next probe.
 
     w = B(y1)^-1 B(y0) p is near p for a short step, and turns against it where an eigenvalue
     passes zero; w itself becomes the next probe, as in an inverse iteration. So B(y0) p is small
@@ -230,7 +230,7 @@ def _trouble(done: Correction, singular, speed) -> Int[Array, ""]:
 
 
 def first_direction(homotopy: Homotopy, method: Method) -> tuple[Point, Cost]:
-    """The unit tangent at (z0, 0), towards larger lam; a fold there does no harm.
+    """Returns the unit tangent at (z0, 0), towards larger lam; a fold there does no harm.
 
     The row is no tangent yet: (f - z0, 1) has a part along it, whether M is singular or not.
     """

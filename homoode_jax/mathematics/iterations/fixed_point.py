@@ -120,7 +120,7 @@ class Broyden(eqx.Module):
     memory: int = whole_field("memory", 20)
 
     def start(self, equation: Equation, f0: Vector) -> LowRank:
-        """The identity."""
+        """Returns the identity."""
         zeros = jnp.zeros((self.memory, f0.size), f0.dtype)
         return LowRank(zeros, zeros, jnp.zeros((), jnp.int32))
 

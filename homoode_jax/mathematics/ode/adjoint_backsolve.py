@@ -273,7 +273,7 @@ def _leads_back(
 
 
 def _scaled(cotangent: PyTree[Array], norm: Norm) -> tuple[PyTree[Array], Float[Array, ""]]:
-    """The cotangent at norm `SCALE`, and what brings it back."""
+    """Returns the cotangent at norm `SCALE`, and what brings it back."""
     scale = norm(cotangent) / SCALE
     scale = jnp.where(scale > 0, scale, 1)
     return jax.tree.map(lambda a: a / scale.astype(a.dtype), cotangent), scale

@@ -127,7 +127,7 @@ def _pull_back(method: Method, per_example: bool, given: Given, of_z: PyTree[Arr
 
 
 def _method(field: Callable, solver: diffrax.AbstractSolver, saves: bool) -> Method:
-    """The steps of one problem."""
+    """Returns the steps of one problem."""
     taken = as_scanned(solver)
     short = taken if isinstance(taken, Scanned) and not saves else None
 
@@ -166,7 +166,7 @@ def _pull_back_saved(interpolation: Callable, step: tuple, carry: None, x) -> Sw
 
 
 def _by_example(one: Method) -> Method:
-    """The steps of a batch whose examples have their own times."""
+    """Returns the steps of a batch whose examples have their own times."""
 
     def row(tree):
         return jax.tree.map(lambda leaf: leaf[None], tree)

@@ -130,7 +130,7 @@ def _increment(field: Callable, solver: Reversible, fixed: PyTree) -> Increment:
 
 
 def _increments(field: Callable, solver: Reversible, fixed: PyTree) -> Increment:
-    """The same for a batch in which each example has its own times."""
+    """Returns the same for a batch in which each example has its own times."""
     fixed_params, fixed_x = fixed
 
     def increment(inputs, t0, t1, z):
@@ -153,7 +153,7 @@ def _span(
 
 
 def _leads_back(y0: PyTree[Array], z0: PyTree[Array], z1: PyTree[Array]) -> Bool[Array, ""]:
-    """False where rounding has grown so much that the states in between were others."""
+    """Returns False where rounding has grown so much that the states in between were others."""
     norm = Norm()
     y0, z0, z1 = jax.tree.map(lambda leaf: leaf[None], (y0, z0, z1))
     miss = norm(jax.tree.map(jnp.subtract, y0, z0))

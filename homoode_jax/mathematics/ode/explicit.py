@@ -50,7 +50,7 @@ class OfMethod(diffrax.AbstractAdaptiveSolver):
         return self.base.error_order(terms)
 
     def func(self, terms, t0, y0, args):
-        """The slope at a point."""
+        """Returns the slope at a point."""
         return terms.vf(t0, y0, args)
 
 
@@ -62,7 +62,7 @@ class Scanned(OfMethod):
     """
 
     def init(self, terms, t0, t1, y0, args):
-        """The slope at the start, if it is to be handed on."""
+        """Returns the slope at the start, if it is to be handed on."""
         del t1
         return terms.vf(t0, y0, args) if self.tableau.fsal else None
 
@@ -85,13 +85,13 @@ class Scanned(OfMethod):
         return y1, error, dense_info, last, diffrax.RESULTS.successful
 
     def move(self, terms, t0, t1, y0, args) -> PyTree[Array]:
-        """The state after a step, from the stages that it needs."""
+        """Returns the state after a step, from the stages that it needs."""
         return run_stages(
             tableau=self.tableau, count=self.stages, terms=terms, t0=t0, t1=t1, y0=y0, args=args
         )[0]
 
 
 def as_scanned(solver: diffrax.AbstractSolver) -> diffrax.AbstractSolver:
-    """The explicit method itself, or that which a solver is made of; others as they are."""
+    """Returns the explicit method itself, or that which a solver is made of; others as they are."""
     base = solver.base if isinstance(solver, OfMethod) else solver
     return Scanned(base) if isinstance(base, diffrax.AbstractERK) else base

@@ -191,7 +191,7 @@ class InPrecision(eqx.Module):
     like: PyTree
 
     def __call__(self, params: PyTree, t: Array, z: PyTree[Array], x: PyTree) -> PyTree[Array]:
-        """The slope, in float32 or better."""
+        """Returns the slope, in float32 or better."""
         dz = self.field(params, t.astype(real_dtype(self.like)), cast_like(z, self.like), x)
         return cast(dz, common_dtype(self.like))
 

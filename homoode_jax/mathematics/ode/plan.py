@@ -31,7 +31,7 @@ class RightHandSide(eqx.Module):
     field: Callable
 
     def __call__(self, t: Array, z: PyTree[Array], args: tuple[PyTree, PyTree]) -> PyTree[Array]:
-        """The slope."""
+        """Returns the slope."""
         return self.field(args[0], t, z, args[1])
 
 
@@ -47,7 +47,7 @@ class FieldPlan(eqx.Module):
 
     @property
     def backpropagates(self) -> bool:
-        """True if the gradient is Diffrax's own, of the solver's steps."""
+        """Returns True if the gradient is Diffrax's own, of the solver's steps."""
         return self.adjoint not in ("backsolve", "reversible") and not self.pulls_back_saved
 
     @property
@@ -88,7 +88,7 @@ class FieldPlan(eqx.Module):
         return raw._replace(z=drop_axis(raw.z), zs=times_first(raw.zs), steps=steps)
 
     def memory(self, raw: Raw) -> PyTree[Array]:
-        """The final state; for a solve that is taken back its steps too."""
+        """Returns the final state; for a solve that is taken back its steps too."""
         return raw.z if self.adjoint == "backsolve" else raw._replace(zs=None)
 
     def pull_back(self, inputs: Inputs, memory: Any, cotangents: Raw) -> Pullback:

@@ -93,7 +93,7 @@ def _backward(residuals, cotangents, perturbed, inputs, body: Body, bounds: tupl
 
 
 def _recording(body: Body, consts, carry, x) -> Swept:
-    """The body, with the carry that it met beside its y."""
+    """Returns the body, with the carry that it met beside its y."""
     after, y, term = body(consts, carry, x)
     return Swept(after, (y, carry), term)
 

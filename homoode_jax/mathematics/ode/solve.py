@@ -70,7 +70,7 @@ class Raw(NamedTuple):
 
 
 def reverse(stepping: Stepping) -> Stepping:
-    """The same steps, from t1 to t0."""
+    """Returns the same steps, from t1 to t0."""
     controller = stepping.controller
     dt0 = stepping.dt0
     if isinstance(controller, diffrax.StepTo):

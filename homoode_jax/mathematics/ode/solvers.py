@@ -91,7 +91,7 @@ class Reversible(OfMethod):
         self.coupling = real("coupling", coupling, "a number in (0, 1]")
 
     def init(self, terms, t0, t1, y0, args):
-        """The partner starts where y does."""
+        """Starts the partner where y starts."""
         del terms, t0, t1, args
         return y0
 

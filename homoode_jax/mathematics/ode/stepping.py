@@ -152,12 +152,12 @@ def _inner_controller(controller, rtol, atol, dt0, norm) -> diffrax.AbstractStep
 
 
 def selects_first_step(controller: FiniteController, dt0) -> bool:
-    """True where the first step is ours to choose: adaptive steps and no dt0."""
+    """Returns True where the first step is ours to choose: adaptive steps and no dt0."""
     return dt0 is None and isinstance(controller.inner, diffrax.PIDController)
 
 
 def is_counted(controller: str | diffrax.AbstractStepSizeController) -> bool:
-    """True where every step costs the same: no jumps after which a solver starts anew."""
+    """Returns True where every step costs the same: no jumps after which a solver starts anew."""
     known = str, diffrax.PIDController, diffrax.ConstantStepSize, diffrax.StepTo
     return isinstance(controller, known)
 

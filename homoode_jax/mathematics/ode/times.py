@@ -20,7 +20,7 @@ class Times(eqx.Module):
 
     @property
     def dtype(self):
-        """The dtype of the times."""
+        """Returns the dtype of the times."""
         return self.at.dtype
 
     def __len__(self) -> int:
@@ -39,7 +39,7 @@ class Times(eqx.Module):
         return False
 
     def astype(self, dtype: Any) -> "Times":
-        """The times in another dtype."""
+        """Returns the times in another dtype."""
         return Times(self.at.astype(dtype))
 
 
@@ -56,7 +56,7 @@ class StepTo(diffrax.StepTo):
         return StepTo(self.ts * direction)
 
     def init(self, terms, t0, t1, y0, dt0, args, func, error_order):  # pyright: ignore
-        """The end of the first step, and the number of the next."""
+        """Returns the end of the first step, and the number of the next."""
         return self.ts[1], 2
 
 
