@@ -202,9 +202,9 @@ def _look_again(state: _State, equation: Equation, scale: Scale, move: Move, tol
     point = lax.stop_gradient((move.z, move.f)) if fixed else (move.z, move.f)
     point = norms(scale, *point)
     verdict = judge(scale, point.size, point.residual, tol)
-    # The residual leaves the dtype's range before z does: the look sees z itself then. `move.f`, not
-    # `point.f`: read in the cell's own shape too, it is computed in that. A convolution's last
-    # operations, computed on the vector index by index, would make Picard half as slow again.
+    # The residual leaves the dtype's range before z does: the look sees z itself then.
+    # `move.f`, not `point.f`: what is read in the cell's own shape is computed in that. Computed
+    # on the vector, index by index, a convolution's last operations cost half an evaluation.
     fine = finite(move.f) & jnp.isfinite(verdict.residual)
     asks = fine & verdict.doubtful & (verdict.residual <= 0.5 * state.looked)
     seen = look_again(
