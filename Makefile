@@ -8,7 +8,7 @@ QUICK := XLA_FLAGS=--xla_backend_optimization_level=0
 STUDY ?= layers
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-all lint accuracy gradients reversible nonlinear bench compare data lock clean
+.PHONY: help install train test test-all lint accuracy gradients reversible nonlinear bench compare data counts lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,6 +39,9 @@ lint: install  ## Run the linters: ruff and pyright
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/pyright
+
+counts: install  ## Count what makes the code hard to read
+	@$(BIN)/python -m benchmarks.counts
 
 accuracy: install  ## Measure answers and gradients (writes results/accuracy.json)
 	@$(BIN)/python -m benchmarks.accuracy
