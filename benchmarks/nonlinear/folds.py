@@ -31,7 +31,15 @@ def coupled_cubic(n: int) -> Problem:
     # singular, so that the folds are simple. s: norm of g' at the start is 19.75 (15.75 for n = 1).
     root = 2 * np.cosh(np.arccosh(1.5) / 3)
     start = np.full(n, -2.5)
-    return Problem("coupled_cubic", g, start, 1 / 20, 0.5, "this list", np.full(n, root))
+    return Problem(
+        name="coupled_cubic",
+        g=g,
+        z_start=start,
+        s=1 / 20,
+        sigma=0.5,
+        reference="this list",
+        solution=np.full(n, root),
+    )
 
 
 def reactor() -> Problem:
@@ -48,4 +56,12 @@ def reactor() -> Problem:
     # 1 + conversion / 0.1 - rate / 0.1, which folds at 0.098 and returns to 0: no way to the root.
     conversion = 0.9629971188580264  # by bisection of conversion = rate with heat = 8 conversion
     solution = np.array([conversion, HEAT * conversion])
-    return Problem("reactor", g, np.zeros(2), 1.0, 0.1, "Uppal, Ray & Poore 1974", solution)
+    return Problem(
+        name="reactor",
+        g=g,
+        z_start=np.zeros(2),
+        s=1.0,
+        sigma=0.1,
+        reference="Uppal, Ray & Poore 1974",
+        solution=solution,
+    )

@@ -30,7 +30,13 @@ def rosenbrock(n: int) -> Problem:
     # det g' = 10. At the start g' = [[24, 10], [-1, 0]]: norm 26, eigenvalues positive. Their real
     # parts change sign at odd = 0, half-way to the root.
     return Problem(
-        "rosenbrock", g, np.tile([-1.2, 1.0], n // 2), 1 / 26, 0.02, "MGH 1, 21", np.ones(n)
+        name="rosenbrock",
+        g=g,
+        z_start=np.tile([-1.2, 1.0], n // 2),
+        s=1 / 26,
+        sigma=0.02,
+        reference="MGH 1, 21",
+        solution=np.ones(n),
     )
 
 
@@ -44,7 +50,15 @@ def powell_singular(n: int) -> Problem:
 
     # Norm of g' at the start: 18.3. It has eigenvalues of both signs there whatever the sign of s.
     start = np.tile([3.0, -1.0, 0.0, 1.0], n // 4)
-    return Problem("powell_singular", g, start, 1 / 20, 0.0, "MGH 13, 22", np.zeros(n))
+    return Problem(
+        name="powell_singular",
+        g=g,
+        z_start=start,
+        s=1 / 20,
+        sigma=0.0,
+        reference="MGH 13, 22",
+        solution=np.zeros(n),
+    )
 
 
 def powell_badly_scaled() -> Problem:
@@ -56,13 +70,13 @@ def powell_badly_scaled() -> Problem:
     # At the start g' = [[1e4, 0], [-1, -1/e]]: norm 1e4, det < 0. det g' is also negative at the
     # root with z[0] < z[1], and positive at the other one.
     return Problem(
-        "powell_badly_scaled",
-        g,
-        np.array([0.0, 1.0]),
-        1e-4,
-        1e-8,
-        "MGH 3",
-        np.array([1.098159e-5, 9.106146]),
+        name="powell_badly_scaled",
+        g=g,
+        z_start=np.array([0.0, 1.0]),
+        s=1e-4,
+        sigma=1e-8,
+        reference="MGH 3",
+        solution=np.array([1.098159e-5, 9.106146]),
     )
 
 
@@ -85,7 +99,15 @@ def wood() -> Problem:
     # Largest row sum of |g'| at the start: 6201. A Hessian (times a positive diagonal), definite
     # at the start and at the root: eigenvalues positive there.
     start = np.array([-3.0, -1.0, -3.0, -1.0])
-    return Problem("wood", g, start, 1 / 6201, 1e-4, "MGH 14, as in MINPACK", np.ones(4))
+    return Problem(
+        name="wood",
+        g=g,
+        z_start=start,
+        s=1 / 6201,
+        sigma=1e-4,
+        reference="MGH 14, as in MINPACK",
+        solution=np.ones(4),
+    )
 
 
 def helical_valley() -> Problem:
@@ -99,7 +121,13 @@ def helical_valley() -> Problem:
     # Norm of g' at the start: 18.8; det > 0 off the cut. At start and root the eigenvalues of g'
     # are 1 and +-12.6i.
     return Problem(
-        "helical_valley", g, np.array([-1.0, 0, 0]), 1 / 20, 0.04, "MGH 7", np.array([1.0, 0, 0])
+        name="helical_valley",
+        g=g,
+        z_start=np.array([-1.0, 0, 0]),
+        s=1 / 20,
+        sigma=0.04,
+        reference="MGH 7",
+        solution=np.array([1.0, 0, 0]),
     )
 
 
@@ -122,7 +150,14 @@ def watson(n: int) -> Problem:
     # definite: its trace bounds the norm.
     bound = float((slopes**2).sum() + 2 * (powers**2).sum() + 4)
     sigma = {6: 3e-6, 9: 2e-10}[n]
-    return Problem("watson", g, np.zeros(n), 1 / bound, sigma, "MGH 20, as in MINPACK")
+    return Problem(
+        name="watson",
+        g=g,
+        z_start=np.zeros(n),
+        s=1 / bound,
+        sigma=sigma,
+        reference="MGH 20, as in MINPACK",
+    )
 
 
 def chebyquad(n: int) -> Problem:
@@ -141,7 +176,9 @@ def chebyquad(n: int) -> Problem:
     # permutation of a root is a root: det g' has either sign at one of them.
     norm = {5: 4.3, 7: 5.5, 9: 5.6}[n]
     sigma = {5: 0.2, 7: 0.1, 9: 0.03}[n]
-    return Problem("chebyquad", g, order / (n + 1), 1 / norm, sigma, "MGH 35")
+    return Problem(
+        name="chebyquad", g=g, z_start=order / (n + 1), s=1 / norm, sigma=sigma, reference="MGH 35"
+    )
 
 
 def brown_almost_linear(n: int) -> Problem:
@@ -154,7 +191,15 @@ def brown_almost_linear(n: int) -> Problem:
     # det = 2^(1-n), all eigenvalues positive. At the root of ones det = 1.
     start = np.full(n, 0.5)
     sigma = {10: 8e-3, 40: 6e-4}[n]
-    return Problem("brown_almost_linear", g, start, 1 / (n + 1), sigma, "MGH 27", np.ones(n))
+    return Problem(
+        name="brown_almost_linear",
+        g=g,
+        z_start=start,
+        s=1 / (n + 1),
+        sigma=sigma,
+        reference="MGH 27",
+        solution=np.ones(n),
+    )
 
 
 def trigonometric(n: int) -> Problem:
@@ -167,7 +212,15 @@ def trigonometric(n: int) -> Problem:
 
     # g' = -I at the root 0: the sign. At the start g' = 1 1'/n + diag(i/n - 1), to first order, of
     # norm at most 1; one eigenvalue of -g' is negative there.
-    return Problem("trigonometric", g, np.full(n, 1 / n), -1.0, 1.0, "MGH 26", np.zeros(n))
+    return Problem(
+        name="trigonometric",
+        g=g,
+        z_start=np.full(n, 1 / n),
+        s=-1.0,
+        sigma=1.0,
+        reference="MGH 26",
+        solution=np.zeros(n),
+    )
 
 
 def variably_dimensioned(n: int) -> Problem:
@@ -183,7 +236,13 @@ def variably_dimensioned(n: int) -> Problem:
     total = (n + 1) * (2 * n + 1) / 6
     s = 1 / (1 + (1 + 6 * total**2) * float(order @ order))
     return Problem(
-        "variably_dimensioned", g, 1 - order / n, s, s, "MGH 25, as in MINPACK", np.ones(n)
+        name="variably_dimensioned",
+        g=g,
+        z_start=1 - order / n,
+        s=s,
+        sigma=s,
+        reference="MGH 25, as in MINPACK",
+        solution=np.ones(n),
     )
 
 
@@ -196,7 +255,14 @@ def broyden_tridiagonal(n: int) -> Problem:
 
     # Rows of g': 3 - 4 z on the diagonal, -1 and -2 beside it. Norm at the start at most 10;
     # dominant, so eigenvalues positive, wherever z < 0, as at start and root.
-    return Problem("broyden_tridiagonal", g, np.full(n, -1.0), 1 / 10, 0.3, "MGH 30")
+    return Problem(
+        name="broyden_tridiagonal",
+        g=g,
+        z_start=np.full(n, -1.0),
+        s=1 / 10,
+        sigma=0.3,
+        reference="MGH 30",
+    )
 
 
 def broyden_banded(n: int) -> Problem:
@@ -209,4 +275,11 @@ def broyden_banded(n: int) -> Problem:
 
     # Rows of g' at the start: 17 on the diagonal, at most six ones beside it: norm at most 23,
     # and dominant, as at the root (z about -0.6).
-    return Problem("broyden_banded", g, np.full(n, -1.0), 1 / 23, 0.2, "MGH 31")
+    return Problem(
+        name="broyden_banded",
+        g=g,
+        z_start=np.full(n, -1.0),
+        s=1 / 23,
+        sigma=0.2,
+        reference="MGH 31",
+    )

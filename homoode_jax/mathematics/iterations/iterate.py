@@ -203,8 +203,8 @@ def _look_again(state: _State, equation: Equation, scale: Scale, move: Move, tol
     point = norms(scale, *point)
     verdict = judge(scale, point.size, point.residual, tol)
     # The residual leaves the dtype's range before z does: the look sees z itself then.
-    # `move.f`, not `point.f`: what is read in the cell's own shape is computed in that. Computed
-    # on the vector, index by index, a convolution's last operations cost half an evaluation.
+    # `move.f`, not `point.f`: what is read in the cell's own shape is computed in that. On the
+    # vector, index by index, the last operations of a convolution take much longer.
     fine = finite(move.f) & jnp.isfinite(verdict.residual)
     asks = fine & verdict.doubtful & (verdict.residual <= 0.5 * state.looked)
     seen = look_again(
