@@ -48,7 +48,7 @@ def largest_eigenvalue(
     """
     m = min(dimension, start.size)
 
-    def step(basis: Float[Array, "m+1 n"], k):
+    def step(basis: Float[Array, "vectors n"], k):
         image = product(basis[k])
         w, size, shares = orthogonalise(image, basis)
         return basis.at[k + 1].set(w), shares.at[k + 1].set(size)
