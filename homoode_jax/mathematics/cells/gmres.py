@@ -67,6 +67,18 @@ class GMRES(lx.AbstractLinearSolver):
         max_products: the most products with the operator.
 
     Options (as `lineax.linear_solve` takes them): `preconditioner`, an operator near the inverse.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import homoode_jax
+        >>> cell = lambda a, z, x: jnp.tanh(a * z) + x
+        >>> z0 = jnp.zeros((1, 1))
+        >>> x = jnp.ones((1, 1))
+        >>> gmres = homoode_jax.GMRES(rtol=1e-4, restart=40)
+        >>> solver = homoode_jax.NewtonKrylov(linear_solver=gmres)
+        >>> solution = homoode_jax.equilibrium(cell, 0.5, z0, x, solver=solver)
+        >>> print(f"{solution.z[0, 0]:.4f}")
+        1.6879
     """
 
     rtol: float | Float[Array, ""] = real_field("rtol", 1e-6, "a non-negative number")

@@ -26,6 +26,17 @@ class Picard(eqx.Module):
 
     Attributes:
         damping: beta; 1 is plain iteration.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import homoode_jax
+        >>> cell = lambda a, z, x: a * z + x  # slope -3: plain iteration would run away
+        >>> z0 = jnp.zeros((1, 1))
+        >>> x = jnp.ones((1, 1))
+        >>> solver = homoode_jax.Picard(damping=0.25)
+        >>> solution = homoode_jax.equilibrium(cell, -3.0, z0, x, solver=solver)
+        >>> print(f"{solution.z[0, 0]:.4f}")
+        0.2500
     """
 
     damping: float = real_field("damping", 1.0, "a number other than 0")
@@ -48,11 +59,22 @@ class History(NamedTuple):
 
 
 class Anderson(eqx.Module):
-    """Anderson acceleration.
+    """Anderson acceleration (Anderson 1965; Walker & Ni 2011).
 
     Attributes:
         memory: differences kept.
         damping: beta.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import homoode_jax
+        >>> cell = lambda a, z, x: jnp.tanh(a * z) + x
+        >>> z0 = jnp.zeros((1, 1))
+        >>> x = jnp.ones((1, 1))
+        >>> solver = homoode_jax.Anderson(memory=3, damping=0.8)
+        >>> solution = homoode_jax.equilibrium(cell, 0.5, z0, x, solver=solver)
+        >>> print(f"{solution.z[0, 0]:.4f}")
+        1.6879
     """
 
     memory: int = whole_field("memory", 5)
@@ -115,6 +137,17 @@ class Broyden(eqx.Module):
 
     Attributes:
         memory: rank-one terms kept.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import homoode_jax
+        >>> cell = lambda a, z, x: jnp.tanh(a * z) + x
+        >>> z0 = jnp.zeros((1, 1))
+        >>> x = jnp.ones((1, 1))
+        >>> solver = homoode_jax.Broyden(memory=10)
+        >>> solution = homoode_jax.equilibrium(cell, 0.5, z0, x, solver=solver)
+        >>> print(f"{solution.z[0, 0]:.4f}")
+        1.6879
     """
 
     memory: int = whole_field("memory", 20)

@@ -62,6 +62,17 @@ class Reversible(OfMethod):
     Attributes:
         base: the explicit Runge-Kutta method.
         coupling: kappa, how much of y - z a step keeps.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import homoode_jax
+        >>> decay = lambda k, t, z, x: -k * z
+        >>> z0 = jnp.ones((1, 1))
+        >>> options = dict(solver=homoode_jax.Reversible("tsit5"), adjoint="reversible")
+        >>> end = lambda k: homoode_jax.integrate(decay, k, z0, None, **options).z[0, 0]
+        >>> print(f"{jax.grad(end)(1.0):.2f}")  # of exp(-k)
+        -0.37
     """
 
     coupling: float = eqx.field(static=True)
