@@ -40,7 +40,7 @@ def jacobian_norm(
     *,
     samples: int = 1,
 ) -> Float[Array, ""]:
-    """Estimates the mean square size of the cell's Jacobian at z.
+    """Estimates the mean square size of the cell's Jacobian at z (arXiv 2106.14342).
 
     The estimate is |v^T J|^2 / (entries of z) for random signs v, where J is the Jacobian of the
     whole batch: where no example depends on another, the mean over the batch of
@@ -96,7 +96,7 @@ def _jacobian_norm(
 def with_kinetic_energy(
     field: Field, z0: PyTree[Array]
 ) -> tuple[Field, tuple[PyTree[Array], Float[Array, " batch"]]]:
-    """Adds the kinetic energy of the path to a field's state.
+    """Adds the kinetic energy of the path to a field's state (arXiv 2002.02798).
 
     The energy of an example is the integral of its mean square speed,
     int mean(F(z(t), t)^2) dt, along the path that is solved: every gradient route of

@@ -33,14 +33,17 @@ from homoode_jax.mathematics.common.options import real_field, whole_field
 
 
 class Implicit(eqx.Module):
-    """The exact gradient, by one transposed linear solve.
+    """The exact gradient, by one transposed linear solve: (I - J)^T u = dL/dz*.
 
     A solve that fails makes the gradient exactly zero, and the count of products negative.
 
     Attributes:
-        tol: relative tolerance of the linear solve; the gradient's error follows it.
+        tol: positive relative tolerance of the linear solve; the gradient's error follows it.
         linear_solver: "gmres" (a factorisation or LSMR stands behind it, for where it
             stagnates), or a Lineax solver, which brings its own tolerance.
+
+    Raises:
+        ValueError: if a setting is not as above; the message names it.
 
     Example:
         >>> import jax
@@ -62,9 +65,14 @@ class Implicit(eqx.Module):
 class Phantom(eqx.Module):
     """The gradient of `steps` damped Picard steps from the equilibrium; no linear solve.
 
+    See Geng et al. 2021, arXiv 2111.05177; steps=1, damping=1 is the Jacobian-free gradient.
+
     Attributes:
-        steps: k, vector-Jacobian products in all.
-        damping: eta, between 0 and 1; 1 is the plain Neumann series.
+        steps: k, the vector-Jacobian products in all, at least 1.
+        damping: eta in (0, 1]; 1 is the plain Neumann series.
+
+    Raises:
+        ValueError: if a setting is not as above; the message names it.
 
     Example:
         >>> import jax

@@ -58,7 +58,9 @@ class _State(NamedTuple):
 
 
 class GMRES(lx.AbstractLinearSolver):
-    """Restarted GMRES with right preconditioning, for square operators on real vectors.
+    """Restarted GMRES (Saad & Schultz 1986) for square operators on real vectors.
+
+    Preconditioned from the right.
 
     Attributes:
         rtol: ends at |b - A x| <= rtol |b| + atol (Euclidean norms).
@@ -67,6 +69,9 @@ class GMRES(lx.AbstractLinearSolver):
         max_products: the most products with the operator.
 
     Options (as `lineax.linear_solve` takes them): `preconditioner`, an operator near the inverse.
+
+    Raises:
+        ValueError: if a setting is not as above; the message names it.
 
     Example:
         >>> import jax.numpy as jnp

@@ -22,10 +22,15 @@ from homoode_jax.mathematics.iterations.iterate import Move
 
 
 class Picard(eqx.Module):
-    """Damped fixed-point iteration; converges where |1 - beta + beta mu| < 1 for J's eigenvalues.
+    """Damped fixed-point iteration, z' = z + beta (f(z) - z).
+
+    Converges where |1 - beta + beta mu| < 1 for every eigenvalue mu of J.
 
     Attributes:
-        damping: beta; 1 is plain iteration.
+        damping: beta, not 0; 1 is plain iteration.
+
+    Raises:
+        ValueError: if `damping` is not as above; the message names it.
 
     Example:
         >>> import jax.numpy as jnp
@@ -62,8 +67,11 @@ class Anderson(eqx.Module):
     """Anderson acceleration (Anderson 1965; Walker & Ni 2011).
 
     Attributes:
-        memory: differences kept.
-        damping: beta.
+        memory: how many differences are kept, at least 1.
+        damping: beta, not 0.
+
+    Raises:
+        ValueError: if a setting is not as above; the message names it.
 
     Example:
         >>> import jax.numpy as jnp
@@ -133,10 +141,15 @@ class LowRank(NamedTuple):
 
 
 class Broyden(eqx.Module):
-    """Broyden's method on z - f(z), from the identity; it starts anew when its memory is full.
+    """Broyden's "good" method (Broyden 1965) on z - f(z), from the identity.
+
+    It starts anew when its memory is full.
 
     Attributes:
-        memory: rank-one terms kept.
+        memory: how many terms of rank one are kept, at least 1.
+
+    Raises:
+        ValueError: if `memory` is not as above; the message names it.
 
     Example:
         >>> import jax.numpy as jnp

@@ -23,11 +23,14 @@ INSTEAD = "use solver='anderson', 'broyden', 'picard' or 'ode', or "
 
 
 class NewtonKrylov(eqx.Module):
-    """Newton's method with matrix-free linear solves.
+    """Newton's method with matrix-free linear solves (Dembo, Eisenstat & Steihaug 1982).
 
     Attributes:
-        linear_tol: relative tolerance of the linear solves.
+        linear_tol: relative tolerance of the linear solves, positive.
         linear_solver: "gmres", or a Lineax solver, which brings its own tolerance.
+
+    Raises:
+        ValueError: if a setting is not as above; the message names it.
 
     Example:
         >>> import jax.numpy as jnp

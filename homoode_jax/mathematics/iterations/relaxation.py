@@ -26,12 +26,15 @@ class _Memory(NamedTuple):
 
 
 class Relaxation(eqx.Module):
-    """Integration of f(z) - z to its steady state.
+    """Integration of f(z) - z to its steady state (Pal et al. 2022, arXiv 2201.12240).
 
     Attributes:
         accuracy: how far a step may err, relative to |f - z| before it. Tolerances of the usual
             kind would leave the state hovering about its rest at their own size.
         solver: "bosh3", "tsit5", "dopri5", or a Diffrax pair that reuses its last stage.
+
+    Raises:
+        ValueError: if a setting is not as above; the message names it.
 
     Example:
         >>> import jax.numpy as jnp

@@ -54,7 +54,7 @@ def make_solver(solver: str | diffrax.AbstractSolver) -> diffrax.AbstractSolver:
 
 
 class Reversible(OfMethod):
-    """An explicit Runge-Kutta method in algebraically reversible form.
+    """An explicit Runge-Kutta method in algebraically reversible form (arXiv 2410.11648).
 
     Its error estimate is that of the method's own step from z, and |y - z| after the step. With
     `adjoint="reversible"` its gradients need no stored states; every other adjoint takes it too.
