@@ -1,5 +1,7 @@
 """Shared by all tests: a compilation cache that outlives the run, and float64 for one test.
 
+Every annotation of the package is checked in every call (`--jaxtyping-packages`, pyproject.toml).
+
 Diffrax's own checks (of dt0's sign, of saved times) call back to the host when they fail, and XLA
 does not cache programs with callbacks. EQX_ON_ERROR=nan makes them give NaN instead.
 """
@@ -9,6 +11,7 @@ import os
 os.environ.setdefault("EQX_ON_ERROR", "nan")
 
 import jax
+import jaxtyping
 import pytest
 
 
@@ -22,3 +25,14 @@ def x64():
     """Float64 for the test that asks for it; the rest of the run stays in float32."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(autouse=True)
+def _annotations_are_not_checked(request):
+    """Turns the checks of annotations off for a test marked `wrong_types`."""
+    if request.node.get_closest_marker("wrong_types") is None:
+        yield
+        return
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -1,9 +1,9 @@
 """The 3x3 convolution for use inside a solver's loop.
 
 Inside a loop, XLA:CPU takes far longer than need be for the library's weight gradient of a
-convolution, and longer than need be for the convolution itself. On the CPU the convolution here is
-therefore a bilinear primitive of its own. Its value is Winograd's F(2x2, 3x3) (Lavin & Gray 2016,
-arXiv 1509.09308): for tiles d of 4x4 and outputs y of 2x2,
+convolution, and longer than need be for the convolution itself. The convolution here is therefore
+a bilinear primitive of its own, lowered by platform. On the CPU its value is Winograd's F(2x2, 3x3)
+(Lavin & Gray 2016, arXiv 1509.09308): for tiles d of 4x4 and outputs y of 2x2,
 
     y = A^T [(G K G^T) * (B^T d B)] A,    16 products of channels in place of 36;
 
@@ -11,9 +11,9 @@ its input gradient the same with the flipped, transposed kernel; its weight grad
 
     dL/dK[i, j] = sum_{n, h, w} z[n, h + i, w, :]^T g[n, h, w - j, :],
 
-three matrix products. Images of lower precision are taken in float32, and rounded at the end. On
-GPU and TPU the library's own convolution is the right one. Everything differentiates to any order,
-in both modes, and under `vmap`.
+three matrix products. Images of lower precision are taken in float32, and rounded at the end. A
+program that is lowered for GPU or TPU, from whichever machine, has the library's own convolution.
+Everything differentiates to any order, in both modes, and under `vmap`.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,7 +36,7 @@ def convolve(
     z: Float[Array, "n h w c"], kernel: Float[Array, "3 3 c d"]
 ) -> Float[Array, "n h w d"]:
     """Convolution with stride 1 and zero padding that keeps the image size."""
-    return _convolution.bind(z, kernel) if jax.default_backend() == "cpu" else _library(z, kernel)
+    return _convolution.bind(z, kernel)
 
 
 def _library(z: Array, kernel: Array) -> Array:
@@ -44,17 +44,27 @@ def _library(z: Array, kernel: Array) -> Array:
     return lax.conv_general_dilated(z, kernel, (1, 1), padding, dimension_numbers=LAYOUT)
 
 
-def _input_gradient(g: Array, z: Array, kernel: Array) -> Array:
+def _input_gradient(g: Array, z, kernel: Array) -> Array:  # z: a placeholder of JAX
     del z
     return _convolution.bind(g, kernel[::-1, ::-1].swapaxes(2, 3))
 
 
-def _kernel_gradient(g: Array, z: Array, kernel: ad.UndefinedPrimal) -> Array:
-    """Three products, one for each row of the kernel, its columns side by side in one matrix.
+def _kernel_gradient(g: Array, z: Array, kernel) -> Array:  # kernel: likewise
+    aval = kernel.aval
+
+    def library(g: Array, z: Array) -> Array:
+        return jax.linear_transpose(lambda kernel: _library(z, kernel), aval)(g)[0]
+
+    return lax.platform_dependent(
+        g, z, cpu=lambda g, z: _three_products(g, z).astype(aval.dtype), default=library
+    )
+
+
+def _three_products(g: Array, z: Array) -> Array:
+    """Takes one product for each row of the kernel, its columns side by side in one matrix.
 
     A sum of padded copies puts them there: on the CPU a concatenation takes longer.
     """
-    dtype = kernel.aval.dtype
     g = _widened(g)
     z = _widened(z)
     (h, w, c), d = z.shape[1:], g.shape[-1]
@@ -64,7 +74,7 @@ def _kernel_gradient(g: Array, z: Array, kernel: ad.UndefinedPrimal) -> Array:
     columns = sum(beside[1:], beside[0]).reshape(-1, 3 * d)
     rows = jnp.pad(z, ((0, 0), (1, 1), (0, 0), (0, 0)))
     products = [rows[:, i : i + h].reshape(-1, c).T @ columns for i in range(3)]
-    return jnp.stack(products).reshape(3, c, 3, d).swapaxes(1, 2).astype(dtype)
+    return jnp.stack(products).reshape(3, c, 3, d).swapaxes(1, 2)
 
 
 def _widened(a: Array) -> Array:
@@ -128,10 +138,13 @@ def _batched(operands, axes):
 
 
 _convolution = Primitive(PRIMITIVE)
-_convolution.def_impl(jax.jit(_winograd))
+_convolution.def_impl(jax.jit(_convolution.bind))
 _convolution.def_abstract_eval(
     lambda z, kernel: ShapedArray((*z.shape[:3], kernel.shape[3]), z.dtype)
 )
-mlir.register_lowering(_convolution, mlir.lower_fun(_winograd, multiple_results=False))
+mlir.register_lowering(_convolution, mlir.lower_fun(_library, multiple_results=False))
+mlir.register_lowering(
+    _convolution, mlir.lower_fun(_winograd, multiple_results=False), platform="cpu"
+)
 ad.defbilinear(_convolution, _input_gradient, _kernel_gradient)
 batching.primitive_batchers[_convolution] = _batched

@@ -79,3 +79,14 @@ def test_images_of_low_precision_are_rounded_at_the_end_alone():
     for got, want in zip(both(convolve, z, kernel, g), both(library, *wide), strict=True):
         assert got.dtype == jnp.bfloat16
         np.testing.assert_allclose(got.astype(float), want, rtol=2**-8, atol=1e-5)
+
+
+@pytest.mark.parametrize(("platform", "is_librarys"), [("cpu", 0), ("cuda", 3), ("tpu", 3)])
+def test_a_program_has_the_convolution_of_the_platform_that_it_is_lowered_for(
+    platform, is_librarys
+):
+    """Value, input gradient and kernel gradient: three convolutions, or none but products."""
+    step = jax.jit(lambda z, k: (convolve(z, k), gradients(convolve)(z, k)))
+    lowered = step.trace(jnp.array(Z), jnp.array(KERNEL)).lower(lowering_platforms=(platform,))
+    program = lowered.as_text()
+    assert program.count("stablehlo.convolution") == is_librarys
