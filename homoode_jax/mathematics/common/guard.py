@@ -1,12 +1,17 @@
 """The guard that keeps failed examples out of every gradient.
 
-A failed example has cotangent zero, but zero times the NaN that a backward pass meets in its
-last step is NaN. So the failed examples of a per-example batch are replaced by one that
-succeeded before the backward pass runs, and a batch without success is not run backwards.
+A plan says how to solve, and how to go back: by backpropagation through `run`, or by a formula
+of its own (`pull_back`) that needs the outcome alone, as implicit gradients and the continuous
+adjoint do. Example i, with the derivative D_i of its outcome and its cotangent c_i, contributes
+D_i^T c_i to the gradient; a failed one has to contribute exactly zero:
 
-A plan says how to solve and how to go back: by its own formula (`pull_back`: one that needs the
-outcome alone, such as an implicit gradient or a continuous adjoint), or by backpropagation
-through `run` itself.
+1.  Its c_i is set to zero. That is not enough: where D_i has a NaN, 0 NaN = NaN.
+2.  So before the way back its inputs, and its outcome, are replaced by those of an example g that
+    succeeded (`mend`): D_g^T 0 = 0, since D_g is finite. Backpropagation has recorded D_i on the
+    way forward, so that the solve is then run again with the mended inputs.
+3.  Where nothing succeeded (also a joint batch, which fails as one) nothing is run: all is zero.
+4.  The gradient of `probe` is the number of vector-Jacobian products: zero for an example whose
+    solve failed, negative for one whose way back failed.
 """
 
 from collections.abc import Callable, Iterable
@@ -46,39 +51,39 @@ class Pullback(NamedTuple):
 
 @runtime_checkable
 class Plan(Protocol):
-    """All else that defines a solve; a pytree.
+    """Defines a solve, all but its inputs; a pytree.
 
     Outcomes are NamedTuples with at least `z`, `zs` and `result`.
     """
 
     @property
     def per_example(self) -> bool:
-        """True if each example is a problem of its own."""
+        """Returns True if each example is a problem of its own."""
         ...
 
     @property
     def mask(self) -> Bool[Array, " batch"] | None:
-        """The rows of a joint batch that count."""
+        """Returns True for the rows that are no padding; None if there is no padding."""
         ...
 
     @property
     def adjoint(self) -> Any:
-        """The route, as errors name it."""
+        """Returns the adjoint, as errors name it."""
         ...
 
     @property
     def backpropagates(self) -> bool:
-        """True if the gradient is that of `run`, False if `pull_back` has it."""
+        """Returns True if `run` is backpropagated, False if `pull_back` has the gradient."""
         ...
 
     @property
     def pulls_back_saved(self) -> bool:
-        """True if `pull_back` takes cotangents of saved states."""
+        """Returns True if `pull_back` takes cotangents of saved states."""
         ...
 
     @property
     def once(self) -> str:
-        """What to use for second derivatives, if there are none by this route; or nothing."""
+        """Returns what has second derivatives if this adjoint has none; else an empty string."""
         ...
 
     def run(self, inputs: Inputs) -> Any:
@@ -86,18 +91,18 @@ class Plan(Protocol):
         ...
 
     def memory(self, raw: Any) -> PyTree:
-        """What `pull_back` needs of an outcome."""
+        """Returns what `pull_back` needs of an outcome."""
         ...
 
     def pull_back(self, inputs: Inputs, memory: PyTree, cotangents: Any) -> Pullback:
-        """Gradients of the batch, all of whose examples have succeeded.
+        """Returns the gradients of a batch all of whose examples have succeeded.
 
         `cotangents` is as an outcome; all but `z` is None where there is no cotangent.
         """
         ...
 
     def count_vjps(self, raw: Any) -> Int[Array, "*batch"]:
-        """Vector-Jacobian products when `run` is backpropagated; negative if unknown."""
+        """Returns the vector-Jacobian products of backpropagation; negative if unknown."""
         ...
 
 
@@ -110,9 +115,9 @@ def solve(inputs: Inputs, plan: Plan) -> Any:
 def solve_unpadded(
     inputs: Inputs, plan: Plan, counts: Iterable[str], solver: Callable = solve
 ) -> Any:
-    """Solves with copies of a row that counts in place of padding, and gives padding back as is.
+    """Solves with every masked row overwritten by a valid one, then restores the masked rows.
 
-    `counts` are the fields of an outcome that are zero for padding.
+    `counts` names the fields of an outcome that are set to zero in masked rows.
     """
     plan = _constant(plan)
     mask = plan.mask
@@ -130,7 +135,7 @@ def solve_unpadded(
 
 
 def _constant(plan: Plan) -> Plan:
-    """The plan without a gradient: tolerances, times and settings of methods may be traced."""
+    """Returns the plan with no gradient: tolerances, times and settings may be traced."""
     numbers, rest = eqx.partition(plan, eqx.is_inexact_array)
     return eqx.combine(lax.stop_gradient(numbers), rest)
 
@@ -140,7 +145,7 @@ def _forward(perturbed, inputs: Inputs, plan: Plan):
     del perturbed
     inputs = as_arrays(inputs)
     if not plan.backpropagates:
-        raw = solve(inputs, plan)  # itself again: a second derivative takes the same route
+        raw = solve(inputs, plan)  # itself again: a second derivative takes the same formula
         return raw, (raw, None)
     if plan.adjoint == "checkpointed":
         check_not_mapped("adjoint='checkpointed'", instead="'reversible', 'direct' or 'backsolve'")
@@ -154,7 +159,7 @@ def _backward(residuals, cotangents: Any, perturbed, inputs: Inputs, plan: Plan)
     inputs = as_arrays(inputs)
     raw, pull = residuals
     ok = raw.result == Result.ok
-    z = _kept(ok, cotangents.z, raw.z)
+    z = _kept(ok, cotangents.z, raw.z)  # 1
     if pull is not None:
         cts = z, _kept(ok, cotangents.zs, raw.zs, axis=1)
         gradients = _backwards(_recorded, plan, pull, cts, ok, inputs)
@@ -170,12 +175,12 @@ def _backward(residuals, cotangents: Any, perturbed, inputs: Inputs, plan: Plan)
         back = _backwards(_by_formula, plan, ok, cotangents._replace(z=z, zs=zs), raw, inputs)
         gradients = Inputs(back.params, back.z0, back.x, inputs.probe)
         vjps = back.vjps
-    vjps = jnp.where(ok, vjps, 0).astype(inputs.probe.dtype)
+    vjps = jnp.where(ok, vjps, 0).astype(inputs.probe.dtype)  # 4
     return gradients._replace(probe=vjps if inputs.probe.ndim else signed_total(vjps))
 
 
 def _vjp(inputs: Inputs, plan: Plan):
-    """Runs the solve and returns its outcome and the pullback of (z, zs)."""
+    """Returns the outcome of the solve and the pullback of its (z, zs)."""
     diff, fixed = eqx.partition(inputs, eqx.is_inexact_array)
 
     def states(diff):
@@ -187,7 +192,7 @@ def _vjp(inputs: Inputs, plan: Plan):
 
 
 def _backwards(run: Callable, plan: Plan, *args: Any) -> Any:
-    """Runs a backward pass, which can itself be differentiated unless the plan says otherwise."""
+    """Runs a backward pass; to differentiate it again raises where `plan.once` says what can."""
     back = run(*args, plan)
     if not plan.once:
         return back
@@ -214,7 +219,7 @@ def _backward_last(residuals, cotangents, perturbed, gradients: PyTree[Array], m
 
 
 def _recorded(pull, cts, ok: Bool[Array, "*batch"], inputs: Inputs, plan: Plan) -> Inputs:
-    """Backpropagates through the recorded solve if all succeeded, else through a mended one."""
+    """Backpropagates through the recorded solve if all succeeded, else through a mended one (2)."""
 
     def recorded():
         return pull(cts)[0]
@@ -232,12 +237,13 @@ def _recorded(pull, cts, ok: Bool[Array, "*batch"], inputs: Inputs, plan: Plan) 
 
 
 def _by_formula(ok, cotangents, raw, inputs: Inputs, plan: Plan) -> Pullback:
-    """Pulls back by the formula of the plan, if anything has succeeded."""
+    """Pulls back by the formula of the plan if anything has succeeded (3)."""
     args = ok, cotangents, raw, inputs, plan
     return lax.cond(jnp.any(ok), lambda: _mended(*args), lambda: _nothing(ok, inputs))
 
 
 def _mended(ok, cotangents, raw, inputs: Inputs, plan: Plan) -> Pullback:
+    """Pulls back by the formula, with an example that succeeded in the place of failed ones (2)."""
     memory = plan.memory(raw)
     if plan.per_example:
         good = mend(ok, memory=memory, z0=inputs.z0, x=inputs.x)
@@ -273,7 +279,7 @@ def mend(ok: Bool[Array, " batch"], **trees: PyTree) -> dict[str, PyTree]:
 
 
 def _kept(ok, cotangent: PyTree, like: PyTree, axis: int = 0) -> PyTree:
-    """Cotangents with failed examples at zero; None stands for no cotangent at all."""
+    """Returns the cotangents, zero for failed examples; None is read as a cotangent of zero."""
 
     def keep(leaf, ct):
         zero = jnp.zeros_like(leaf)
