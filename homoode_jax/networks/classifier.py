@@ -258,7 +258,7 @@ def _is_convolution(primitive: Any, *_: Any, **__: Any) -> bool:
 
 
 def _rows_for_statistics(success: Bool[Array, "*batch"]) -> Bool[Array, "n 1 1 1"] | None:
-    """Rows whose states may enter batch statistics: those solved, or all where none was."""
+    """Returns the rows whose states enter batch statistics: those solved, or all if none was."""
     if success.ndim == 0:
         return None
     return (success | ~jnp.any(success))[:, None, None, None]

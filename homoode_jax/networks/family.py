@@ -62,12 +62,12 @@ LAYERS = {
 
 
 def state_channels(layer: Layer, channels: int) -> int:
-    """Channels of the state."""
+    """Returns the number of channels of the state."""
     return 2 * channels if layer.start == "augmented" else channels
 
 
 def matched_hidden(layer: Layer, channels: int, width: int) -> int | None:
-    """Channels within F that give field and head of the augmented state HomoODE's size.
+    """Returns the channels within F that give field and head of the augmented state HomoODE's size.
 
     With c channels and k = 2c: (18 k + 3) m + 3 k = 18 c^2 + 6 c - (k - c) (width + 2), where
     the last term is what the head of a wider state has more. None: as many as the state has.

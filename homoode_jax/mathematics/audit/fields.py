@@ -148,7 +148,7 @@ def defect(
 def differences(
     cell: Cell, cell_params: PyTree, points: Points, slopes: PyTree[Array], schedule: Callable
 ) -> PyTree[Array]:
-    """The differences `[points, batch, ...]`, scaled so that their squares sum to the defect's."""
+    """Returns the differences `[points, batch, ...]`; their squares sum to the squared defect."""
 
     def at(t, z: PyTree[Array], slope: PyTree[Array]):
         lam, speed = jax.jvp(schedule, (t,), (jnp.ones_like(t),))
@@ -190,7 +190,7 @@ def _slopes(field: Field, params: PyTree, t, z: PyTree[Array], x: PyTree) -> PyT
 
 @compiled
 def path_slopes(field: Function, params: PyTree, points: Points) -> PyTree[Array]:
-    """F at all points; one after another, as its own solver would see them."""
+    """Returns F at all points. It is called point by point, as a solver would call it."""
     return lax.map(
         lambda at: _slopes(field, params, at[0], at[1], points.x), (points.ts, points.zs)
     )

@@ -42,7 +42,7 @@ class Estimate(NamedTuple):
 def largest_eigenvalue(
     product: Callable[[Vector], Vector], start: Vector, dimension: int
 ) -> Estimate:
-    """Largest modulus of an eigenvalue, from `dimension` products.
+    """Returns the largest modulus of an eigenvalue, from `dimension` products.
 
     `error` is a backward error: a matrix that far from the given one has that eigenvalue.
     """
@@ -107,10 +107,10 @@ def smallest_singular_value(
     start: Vector,
     dimension: int,
 ) -> Estimate:
-    """Smallest singular value, from `dimension` products with the matrix and its transpose.
+    """Returns the smallest singular value, from `dimension` products with M and its transpose.
 
-    Three times as many where `dimension` is less than the size of the matrix. The value bounds
-    it from above; a singular value, or zero, lies within `error` of it.
+    It takes three times as many where `dimension` is less than the size of M. The value is an
+    upper bound; a singular value, or zero, lies within `error` of it.
     """
 
     def again(_, state: tuple[Vector, Estimate]) -> tuple[Vector, Estimate]:

@@ -155,12 +155,12 @@ class GMRES(lx.AbstractLinearSolver):
         return lx.conj(state), {k: lx.conj(v) for k, v in options.items()}
 
     def assume_full_rank(self) -> bool:
-        """True: the operator is taken to be nonsingular."""
+        """Returns True: the operator is taken to be nonsingular."""
         return True
 
 
 def _expand(cycle: _Cycle, product: Callable) -> _Cycle:
-    """One product more."""
+    """Adds one vector to the basis, and its column to H, for one product."""
     basis = cycle.basis
     k = cycle.k
     w, size, shares = orthogonalise(product(basis[k]), basis)
@@ -178,10 +178,10 @@ def _expand(cycle: _Cycle, product: Callable) -> _Cycle:
 def orthogonalise(
     v: Vector, basis: Float[Array, "k n"]
 ) -> tuple[Vector, Float[Array, ""], Float[Array, " k"]]:
-    """The unit vector of v's part across the basis, its size (0 and zeros if v lies within),
-    and v's shares in the basis.
+    """Splits v = size * unit + shares @ basis; returns `unit`, `size` and `shares`.
 
-    Classical Gram-Schmidt, twice; unused rows of the basis are zero.
+    `unit` is orthogonal to the basis; it and `size` are 0 where v lies in the basis. By classical
+    Gram-Schmidt, twice; unused rows of the basis are zero.
     """
     first = basis @ v
     w = v - first @ basis
@@ -194,7 +194,7 @@ def orthogonalise(
 
 
 def _least_squares(cycle: _Cycle, size: Float[Array, ""]) -> Float[Array, " m"]:
-    """Coefficients of the step that leaves the least residual; non-finite if there is none."""
+    """Returns the coefficients of the step with the least residual; not finite if there is none."""
     q, r = jnp.linalg.qr(cycle.hessenberg)
     return jax.scipy.linalg.solve_triangular(r, q[0] * size)
 
@@ -214,7 +214,7 @@ def solve_linear(
     solver: lx.AbstractLinearSolver,
     precondition: Callable[[Vector], Vector] | None = None,
 ) -> Linear:
-    """Solves `product(v) = b`. A failed solve gives what it reached, or zeros if not finite."""
+    """Solves `product(v) = b`; returns the last iterate of a failed solve, zeros if not finite."""
     structure = jax.eval_shape(lambda: b)
     operator = lx.FunctionLinearOperator(product, structure)
     options = {}
@@ -231,7 +231,7 @@ def solve_linear(
 def tighten(
     solver: lx.AbstractLinearSolver, times: float | Float[Array, ""]
 ) -> lx.AbstractLinearSolver:
-    """GMRES with its tolerance divided by 100 so many times; other solvers as they are."""
+    """Divides the tolerance of a GMRES by 100, `times` times; passes other solvers through."""
     if not isinstance(solver, GMRES):
         return solver
     tol = jnp.asarray(solver.rtol)

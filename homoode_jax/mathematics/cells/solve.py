@@ -84,7 +84,7 @@ class Algorithm(Protocol):
     """Solves z = f(z) for one vector."""
 
     def solve(self, equation: Equation) -> Outcome:
-        """Runs from `equation.z0`."""
+        """Solves the equation from `equation.z0`."""
         ...
 
 
@@ -106,12 +106,12 @@ class CellPlan(eqx.Module):
 
     @property
     def pulls_back_saved(self) -> bool:
-        """False: the formulas know the equilibrium alone."""
+        """Returns False: the formulas know the equilibrium alone."""
         return False
 
     @property
     def once(self) -> str:
-        """Nothing: all of these routes have derivatives of every order."""
+        """Returns an empty string: these adjoints have derivatives of every order."""
         return ""
 
     def run(self, inputs: Inputs) -> Outcome:
@@ -139,11 +139,11 @@ class CellPlan(eqx.Module):
         return out._replace(z=drop_axis(out.z), zs=zs, ts=ts)
 
     def memory(self, raw: Outcome) -> PyTree[Array]:
-        """The equilibrium is all that its gradient needs."""
+        """Returns the equilibrium, which is all that its gradient needs."""
         return raw.z
 
     def pull_back(self, inputs: Inputs, memory: PyTree[Array], cotangents: Outcome) -> Pullback:
-        """Gradients by the formula of the route."""
+        """Pulls back by the formula of the adjoint."""
         route = self.adjoint
         assert not isinstance(route, Unrolled)
 
@@ -155,7 +155,7 @@ class CellPlan(eqx.Module):
         return pull_back_by_problem(one, self, memory, inputs.x, cotangents.z)
 
     def count_vjps(self, raw: Outcome) -> Int[Array, "*batch"]:
-        """Unknown: backpropagation through linear solves takes as many as they take."""
+        """Returns -1 (unknown): nothing counts the products of backpropagated linear solves."""
         return jnp.full_like(raw.num_steps, -1)
 
 

@@ -100,7 +100,7 @@ def _is_real_scalar(got: Any) -> bool:
 
 
 def is_real(array: Any) -> bool:
-    """True for an array of integers or real numbers."""
+    """Returns True for an array of integers or real numbers."""
     dtype = getattr(array, "dtype", None)
     if dtype is None or jnp.issubdtype(dtype, jax.dtypes.extended):
         return False

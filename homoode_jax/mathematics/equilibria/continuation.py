@@ -89,7 +89,10 @@ class Continuation(eqx.Module):
         )
 
     def _saved(self, homotopy: Homotopy, method: Method, walk: Walk):
-        """Points of the path, corrected to tolerance at their lam; and whether all could be."""
+        """Returns z and lam of the saved points, whether all lie on the path, and the cost.
+
+        Points at given lams are corrected to tolerance there.
+        """
         points = walk.saved
         on_path = jnp.asarray(True)
         cost = no_cost()

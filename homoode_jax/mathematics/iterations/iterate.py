@@ -55,11 +55,11 @@ class Iteration(Protocol):
     """A method: a pytree of its settings."""
 
     def start(self, equation: Equation, f0: Vector) -> PyTree:
-        """The memory with which it begins."""
+        """Returns the memory with which the method begins."""
         ...
 
     def move(self, equation: Equation, z: Vector, f: Vector, memory: PyTree) -> Move:
-        """The next iterate, given this one and the cell there."""
+        """Returns the next iterate, given this one and the cell there."""
         ...
 
 

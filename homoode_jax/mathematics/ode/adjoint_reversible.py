@@ -117,7 +117,7 @@ def _undo_step(
 
 
 def _increment(field: Callable, solver: Reversible, fixed: PyTree) -> Increment:
-    """Psi as a function of the inputs that have a gradient; the others are fixed."""
+    """Returns Psi as a function of the inputs that have a gradient; the others are fixed."""
 
     def rhs(t, z, args):
         return field(args[0], t, z, args[1])
@@ -147,7 +147,7 @@ def _increments(field: Callable, solver: Reversible, fixed: PyTree) -> Increment
 def _span(
     ends: Float[Array, " max_steps"], start: Float[Array, ""], n: Int[Array, ""]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Where step n started and ended; before the first one, time stands at the start."""
+    """Returns the times at which step n started and ended; both are the start for n < 0."""
     before, end = (jnp.where(i < 0, start, ends[jnp.maximum(i, 0)]) for i in (n - 1, n))
     return before, end
 

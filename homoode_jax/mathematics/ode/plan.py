@@ -1,4 +1,4 @@
-"""How `integrate` solves a batch, and the routes of its gradient (see `common.guard`)."""
+"""How `integrate` solves a batch and how that is differentiated (see `common.guard`)."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -52,12 +52,12 @@ class FieldPlan(eqx.Module):
 
     @property
     def pulls_back_saved(self) -> bool:
-        """True if the solve keeps the states of its steps, and is taken back through them."""
+        """Returns True if the states of the steps are stored, and pulled back through."""
         return self.adjoint == "direct" and is_plain(self.stepping)
 
     @property
     def once(self) -> str:
-        """What has second derivatives, for routes whose loops have none."""
+        """Returns the adjoint to use for second derivatives, if this one has none; else nothing."""
         checkpointed = isinstance(self.adjoint, diffrax.RecursiveCheckpointAdjoint)
         known = self.adjoint in ("checkpointed", "reversible")
         return "adjoint='direct'" if known or checkpointed else ""
@@ -92,7 +92,7 @@ class FieldPlan(eqx.Module):
         return raw.z if self.adjoint == "backsolve" else raw._replace(zs=None)
 
     def pull_back(self, inputs: Inputs, memory: Any, cotangents: Raw) -> Pullback:
-        """Gradients by a second solve, or by taking back the first."""
+        """Pulls back by a second solve, or through the steps of the first."""
         if self.pulls_back_saved:
             return backpropagate(
                 field=self.field,
@@ -111,7 +111,7 @@ class FieldPlan(eqx.Module):
         return backsolve_examples(*problem) if self.per_example else backsolve(*problem, self.mask)
 
     def count_vjps(self, raw: Raw) -> Int[Array, "*batch"]:
-        """One for each evaluation of a step; unknown for most of Diffrax's adjoint objects."""
+        """Returns one product per evaluation; -1 (unknown) for most of Diffrax's adjoint objects."""
         known = isinstance(self.adjoint, str | diffrax.RecursiveCheckpointAdjoint)
         vjps = count_vjps(self.stepping.solver, raw.num_steps)
         return jnp.where(known & (raw.nfe >= 0), vjps, -1)

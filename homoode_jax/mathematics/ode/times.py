@@ -63,7 +63,7 @@ class StepTo(diffrax.StepTo):
 def run_in_order(
     t0: Array, t1: Array, ts: Array | None, controller: Any = None
 ) -> bool | Bool[Array, ""]:
-    """False if times to save at do not run from t0 to t1, or times to step to do not lead there."""
+    """Returns whether times to save at run from t0 to t1, and times to step to lead there."""
     fine = True
     sign = jnp.where(t1 < t0, -1, 1).astype(t0.dtype)
     if ts is not None:
