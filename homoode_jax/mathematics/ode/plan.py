@@ -111,7 +111,7 @@ class FieldPlan(eqx.Module):
         return backsolve_examples(*problem) if self.per_example else backsolve(*problem, self.mask)
 
     def count_vjps(self, raw: Raw) -> Int[Array, "*batch"]:
-        """Returns one product per evaluation; -1 (unknown) for most of Diffrax's adjoint objects."""
+        """Returns one product per evaluation; -1 for most of Diffrax's adjoint objects."""
         known = isinstance(self.adjoint, str | diffrax.RecursiveCheckpointAdjoint)
         vjps = count_vjps(self.stepping.solver, raw.num_steps)
         return jnp.where(known & (raw.nfe >= 0), vjps, -1)
