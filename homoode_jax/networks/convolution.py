@@ -1,9 +1,8 @@
 """The 3x3 convolution for use inside a solver's loop.
 
-Inside a loop, XLA:CPU takes far longer than need be for the library's weight gradient of a
-convolution, and longer than need be for the convolution itself. On the CPU the convolution here is
-therefore a bilinear primitive of its own. Its value is Winograd's F(2x2, 3x3) (Lavin & Gray 2016,
-arXiv 1509.09308): for tiles d of 4x4 and outputs y of 2x2,
+Inside a loop, XLA:CPU is slow at the library's convolution, and very slow at its weight gradient.
+On the CPU the convolution here is therefore a bilinear primitive of its own. Its value is F(2x2,
+3x3) of Winograd (Lavin & Gray 2016, arXiv 1509.09308): for tiles d of 4x4 and outputs y of 2x2,
 
     y = A^T [(G K G^T) * (B^T d B)] A,    16 products of channels in place of 36;
 

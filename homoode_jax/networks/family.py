@@ -10,11 +10,11 @@
     none                   x
     resnet                 x, then z <- z + F_i(z) six times
 
-One module F serves all of them, so that they differ in nothing else. The augmented state has
-twice the channels; its F is narrower within, which gives it as many parameters. A state that is
-the same at every pixel is where normalisation makes F steepest: at initial weights its Jacobian
-has eigenvalues above 1 there, and following the homotopy from F(z0; x) takes a fifth of the
-evaluations (results/starts.json); so `continuation` starts there.
+All have the same module F, so that they differ in nothing else. The augmented state has twice the
+channels; its F is narrower within, so that it has about as many parameters. `continuation` starts
+at F(z0; x), from where the homotopy takes a fifth of the evaluations that it takes from z0
+(results/starts.json): z0 is the same at every pixel, normalisation makes F steep there, and at
+initial weights its Jacobian has eigenvalues above 1.
 """
 
 from collections.abc import Callable

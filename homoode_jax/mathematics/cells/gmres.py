@@ -2,8 +2,8 @@
 
 GMRES (Saad & Schultz 1986) for Lineax. Lineax's own GMRES works in whole cycles, needs two of
 them to see that it has converged (43 products where 5 would do), and cannot say how many
-products it took; this one stops within a cycle and counts. All other Lineax solvers are welcome:
-those that do not tell their products make the count -1.
+products it took; this one stops within a cycle and counts. Other Lineax solvers may be used; the
+count is -1 for those that do not report their products.
 """
 
 from collections.abc import Callable
@@ -247,7 +247,7 @@ def counts_products(solver: str | lx.AbstractLinearSolver) -> bool:
 
 
 def as_counted(cost: Cost, solver: str | lx.AbstractLinearSolver) -> Cost:
-    """Returns the cost, with -1 for products that the solver does not tell."""
+    """Returns the cost, with -1 for products that the solver does not report."""
     unknown = jnp.full_like(cost.num_jvp, -1)
     return cost if counts_products(solver) else cost._replace(num_jvp=unknown)
 

@@ -1,8 +1,8 @@
-"""A cell's equilibrium for a batch: how it is found, how it is differentiated, what comes out.
+"""A cell's equilibrium for a batch: how it is found, how it is differentiated, what is returned.
 
-What `equilibrium` and `continuation` share. An algorithm is a pytree with
-`solve(equation) -> Outcome`; this module maps it over examples or gives it the batch as one
-vector, and hands it to the guard with its gradient route.
+`equilibrium` and `continuation` share this. An algorithm is a pytree with
+`solve(equation) -> Outcome`. This module maps it over examples, or gives it the batch as one
+vector, and passes it to the guard with its adjoint.
 """
 
 from collections.abc import Callable
@@ -181,7 +181,7 @@ def solve_cells(
     preconditioner: Callable | None,
     backward_probe: Any,
 ) -> Solution:
-    """Checks the problem, solves it, and says how it went.
+    """Checks the problem, solves it, and returns the `Solution`.
 
     `algorithm(z0)` makes the algorithm for states of these dtypes.
     """

@@ -1,10 +1,10 @@
 """Functions of the caller as keys of compiled programs.
 
-A solve is compiled once for each function and shape, also where no `jit` is around it. What a
-function closes over, and what it reads of its module, are constants of that program: the key of a
-function holds them too, so that a program is not found again once they have changed, be it in
-place: the entries of pytrees and NumPy
-arrays and the attributes of objects are parts of the key.
+A solve is compiled once for each function and shape, also without a `jit` around it. What a
+function closes over, and what it reads of its module, are constants of that program. So they are
+part of the function's key: when they have changed, the program is not found and compiled anew. A
+change in place counts too, since the key has the entries of pytrees and NumPy arrays and the
+attributes of objects.
 """
 
 import contextlib

@@ -159,7 +159,7 @@ def _backward(residuals, cotangents: Any, perturbed, inputs: Inputs, plan: Plan)
     inputs = as_arrays(inputs)
     raw, pull = residuals
     ok = raw.result == Result.ok
-    z = _kept(ok, cotangents.z, raw.z)  # 1
+    z = _kept(ok, cotangents.z, raw.z)  # step 1
     if pull is not None:
         cts = z, _kept(ok, cotangents.zs, raw.zs, axis=1)
         gradients = _backwards(_recorded, plan, pull, cts, ok, inputs)
@@ -175,7 +175,7 @@ def _backward(residuals, cotangents: Any, perturbed, inputs: Inputs, plan: Plan)
         back = _backwards(_by_formula, plan, ok, cotangents._replace(z=z, zs=zs), raw, inputs)
         gradients = Inputs(back.params, back.z0, back.x, inputs.probe)
         vjps = back.vjps
-    vjps = jnp.where(ok, vjps, 0).astype(inputs.probe.dtype)  # 4
+    vjps = jnp.where(ok, vjps, 0).astype(inputs.probe.dtype)  # step 4
     return gradients._replace(probe=vjps if inputs.probe.ndim else signed_total(vjps))
 
 

@@ -42,16 +42,16 @@ class Walk(NamedTuple):
 
     Attributes:
         place: where it has come to.
-        size: the step to try next, and what sized it.
-        slopes: how lam has gone lately.
-        num_folds: turns of lam.
+        size: the step to try next, and the memory of what sizes it.
+        slopes: how lam changed in the last steps.
+        num_folds: how often lam turned.
         result: `Result`, or RUNNING.
         num_steps: steps tried.
         num_rejected: steps refused.
         cost: work done.
         saved: first points of the path at the values of lam asked for.
         reached: which of them were passed.
-        trail: every point kept, if they were asked for; the last one repeated.
+        trail: every point kept, if they are wanted; then the last one repeated.
     """
 
     place: Place
@@ -70,7 +70,7 @@ class Walk(NamedTuple):
 def follow(
     homotopy: Homotopy, method: Method, lams: Float[Array, " saves"], keep_steps: bool = False
 ) -> Walk:
-    """Follows the path; `saved` is interpolated and lies near the path only."""
+    """Follows the path. Its `saved` points are interpolated: they lie near the path, not on it."""
 
     def goes_on(walk: Walk):
         most = method.max_evaluations
@@ -125,16 +125,16 @@ def _start(homotopy: Homotopy, method: Method, lams, keep_steps: bool) -> Walk:
 def _decide(homotopy: Homotopy, method: Method, walk: Walk, step: Step, lams) -> Walk:
     """Keeps a step or refuses it, and says whether the path has ended (the numbers: see above)."""
     place = walk.place
-    # 1
+    # 1: keep it, and with which size to go on?
     taken = step.t - walk.place.t
     keep, size = adapt(walk.size, taken, step.error, method.order)
-    # 2
+    # 2: aim at lam = 1
     h = jnp.where(step.overshoots, place.h, size.h)
     size = size._replace(h=jnp.where(place.aim & ~keep, jnp.minimum(h, place.h / 2), h))
-    # 3
+    # 3: tolerance of the linear systems
     looser = jnp.maximum(place.strictness - 0.2, 0)
     stricter = jnp.minimum(place.strictness + 1, 8)
-    # 4
+    # 4: the new point, or the old one again
     new = Place(
         y=step.y,
         t=step.t,
@@ -154,7 +154,7 @@ def _decide(homotopy: Homotopy, method: Method, walk: Walk, step: Step, lams) ->
     )
     old = place._replace(y=recentred.y, h=size.h, aim=step.overshoots, strictness=stricter)
     now = choose(keep, new, old)
-    # 5, 6
+    # 5, 6: folds and endings
     turns = keep & method.arclength & (step.row[-1] * place.row[-1] < 0)
     slopes = choose(keep, next_slopes(walk.slopes, place.y, step.y), walk.slopes)
     walk = _save(walk, keep, place.y, step.y, lams)
@@ -195,7 +195,7 @@ def _recentre(homotopy: Homotopy, method: Method, place: Place, h, strictness, n
 
 
 def _save(walk: Walk, keep, y0, y1, lams) -> Walk:
-    """Notes the values of lam that a kept step passed, and the step itself if it is wanted."""
+    """Saves points at the values of lam that a kept step passed, and the new point in `trail`."""
     rise = y1[-1] - y0[-1]
     part = (lams - y0[-1]) / jnp.where(rise == 0, 1, rise)
     passed = keep & ~walk.reached & (part >= 0) & (part <= 1) & (rise != 0)

@@ -126,17 +126,17 @@ def try_step(homotopy: Homotopy, method: Method, place: Place) -> Step:
         lambda m: m.linear_solver, method, tighten(method.linear_solver, place.strictness)
     )
     t1 = place.t + place.h if method.arclength else jnp.minimum(place.t + place.h, 1)
-    predicted, cost = _predict(homotopy, method, place, t1)  # 1
-    # 2
+    predicted, cost = _predict(homotopy, method, place, t1)  # 1: predict
+    # 2: aim
     predicted, t1, arrives = _aim(method, place, predicted, t1)
     chord = predicted - place.y
     length = jnp.linalg.norm(chord)
     lam_fixed = lam_row(place.y.size - 1, place.y.dtype)
-    # 3: at lam = 1 the correction must stay there, whatever the path's direction.
+    # 3: row. At lam = 1 the correction must stay there, whatever the path's direction.
     row = lax.stop_gradient(chord / length) if method.arclength else lam_fixed
     row = jnp.where(arrives, lam_fixed, row)
-    # 4: on the way a correction need only be small beside the step, however short that is. At
-    # lam = 1 the point is the answer, and has to meet the tolerances.
+    # 4: correct. On the way a correction need only be small beside the step, however short that
+    # is. At lam = 1 the point is the answer, and has to meet the tolerances.
     near = jnp.where(arrives, 0, NEAR * lax.stop_gradient(length))
     rtol = jnp.where(arrives, method.rtol, 0)
     atol = jnp.where(arrives, method.atol, 0)
@@ -149,14 +149,14 @@ def try_step(homotopy: Homotopy, method: Method, place: Place) -> Step:
         atol=atol,
         near=near,
     )
-    turned, singular, probe, work = _watch(homotopy, method, place, done.y, row)  # 5
+    turned, singular, probe, work = _watch(homotopy, method, place, done.y, row)  # 5: watch
     cost = cost.add(done.cost).add(work)
     # A prediction below lam = 1 may be corrected to beyond it. The next step then aims (2), if its
     # chord reaches lam = 1 when lengthened by REACH at most; else it is shortened as any other.
     overshoots = method.arclength & done.ok & ~arrives & (done.y[-1] >= 1)
     rise = predicted[-1] - place.y[-1]
     overshoots = overshoots & (1 - place.y[-1] <= REACH * rise)
-    # 6: the last corrections, to tolerance, may be many and slow.
+    # 6: judge. The last corrections, to tolerance, may be many and slow.
     error = jnp.linalg.norm(done.y - predicted) / (BEND * length)
     error = jnp.maximum(error, jnp.where(arrives, 0, done.contraction / CONTRACTION))
     lands = done.ok & ~turned & (arrives | (not method.arclength) | _inside(homotopy, done.y))

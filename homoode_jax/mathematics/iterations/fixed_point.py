@@ -85,7 +85,7 @@ def _least_squares(dr: Float[Array, "memory n"], r: Vector) -> Float[Array, " me
     unit = dr * scale[:, None]
     rcond = len(dr) * jnp.finfo(r.dtype).eps
     gram = unit @ unit.T
-    # Not by Lineax: its operators forget the mesh that a vector is on under `pmap`, and refuse it.
+    # Not by Lineax: under `pmap` its operators lose the mesh of a vector, and then refuse it.
     shares = lax.custom_linear_solve(
         lambda v: gram @ v, unit @ r, partial(_pseudo_inverse, gram, rcond), symmetric=True
     )

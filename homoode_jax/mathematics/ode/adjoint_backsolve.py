@@ -103,7 +103,7 @@ def backsolve(
         dz, g_z, g_inputs = _products(
             field=field, like=like, inputs=inputs, fixed=fixed, t=t, z=z, a=a
         )
-        return cast((dz, *_negative((g_z, _size(a, dz), g_inputs))), dtype)  # 1, 2, 4, 3
+        return cast((dz, *_negative((g_z, _size(a, dz), g_inputs))), dtype)  # steps 1, 2, 4, 3
 
     norm = Norm(mask)
     a1, scale = _scaled(cotangent, norm)
@@ -139,7 +139,7 @@ def backsolve_examples(
     like = shapes(z1)
     back = reverse(stepping)
 
-    def alone(z0, z1, x, fixed_x, cotangent) -> tuple[Raw, Array, Array]:  # 7
+    def alone(z0, z1, x, fixed_x, cotangent) -> tuple[Raw, Array, Array]:  # step 7
         own = (inputs[0], x), (fixed[0], fixed_x)
 
         def rhs(t, state, args):

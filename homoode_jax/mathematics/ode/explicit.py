@@ -1,7 +1,7 @@
 """Solvers made of an explicit Runge-Kutta method: its steps with their stages in a scan.
 
-Diffrax's own step runs its stages in a loop whose backpropagation evaluates each stage once more
-than that of a scan. Stages written out would make a program half as long again.
+Diffrax's own step runs its stages in a loop. To backpropagate that, each stage is evaluated once
+more than in a scan. Without a loop, stage by stage, the program would be half as long again.
 """
 
 from collections.abc import Callable

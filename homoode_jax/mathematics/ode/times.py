@@ -1,8 +1,8 @@
 """Times handed to Diffrax: to save at, and to step to.
 
-Diffrax checks both by callbacks to the host, which stop a program that is running, and which can
-neither be exported nor kept in XLA's compilation cache. Here times that are known are checked
-before a solve is compiled (`integrate`), and traced ones make it fail (`ode`).
+Diffrax checks both by callbacks to the host. These stop a running program, and can neither be
+exported nor stored in XLA's compilation cache. Here known times are checked before a solve is
+compiled (`integrate`), and wrong traced ones make it fail (`solve`).
 """
 
 from typing import Any
