@@ -24,8 +24,12 @@ FIGURES = [
     ("compare_layers_mnist", "rows/deq/failed_solves", ",d"),
     ("compare_layers_mnist", "rows/homoode/nfe_forward", ".0f"),
     ("compare_layers_digits", "rows/homoode/nfe_forward", ".0f"),
-    ("compare_layers_digits", "rows/homoode/stability/noise 0.2/accuracy", ".4f"),
-    ("compare_layers_digits", "rows/deq/stability/noise 0.2/accuracy", ".4f"),
+    *(
+        ("compare_layers_digits", f"rows/{one}/stability/noise 0.2/accuracy", ".4f")
+        for one in LAYERS
+    ),
+    ("compare_layers_mnist", "rows/deq/stability/finer solver/accuracy", ".4f"),
+    ("compare_layers_mnist", "rows/deq/stability/as trained/accuracy", ".4f"),
     *(
         ("compare_layers_cifar10-jpeg", f"rows/{one}/test_accuracy", ".4f")
         for one in ("homoode", "neural_ode", "deq")
