@@ -152,3 +152,14 @@ def test_a_link_to_a_part_of_a_page_leads_to_it(page):
         heads = re.findall(r"(?m)^#+ (.*)$", text)
         slugs = {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
         assert part in slugs, (name, part)
+
+
+def test_tables_of_the_notes_are_those_of_the_records():
+    text = (ROOT / "docs" / "notes.md").read_text()
+    tables = re.findall(r"<!-- (\w+) ([\w-]+)[\w ]* -->\n\n((?:\|.*\n)+)", text)
+    found = [ROOT / "results" / f"compare_{study}_{data}.md" for study, data, _ in tables]
+    assert sum(file.exists() for file in found) >= 13
+    for file, (study, data, table) in zip(found, tables, strict=True):
+        if file.exists():
+            lines = file.read_text().splitlines()
+            assert all(line in lines for line in table.splitlines()), (study, data)
