@@ -10,7 +10,7 @@ Plain functions: they take part in `jit`, `grad` and `vmap` like any other term 
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, ArrayLike, Float, Key, PyTree
 
 from homoode_jax.mathematics.cells.solve import Cell
 from homoode_jax.mathematics.common.checks import (
@@ -34,7 +34,7 @@ from homoode_jax.mathematics.ode.integrate import Field
 def jacobian_norm(
     cell: Cell,
     params: PyTree,
-    z: PyTree[Array],
+    z: PyTree[ArrayLike],
     x: PyTree,
     key: Key[Array, ""],
     *,

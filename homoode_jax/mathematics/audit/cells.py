@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, ArrayLike, Float, Key, PyTree
 
 from homoode_jax.mathematics.audit.spectra import (
     Estimate,
@@ -41,7 +41,7 @@ from homoode_jax.mathematics.homotopy.equations import HOMOTOPIES
 def spectral_radius(
     cell: Cell,
     params: PyTree,
-    z: PyTree[Array],
+    z: PyTree[ArrayLike],
     x: PyTree,
     *,
     dimension: int = 40,

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax.numpy as jnp
 import optimistix as optx
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree
 
 from homoode_jax.mathematics.audit.fields import (
     Points,
@@ -54,7 +54,7 @@ def explain(
     held_out: Points | None = None,
     schedule: str | Schedule = "linear",
     solver: optx.AbstractMinimiser | optx.AbstractLeastSquaresSolver | None = None,
-    max_steps: int = 1000,
+    max_steps: Int[ArrayLike, ""] = 1000,
 ) -> Explanation:
     """Fits a cell whose Davidenko field is as near to a given field as can be.
 

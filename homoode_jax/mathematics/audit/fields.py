@@ -20,7 +20,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, ArrayLike, Float, PyTree, Real
 
 from homoode_jax.mathematics.cells.solve import Cell
 from homoode_jax.mathematics.cells.vectors import FLOOR
@@ -58,12 +58,12 @@ class Points(NamedTuple):
 def field_norms(
     field: Field,
     params: PyTree,
-    z0: PyTree[Array],
+    z0: PyTree[ArrayLike],
     z1: PyTree[Array],
     x: PyTree,
     *,
-    t0: float | Float[Array, ""] = 0.0,
-    t1: float | Float[Array, ""] = 1.0,
+    t0: Real[ArrayLike, ""] = 0.0,
+    t1: Real[ArrayLike, ""] = 1.0,
 ) -> FieldNorms:
     """How fast a path is at its end, beside its start. At an equilibrium the end would be 0.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import optimistix as optx
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, ArrayLike, Float, Int, PyTree, Real
 
 from homoode_jax.mathematics.audit.cells import checked_cell
 from homoode_jax.mathematics.cells.solve import Cell, make_tolerance
@@ -56,12 +56,12 @@ def _residual(cell: Function, params: PyTree, z: PyTree[Array], x: PyTree) -> Ar
 def convergence(
     cell: Cell,
     params: PyTree,
-    z0: PyTree[Array],
+    z0: PyTree[ArrayLike],
     x: PyTree,
     *,
     solver: Solver = "anderson",
-    tol: float | Float[Array, ""] | None = None,
-    max_steps: int = 200,
+    tol: Real[ArrayLike, ""] | None = None,
+    max_steps: Int[ArrayLike, ""] = 200,
 ) -> Float[Array, "batch points"]:
     """Relative residuals of all iterates of `equilibrium(..., batching="per_example")`.
 
@@ -102,7 +102,7 @@ def convergence(
 def _convergence(
     cell: Function,
     params: PyTree,
-    z0: PyTree[Array],
+    z0: PyTree[ArrayLike],
     x: PyTree,
     method: Any,
     tol: Array,

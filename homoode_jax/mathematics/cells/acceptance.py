@@ -14,8 +14,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
-from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from homoode_jax.mathematics.cells.vectors import Cost, Equation, Vector, finite, no_cost
 from homoode_jax.mathematics.cells.verdict import ROUNDINGS, Scale, Verdict, judge, norm

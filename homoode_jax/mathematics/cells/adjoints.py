@@ -28,8 +28,8 @@ from homoode_jax.mathematics.cells.gmres import (
 )
 from homoode_jax.mathematics.cells.vectors import Vector, flatten_cell
 from homoode_jax.mathematics.common.checks import check_option
-from homoode_jax.mathematics.common.guard import Pullback
 from homoode_jax.mathematics.common.options import real_field, whole_field
+from homoode_jax.mathematics.common.plan import Pullback
 
 
 class Implicit(eqx.Module):

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import lineax as lx
 from jax import lax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
 from homoode_jax.mathematics.cells.vectors import Cost, Vector
 from homoode_jax.mathematics.common.options import real_field, whole_field
@@ -69,8 +69,8 @@ class GMRES(lx.AbstractLinearSolver):
     Options (as `lineax.linear_solve` takes them): `preconditioner`, an operator near the inverse.
     """
 
-    rtol: float | Float[Array, ""] = real_field("rtol", 1e-6, "a non-negative number")
-    atol: float | Float[Array, ""] = real_field("atol", 0.0, "a non-negative number")
+    rtol: Real[ArrayLike, ""] = real_field("rtol", 1e-6, "a non-negative number")
+    atol: Real[ArrayLike, ""] = real_field("atol", 0.0, "a non-negative number")
     restart: int = whole_field("restart", 20)
     max_products: int = whole_field("max_products", 200)
 
@@ -228,9 +228,7 @@ def solve_linear(
     return Linear(value, ok, close, _products(solver, b.size, solution))
 
 
-def tighten(
-    solver: lx.AbstractLinearSolver, times: float | Float[Array, ""]
-) -> lx.AbstractLinearSolver:
+def tighten(solver: lx.AbstractLinearSolver, times: Real[ArrayLike, ""]) -> lx.AbstractLinearSolver:
     """Divides the tolerance of a GMRES by 100, `times` times; passes other solvers through."""
     if not isinstance(solver, GMRES):
         return solver

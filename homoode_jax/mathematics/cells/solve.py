@@ -28,13 +28,9 @@ from homoode_jax.mathematics.common.checks import (
     problem_like,
 )
 from homoode_jax.mathematics.common.functions import Function, compiled
-from homoode_jax.mathematics.common.guard import (
-    Inputs,
-    Pullback,
-    pull_back_by_problem,
-    solve_unpadded,
-)
+from homoode_jax.mathematics.common.guard import pull_back_by_problem, solve_unpadded
 from homoode_jax.mathematics.common.options import is_concrete, real
+from homoode_jax.mathematics.common.plan import Inputs, Pullback
 from homoode_jax.mathematics.common.solution import Solution, Stats
 from homoode_jax.mathematics.common.trees import (
     cast,
@@ -105,12 +101,7 @@ class CellPlan(eqx.Module):
         return isinstance(self.adjoint, Unrolled)
 
     @property
-    def pulls_back_saved(self) -> bool:
-        """Returns False: the formulas know the equilibrium alone."""
-        return False
-
-    @property
-    def once(self) -> str:
+    def second_derivatives_by(self) -> str:
         """Returns an empty string: these adjoints have derivatives of every order."""
         return ""
 

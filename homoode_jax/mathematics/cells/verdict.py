@@ -15,8 +15,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
-from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, ArrayLike, Bool, Float
 
 from homoode_jax.mathematics.cells.vectors import FLOOR, Equation, Vector, rms
 

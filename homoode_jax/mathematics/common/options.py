@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float
+from jaxtyping import ArrayLike, Float
 
 RANGES: dict[str, Callable[[float], bool]] = {
     "a finite number": lambda number: True,
@@ -66,7 +66,7 @@ def real_field(name: str, default: float, wanted: str) -> Any:
     return eqx.field(default=default, converter=lambda got: real(name, got, wanted))
 
 
-def numbers(name: str, got: Any, dtype) -> Float[Array, " numbers"]:
+def numbers(name: str, got: Any, dtype) -> Float[ArrayLike, " numbers"]:
     """Returns a one-dimensional array of one or more real numbers, or raises.
 
     It is a NumPy array, unless some of them are traced.

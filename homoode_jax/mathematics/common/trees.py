@@ -13,14 +13,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree, Shaped
 
+HasDtype = Array | jax.ShapeDtypeStruct
 
-def common_dtype(tree: PyTree[Array]):
+
+def common_dtype(tree: PyTree[HasDtype]):
     """Returns the dtype that holds every leaf, complex if one of them is; float32 or better."""
     dtypes = [leaf.dtype for leaf in jax.tree.leaves(tree)]
     return jnp.promote_types(jnp.result_type(*dtypes), jnp.float32)
 
 
-def real_dtype(tree: PyTree[Array]):
+def real_dtype(tree: PyTree[HasDtype]):
     """Returns the real dtype that belongs to the leaves taken together."""
     return jnp.finfo(jnp.result_type(*(leaf.dtype for leaf in jax.tree.leaves(tree)))).dtype
 
@@ -35,20 +37,20 @@ def cast(tree: PyTree[Array], dtype) -> PyTree[Array]:
     return jax.tree.map(lambda leaf: leaf.astype(dtype), tree)
 
 
-def cast_like(tree: PyTree[Array], like: PyTree[Array]) -> PyTree[Array]:
+def cast_like(tree: PyTree[Array], like: PyTree[HasDtype]) -> PyTree[Array]:
     """Casts every leaf to the dtype of its counterpart; real ones keep the real part."""
 
-    def convert(leaf: Array, target: Array) -> Array:
+    def convert(leaf: Array, target: HasDtype) -> Array:
         is_real = not jnp.issubdtype(target.dtype, jnp.complexfloating)
         return (jnp.real(leaf) if is_real else leaf).astype(target.dtype)
 
     return jax.tree.map(convert, tree, like)
 
 
-def wide_zeros(tree: PyTree[Array]) -> PyTree[Array]:
+def wide_zeros(tree: PyTree[HasDtype]) -> PyTree[Array]:
     """Returns zeros to sum into, each in float32 or better."""
 
-    def zeros(leaf: Array) -> Array:
+    def zeros(leaf: HasDtype) -> Array:
         return jnp.zeros(leaf.shape, jnp.promote_types(leaf.dtype, jnp.float32))
 
     return jax.tree.map(zeros, tree)

@@ -4,7 +4,7 @@ HomoODE (arXiv 2310.09583) learns a field for such paths. Here the cell is expli
 its fixed-point or Newton homotopy is followed by predictor and corrector (see `homotopy`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import diffrax
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import lineax as lx
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree, Real
 
 from homoode_jax.mathematics.cells.acceptance import accept, why_not
 from homoode_jax.mathematics.cells.adjoints import Route
@@ -146,25 +146,25 @@ def _rises(lams: Float[Array, " saves"]) -> Bool[Array, ""]:
 def continuation(
     cell: Cell,
     params: PyTree,
-    z0: PyTree[Array],
+    z0: PyTree[ArrayLike],
     x: PyTree,
     *,
     homotopy: str = "fixed_point",
     path: str = "natural",
     schedule: str | Schedule = "linear",
     solver: str | diffrax.AbstractERK | diffrax.Euler = "euler",
-    rtol: float | Float[Array, ""] | None = None,
-    atol: float | Float[Array, ""] = 1e-8,
-    max_steps: int = 200,
-    max_evaluations: int | None = None,
-    save_at: str | Float[Array, " saves"] | None = None,
+    rtol: Real[ArrayLike, ""] | None = None,
+    atol: Real[ArrayLike, ""] = 1e-8,
+    max_steps: Int[ArrayLike, ""] = 200,
+    max_evaluations: Int[ArrayLike, ""] | None = None,
+    save_at: str | Sequence[float] | Real[ArrayLike, " saves"] | None = None,
     linear_solver: str | lx.AbstractLinearSolver = "gmres",
-    linear_tol: float = 1e-3,
+    linear_tol: Real[ArrayLike, ""] = 1e-3,
     preconditioner: Callable | None = None,
     adjoint: str | Route = "implicit",
     batching: str = "joint",
-    backward_probe: float | Float[Array, "*batch"] = 0.0,
-    mask: Bool[Array, " batch"] | None = None,
+    backward_probe: Real[ArrayLike, "*batch"] = 0.0,
+    mask: Bool[ArrayLike, " batch"] | None = None,
 ) -> Solution:
     """Finds z = cell(params, z, x) by following a homotopy from (z0, 0) to lam = 1.
 

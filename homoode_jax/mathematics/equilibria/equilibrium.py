@@ -9,7 +9,7 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import optimistix as optx
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree, Real
 
 from homoode_jax.mathematics.cells.acceptance import accept, why_not
 from homoode_jax.mathematics.cells.adjoints import Route
@@ -139,18 +139,18 @@ class ByOptimistix(eqx.Module):
 def equilibrium(
     cell: Cell,
     params: PyTree,
-    z0: PyTree[Array],
+    z0: PyTree[ArrayLike],
     x: PyTree,
     *,
     solver: Solver = "anderson",
-    tol: float | Float[Array, ""] | None = None,
-    max_steps: int = 200,
-    max_evaluations: int | None = None,
+    tol: Real[ArrayLike, ""] | None = None,
+    max_steps: Int[ArrayLike, ""] = 200,
+    max_evaluations: Int[ArrayLike, ""] | None = None,
     adjoint: str | Route = "implicit",
     batching: str = "joint",
     preconditioner: Callable | None = None,
-    backward_probe: float | Float[Array, "*batch"] = 0.0,
-    mask: Bool[Array, " batch"] | None = None,
+    backward_probe: Real[ArrayLike, "*batch"] = 0.0,
+    mask: Bool[ArrayLike, " batch"] | None = None,
 ) -> Solution:
     """Finds z = cell(params, z, x) by iteration from z0.
 

@@ -44,7 +44,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from homoode_jax.mathematics.common.guard import Pullback, mend
+from homoode_jax.mathematics.common.plan import Pullback, mend
 from homoode_jax.mathematics.common.solution import Result
 from homoode_jax.mathematics.common.trees import (
     cast,
@@ -152,7 +152,7 @@ def backsolve_examples(
 
         a1, scale = _scaled(cotangent, Norm())
         state = cast((z1, a1, jnp.zeros((), real_dtype(z1))), dtype)
-        raw = solve_ode(rhs, back, state, own, AdjointNorm(Norm()), keep="times")
+        raw = solve_ode(rhs, back, state, own, AdjointNorm(Norm()), keeps_times=True)
         evaluate = partial(_evaluate, field, z1, params, eqx.combine(x, fixed_x), stepping.t0)
         leads_back = _leads_back(evaluate, stepping, Norm(), z0, z1, *raw.z)
         return raw._replace(z=raw.z[:2]), scale, leads_back

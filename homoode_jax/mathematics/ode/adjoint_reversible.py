@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from homoode_jax.mathematics.common.guard import Pullback
+from homoode_jax.mathematics.common.plan import Pullback
 from homoode_jax.mathematics.common.trees import all_finite, cast_like, select_rows, wide_zeros
 from homoode_jax.mathematics.ode.solve import Raw, Stepping
 from homoode_jax.mathematics.ode.solvers import Reversible

@@ -11,7 +11,6 @@ import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree
 
 from homoode_jax.mathematics.ode.stages import combine, run_stages
 
@@ -85,12 +84,6 @@ class Scanned(OfMethod):
         error = combine(jax.tree.map(jnp.zeros_like, y0), tableau.b_error, slopes)
         dense_info = {"y0": y0, "y1": y1, "k": slopes}
         return y1, error, dense_info, last, diffrax.RESULTS.successful
-
-    def move(self, terms, t0, t1, y0, args) -> PyTree[Array]:
-        """Returns the state after a step, from the stages that it needs."""
-        return run_stages(
-            tableau=self.tableau, count=self.stages, terms=terms, t0=t0, t1=t1, y0=y0, args=args
-        )[0]
 
 
 def as_scanned(solver: diffrax.AbstractSolver) -> diffrax.AbstractSolver:

@@ -3,7 +3,7 @@
 dz/dt = F(z, t; x, theta),  z(t0) = z0        (HomoODE, arXiv 2310.09583, eq. 8)
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import diffrax
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree, Real
 
 from homoode_jax.mathematics.common.checks import (
     as_arrays,
@@ -26,8 +26,9 @@ from homoode_jax.mathematics.common.checks import (
     problem_like,
 )
 from homoode_jax.mathematics.common.functions import Function, check_untraced, compiled
-from homoode_jax.mathematics.common.guard import Inputs, solve, solve_unpadded
+from homoode_jax.mathematics.common.guard import solve, solve_unpadded
 from homoode_jax.mathematics.common.options import is_concrete, numbers, real, whole
+from homoode_jax.mathematics.common.plan import Inputs
 from homoode_jax.mathematics.common.solution import Solution, Stats
 from homoode_jax.mathematics.common.trees import cast, cast_like, common_dtype, real_dtype, shapes
 from homoode_jax.mathematics.ode.plan import ADJOINTS, FieldPlan
@@ -42,22 +43,22 @@ COUNTS = "nfe", "num_steps", "num_rejected"
 def integrate(
     field: Field,
     params: PyTree,
-    z0: PyTree[Array],
+    z0: PyTree[ArrayLike],
     x: PyTree,
     *,
-    t0: float | Float[Array, ""] = 0.0,
-    t1: float | Float[Array, ""] = 1.0,
+    t0: Real[ArrayLike, ""] = 0.0,
+    t1: Real[ArrayLike, ""] = 1.0,
     solver: str | diffrax.AbstractSolver = "dopri5",
     controller: str | diffrax.AbstractStepSizeController = "pid",
-    rtol: float | Float[Array, ""] | None = None,
-    atol: float | Float[Array, ""] | None = None,
-    dt0: float | Float[Array, ""] | None = None,
-    max_steps: int = 256,
-    save_at: Float[Array, " times"] | None = None,
+    rtol: Real[ArrayLike, ""] | None = None,
+    atol: Real[ArrayLike, ""] | None = None,
+    dt0: Real[ArrayLike, ""] | None = None,
+    max_steps: Int[ArrayLike, ""] = 256,
+    save_at: Sequence[float] | Real[ArrayLike, " times"] | None = None,
     adjoint: str | diffrax.AbstractAdjoint = "checkpointed",
     batching: str = "joint",
-    backward_probe: float | Float[Array, "*batch"] = 0.0,
-    mask: Bool[Array, " batch"] | None = None,
+    backward_probe: Real[ArrayLike, "*batch"] = 0.0,
+    mask: Bool[ArrayLike, " batch"] | None = None,
 ) -> Solution:
     """Integrates dz/dt = field(params, t, z, x) from z(t0) = z0 to t1.
 
@@ -85,10 +86,9 @@ def integrate(
         save_at: times between `t0` and `t1`, in the order of integration, at which to keep z;
             traced ones that are not make the solve fail as `nonfinite`.
         adjoint: "checkpointed" (recursive checkpoints, more for more `max_steps`; as many as you
-            like by `diffrax.RecursiveCheckpointAdjoint`; the default), "direct" (from the stored
-            start of every accepted step, with room for `max_steps` states, three times that per
-            example; has reverse-mode derivatives of every order; by Diffrax itself for solvers
-            without a name here and for controllers that may jump), "backsolve" (continuous adjoint:
+            like by `diffrax.RecursiveCheckpointAdjoint`; the default), "direct" (plain
+            backpropagation by `diffrax.DirectAdjoint`: has reverse-mode derivatives of every order,
+            and room for what all `max_steps` steps leave behind), "backsolve" (continuous adjoint:
             constant memory, accurate to the tolerance only, no gradient through `zs`; per example
             at twice the evaluations and for explicit solvers), "reversible" (exact gradient of the
             discrete solve at constant memory, by the reversible form of `solver`, at twice the

@@ -1,20 +1,18 @@
-"""How `integrate` solves a batch and how that is differentiated (see `common.guard`)."""
+"""How `integrate` solves a batch and how that is differentiated (see `common.plan`)."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import diffrax
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from homoode_jax.mathematics.common.guard import Inputs, Pullback
+from homoode_jax.mathematics.common.plan import Inputs, Pullback
 from homoode_jax.mathematics.common.trees import drop_axis, map_examples, times_first
 from homoode_jax.mathematics.ode.adjoint_backsolve import backsolve, backsolve_examples
-from homoode_jax.mathematics.ode.adjoint_direct import backpropagate
 from homoode_jax.mathematics.ode.adjoint_reversible import undo
-from homoode_jax.mathematics.ode.solve import Raw, Stepping, is_plain, solve_ode
+from homoode_jax.mathematics.ode.solve import Raw, Stepping, solve_ode
 from homoode_jax.mathematics.ode.stepping import Norm, count_vjps
 
 ADJOINTS = {
@@ -48,15 +46,10 @@ class FieldPlan(eqx.Module):
     @property
     def backpropagates(self) -> bool:
         """Returns True if the gradient is Diffrax's own, of the solver's steps."""
-        return self.adjoint not in ("backsolve", "reversible") and not self.pulls_back_saved
+        return self.adjoint not in ("backsolve", "reversible")
 
     @property
-    def pulls_back_saved(self) -> bool:
-        """Returns True if the states of the steps are stored, and pulled back through."""
-        return self.adjoint == "direct" and is_plain(self.stepping)
-
-    @property
-    def once(self) -> str:
+    def second_derivatives_by(self) -> str:
         """Returns the adjoint to use for second derivatives, if this one has none; else nothing."""
         checkpointed = isinstance(self.adjoint, diffrax.RecursiveCheckpointAdjoint)
         known = self.adjoint in ("checkpointed", "reversible")
@@ -75,16 +68,13 @@ class FieldPlan(eqx.Module):
                 norm=Norm(mask),
                 ts=self.ts,
                 adjoint=self._diffrax_adjoint(),
-                keep=self._keep(),
+                keeps_times=self.adjoint == "reversible",
             )
 
         if not self.per_example:
             return one(inputs.z0, inputs.x, self.mask)
         raw = map_examples(one, inputs.z0, inputs.x)
-        steps = raw.steps and raw.steps._replace(
-            partner=drop_axis(raw.steps.partner),
-            states=jax.tree.map(lambda leaf: leaf[:, :, 0], raw.steps.states),
-        )
+        steps = raw.steps and raw.steps._replace(partner=drop_axis(raw.steps.partner))
         return raw._replace(z=drop_axis(raw.z), zs=times_first(raw.zs), steps=steps)
 
     def memory(self, raw: Raw) -> PyTree[Array]:
@@ -93,16 +83,6 @@ class FieldPlan(eqx.Module):
 
     def pull_back(self, inputs: Inputs, memory: Any, cotangents: Raw) -> Pullback:
         """Pulls back by a second solve, or through the steps of the first."""
-        if self.pulls_back_saved:
-            return backpropagate(
-                field=self.field,
-                stepping=self.stepping,
-                ts=self.ts,
-                inputs=inputs,
-                raw=memory,
-                cotangents=cotangents,
-                per_example=self.per_example,
-            )
         cotangent = cotangents.z
         if self.adjoint == "reversible":
             solved = inputs.params, inputs.z0, inputs.x, memory
@@ -116,13 +96,8 @@ class FieldPlan(eqx.Module):
         vjps = count_vjps(self.stepping.solver, raw.num_steps)
         return jnp.where(known & (raw.nfe >= 0), vjps, -1)
 
-    def _keep(self) -> Literal["nothing", "times", "states"]:
-        if self.pulls_back_saved:
-            return "states"
-        return "times" if self.adjoint == "reversible" else "nothing"
-
     def _diffrax_adjoint(self) -> diffrax.AbstractAdjoint | None:
         if isinstance(self.adjoint, diffrax.AbstractAdjoint):
             return self.adjoint
-        route = None if self.pulls_back_saved else ADJOINTS[self.adjoint]
+        route = ADJOINTS[self.adjoint]
         return None if route is None else route()

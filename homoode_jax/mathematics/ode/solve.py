@@ -6,7 +6,7 @@ gradients beyond the Diffrax adjoint that it is handed.
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import diffrax
 import equinox as eqx
@@ -49,12 +49,10 @@ class Steps(NamedTuple):
     Attributes:
         ends: times at which they ended, infinite (of the sign of t1 - t0) beyond the last.
         partner: final z of `Reversible`; of other solvers nothing of use.
-        states: z0 and the state after each, infinite beyond the last; None where not kept.
     """
 
     ends: Float[Array, " max_steps"]
     partner: PyTree[Array]
-    states: PyTree[Float[Array, "max_steps+1 ..."]] | None = None
 
 
 class Raw(NamedTuple):
@@ -95,13 +93,12 @@ def solve_ode(
     norm: Callable,
     ts: Float[Array, " times"] | None = None,
     adjoint: diffrax.AbstractAdjoint | None = None,
-    keep: Literal["nothing", "times", "states"] = "nothing",
+    keeps_times: bool = False,
 ) -> Raw:
     """Solves dz/dt = rhs(t, z, args).
 
     A step that is not finite is refused; times or tolerances that are not make the solve fail.
-    `keep` is what is kept of the accepted steps: their times and the last state of the solver, or
-    their times and states.
+    `keeps_times` keeps the times of the accepted steps, and the last state of the solver.
     """
     usable = _is_usable(stepping, ts)
     stepping, ts = _made_usable(usable, stepping, ts)
@@ -140,7 +137,7 @@ def solve_ode(
         dt0=None,
         y0=z0,
         args=args,
-        saveat=_save_at(ts, keep),
+        saveat=_save_at(ts, keeps_times),
         stepsize_controller=replace(controller, dt0=dt0, begins=begins),
         max_steps=stepping.max_steps,
         adjoint=adjoint or diffrax.RecursiveCheckpointAdjoint(),
@@ -150,7 +147,7 @@ def solve_ode(
     raw = _raw(solution, ts, solver if is_counted(stepping.controller) else None, selected)
     result = jnp.where(usable, raw.result, Result.nonfinite.value).astype(jnp.int32)
     raw = raw._replace(result=result)
-    return raw if keep == "nothing" else raw._replace(steps=_steps(solution, keep))
+    return raw._replace(steps=_steps(solution)) if keeps_times else raw
 
 
 def _numbers(stepping: Stepping, ts) -> PyTree[Array]:
@@ -186,22 +183,18 @@ def _solver_state(solver, f0: PyTree | None):
     return (jnp.array(False), f0) if reuses_last_stage(solver) else None
 
 
-def _save_at(ts: Float[Array, " times"] | None, keep: str) -> diffrax.SaveAt:
+def _save_at(ts: Float[Array, " times"] | None, keeps_times: bool) -> diffrax.SaveAt:
     subs = [diffrax.SubSaveAt(t1=True)]
     if ts is not None:
         subs.append(save_at(ts))
-    if keep == "times":
+    if keeps_times:
         subs.append(diffrax.SubSaveAt(steps=True, fn=lambda t, y, args: None))
-    if keep == "states":
-        subs.append(diffrax.SubSaveAt(t0=True, steps=True))
-    return diffrax.SaveAt(subs=subs, solver_state=keep == "times")
+    return diffrax.SaveAt(subs=subs, solver_state=keeps_times)
 
 
-def _steps(solution: diffrax.Solution, keep: str) -> Steps:
-    assert solution.ts is not None and solution.ys is not None
-    if keep == "times":
-        return Steps(solution.ts[-1], solution.solver_state)
-    return Steps(solution.ts[-1][1:], None, solution.ys[-1])
+def _steps(solution: diffrax.Solution) -> Steps:
+    assert solution.ts is not None
+    return Steps(ends=solution.ts[-1], partner=solution.solver_state)
 
 
 def _raw(solution: diffrax.Solution, ts, solver, selected: bool) -> Raw:
