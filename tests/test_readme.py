@@ -4,11 +4,9 @@ import json
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 ANSWERS = re.split(r"(?m)^## ", (ROOT / "docs" / "results.md").read_text())[1:]
 LAYERS = ("homoode", "neural_ode", "augmented_neural_ode", "deq")
@@ -66,24 +64,6 @@ FIGURES = [
     ("audits", "augmented_neural_ode/x/own_head", ".4f"),
     ("kills", "kills", "d"),
 ]
-
-
-def test_the_layer_in_a_few_lines_runs():
-    names = {}
-    integrate, homotopy = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    exec(integrate, names)
-    # The gradient along one direction, by finite differences of the loss.
-    params = names["params"]
-    step = 1e-2
-    up, down = ({"w": params["w"] + sign * step} for sign in (1, -1))
-    numeric = (names["loss"](up) - names["loss"](down)) / (2 * step)
-    np.testing.assert_allclose(np.sum(names["gradient"]["w"]), numeric, rtol=2e-2)
-    exec(homotopy, names)
-    path = names["by_path"]
-    iteration = names["by_iteration"]
-    assert path.success and iteration.success
-    np.testing.assert_allclose(path.z, iteration.z, atol=1e-4)
-    assert np.all(np.isfinite(names["gradient"]["w"]))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -40,7 +40,7 @@ def jacobian_norm(
     *,
     samples: int = 1,
 ) -> Float[Array, ""]:
-    """Estimates the mean square size of the cell's Jacobian at z.
+    """Estimates the mean square size of the cell's Jacobian at z (arXiv 2106.14342).
 
     The estimate is |v^T J|^2 / (entries of z) for random signs v, where J is the Jacobian of the
     whole batch: where no example depends on another, the mean over the batch of
@@ -63,10 +63,14 @@ def jacobian_norm(
         ValueError: if an argument is not as above; the message names it.
 
     Example:
-        >>> import jax, jax.numpy as jnp, homoode_jax
-        >>> cell, z = lambda a, z, x: a * z + x, jnp.ones((4, 3))
-        >>> print(homoode_jax.regularisers.jacobian_norm(cell, 0.5, z, z, jax.random.key(0)))
-        0.25
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import homoode_jax
+        >>> cell = lambda a, z, x: a * z + x
+        >>> z = jnp.ones((4, 3))
+        >>> norm = homoode_jax.regularisers.jacobian_norm(cell, 0.5, z, z, jax.random.key(0))
+        >>> print(f"{norm:.3f}")
+        0.250
     """
     samples = whole("samples", samples)
     params, z, x = as_arrays((params, z, x))
@@ -92,7 +96,7 @@ def _jacobian_norm(
 def with_kinetic_energy(
     field: Field, z0: PyTree[Array]
 ) -> tuple[Field, tuple[PyTree[Array], Float[Array, " batch"]]]:
-    """Adds the kinetic energy of the path to a field's state.
+    """Adds the kinetic energy of the path to a field's state (arXiv 2002.02798).
 
     The energy of an example is the integral of its mean square speed,
     int mean(F(z(t), t)^2) dt, along the path that is solved: every gradient route of
@@ -110,10 +114,12 @@ def with_kinetic_energy(
         ValueError: if `z0` is not as above.
 
     Example:
-        >>> import jax.numpy as jnp, homoode_jax
+        >>> import jax.numpy as jnp
+        >>> import homoode_jax
         >>> z0 = jnp.zeros((1, 2))
-        >>> field, start = homoode_jax.regularisers.with_kinetic_energy(lambda p, t, z, x: p, z0)
-        >>> solution = homoode_jax.integrate(field, jnp.full((1, 2), 3.0), start, None)
+        >>> field = lambda p, t, z, x: p  # a constant speed
+        >>> moving, start = homoode_jax.regularisers.with_kinetic_energy(field, z0)
+        >>> solution = homoode_jax.integrate(moving, jnp.full((1, 2), 3.0), start, None)
         >>> z, energy = solution.z
         >>> print(f"{z[0, 0]:.3f} {energy[0]:.3f}")  # loss = task(z) + 0.01 * energy.mean()
         3.000 9.000

@@ -1,15 +1,11 @@
 """Audits of cells beside dense linear algebra and closed forms."""
 
-import doctest
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from homoode_jax import Result, audit, continuation, equilibrium
-from homoode_jax.mathematics import regularisers
-from homoode_jax.mathematics.audit import cells, fields
 
 pytestmark = pytest.mark.slow  # many programs to compile
 
@@ -47,11 +43,6 @@ def linear_problem(matrices):
     matrices = np.stack(matrices)
     shape = matrices.shape[:2]
     return None, np.zeros(shape), (matrices, np.ones(shape))
-
-
-@pytest.mark.parametrize("module", [cells, fields, regularisers])
-def test_examples_print_what_they_say(module):
-    assert doctest.testmod(module).failed == 0
 
 
 def test_residual_is_that_of_the_solution(x64):

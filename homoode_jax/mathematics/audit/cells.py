@@ -68,7 +68,8 @@ def spectral_radius(
         ValueError: if an argument is not as above; the message names it.
 
     Example:
-        >>> import jax.numpy as jnp, homoode_jax
+        >>> import jax.numpy as jnp
+        >>> import homoode_jax
         >>> turn = lambda a, z, x: a * jnp.stack([-z[:, 1], z[:, 0]], axis=1)  # +-0.9 i
         >>> radius = homoode_jax.audit.spectral_radius(turn, 0.9, jnp.ones((1, 2)), None)
         >>> print(f"{radius.value[0]:.4f}")
@@ -130,11 +131,13 @@ def sigma_min(
         ValueError: if an argument is not as above; the message names it.
 
     Example:
-        >>> import jax.numpy as jnp, homoode_jax
+        >>> import jax.numpy as jnp
+        >>> import homoode_jax
         >>> cell = lambda a, z, x: a * z + x
-        >>> zs, lams, x = jnp.zeros((3, 1, 1)), jnp.array([0.0, 0.25, 0.5]), jnp.ones((1, 1))
-        >>> sigma = homoode_jax.audit.sigma_min(cell, 2.0, zs, lams, x)
-        >>> print(sigma.value[:, 0])
+        >>> zs = jnp.zeros((3, 1, 1))
+        >>> lams = jnp.array([0.0, 0.25, 0.5])
+        >>> sigma = homoode_jax.audit.sigma_min(cell, 2.0, zs, lams, jnp.ones((1, 1)))
+        >>> print(sigma.value[:, 0].round(3))
         [1.  0.5 0. ]
     """
     check_option("homotopy", homotopy, HOMOTOPIES)
@@ -193,10 +196,13 @@ def path_length(
         ValueError: if `lams` does not fit `zs`.
 
     Example:
-        >>> import jax.numpy as jnp, homoode_jax
+        >>> import jax.numpy as jnp
+        >>> import homoode_jax
         >>> zs = jnp.array([[[0.0, 0.0]], [[3.0, 3.0]]])
-        >>> print(homoode_jax.audit.path_length(zs), homoode_jax.audit.path_length(zs, [0.0, 4.0]))
-        [3.] [5.]
+        >>> print(homoode_jax.audit.path_length(zs))
+        [3.]
+        >>> print(homoode_jax.audit.path_length(zs, jnp.array([0.0, 4.0])))
+        [5.]
     """
     zs = as_arrays(zs)
     zs = cast(zs, common_dtype(zs))

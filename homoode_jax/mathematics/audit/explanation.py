@@ -34,6 +34,19 @@ class Explanation(NamedTuple):
         held_out_before: the same at the points held out, or None.
         held_out_after: likewise.
         success: True if the fit came to rest before `max_steps`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import homoode_jax
+        >>> field = lambda p, t, z, x: x / (1 - 0.5 * t) ** 2  # of f = z / 2 + x, z0 = 0
+        >>> cell = lambda a, z, x: a * z + x
+        >>> x = jnp.ones((1, 1))
+        >>> ts = jnp.linspace(0.0, 1.0, 5)
+        >>> zs = (ts / (1 - 0.5 * ts))[:, None, None]  # the path of F
+        >>> points = homoode_jax.audit.Points(jnp.zeros((1, 1)), ts, zs, x)
+        >>> found = homoode_jax.audit.explain(field, None, cell, 0.1, points)
+        >>> print(f"{found.before[0]:.2f} {found.after[0]:.2f} {bool(found.success)}")
+        0.52 0.00 True
     """
 
     params: PyTree
@@ -80,13 +93,16 @@ def explain(
         ValueError: if an argument is not as above; the message names it.
 
     Example:
-        >>> import jax.numpy as jnp, homoode_jax
+        >>> import jax.numpy as jnp
+        >>> import homoode_jax
         >>> field = lambda p, t, z, x: x / (1 - 0.5 * t) ** 2  # of f = z / 2 + x, z0 = 0
         >>> cell = lambda a, z, x: a * z + x
-        >>> ts, x = jnp.linspace(0, 1, 5), jnp.ones((1, 1))
-        >>> zs = (ts / (1 - 0.5 * ts))[:, None, None]
+        >>> x = jnp.ones((1, 1))
+        >>> ts = jnp.linspace(0.0, 1.0, 5)
+        >>> zs = (ts / (1 - 0.5 * ts))[:, None, None]  # the path of F
         >>> points = homoode_jax.audit.Points(jnp.zeros((1, 1)), ts, zs, x)
-        >>> print(f"{homoode_jax.audit.explain(field, None, cell, 0.1, points).params:.3f}")
+        >>> found = homoode_jax.audit.explain(field, None, cell, 0.1, points)
+        >>> print(f"{found.params:.3f}")
         0.500
     """
     max_steps = whole("max_steps", max_steps)

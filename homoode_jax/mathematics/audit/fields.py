@@ -33,7 +33,22 @@ from homoode_jax.mathematics.ode.integrate import Field
 
 
 class FieldNorms(NamedTuple):
-    """Root mean square speed of each example, at the start and at the end of its path."""
+    """Root mean square speed of each example, at the start and at the end of its path.
+
+    Attributes:
+        start: of F(z0, t0).
+        end: of F(z1, t1); 0 if z1 is an equilibrium.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import homoode_jax
+        >>> decay = lambda k, t, z, x: -k * z
+        >>> z0 = jnp.ones((1, 2))
+        >>> z1 = jnp.full((1, 2), 0.25)
+        >>> norms = homoode_jax.audit.field_norms(decay, 2.0, z0, z1, None)
+        >>> print(norms.end / norms.start)
+        [0.25]
+    """
 
     start: Float[Array, " batch"]
     end: Float[Array, " batch"]
@@ -47,6 +62,20 @@ class Points(NamedTuple):
         ts: times from 0 to 1, `[points]`.
         zs: states at these times, a pytree of real arrays `[points, batch, ...]`.
         x: condition, a pytree of arrays `[batch, ...]` or None.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import homoode_jax
+        >>> field = lambda p, t, z, x: x / (1 - p * t) ** 2
+        >>> z0 = jnp.zeros((1, 1))
+        >>> x = jnp.ones((1, 1))
+        >>> ts = jnp.linspace(0.0, 1.0, 5)
+        >>> solution = homoode_jax.integrate(field, 0.5, z0, x, save_at=ts)
+        >>> points = homoode_jax.audit.Points(z0, ts, solution.zs, x)
+        >>> cell = lambda a, z, x: a * z + x
+        >>> defect = homoode_jax.audit.defect(field, 0.5, cell, 0.5, points)
+        >>> print(f"{defect[0]:.2f}")
+        0.00
     """
 
     z0: PyTree[Array]
@@ -83,9 +112,11 @@ def field_norms(
         ValueError: if an argument is not as above; the message names it.
 
     Example:
-        >>> import jax.numpy as jnp, homoode_jax
+        >>> import jax.numpy as jnp
+        >>> import homoode_jax
         >>> decay = lambda k, t, z, x: -k * z
-        >>> z0, z1 = jnp.ones((1, 2)), jnp.full((1, 2), 0.25)
+        >>> z0 = jnp.ones((1, 2))
+        >>> z1 = jnp.full((1, 2), 0.25)
         >>> norms = homoode_jax.audit.field_norms(decay, 2.0, z0, z1, None)
         >>> print(norms.start, norms.end)
         [2.] [0.5]
@@ -130,14 +161,17 @@ def defect(
         ValueError: if an argument is not as above; the message names it.
 
     Example:
-        >>> import jax.numpy as jnp, homoode_jax
+        >>> import jax.numpy as jnp
+        >>> import homoode_jax
         >>> field = lambda p, t, z, x: x / (1 - 0.5 * t) ** 2  # of f = z / 2 + x, z0 = 0
         >>> cell = lambda a, z, x: a * z + x
-        >>> ts, x = jnp.linspace(0, 1, 5), jnp.ones((1, 1))
-        >>> zs = (ts / (1 - 0.5 * ts))[:, None, None]
+        >>> x = jnp.ones((1, 1))
+        >>> ts = jnp.linspace(0.0, 1.0, 5)
+        >>> zs = (ts / (1 - 0.5 * ts))[:, None, None]  # the path of F
         >>> points = homoode_jax.audit.Points(jnp.zeros((1, 1)), ts, zs, x)
-        >>> print(f"{homoode_jax.audit.defect(field, None, cell, 0.5, points)[0]:.4f}")
-        0.0000
+        >>> defect = homoode_jax.audit.defect(field, None, cell, 0.5, points)
+        >>> print(f"{defect[0]:.3f}")
+        0.000
     """
     points = checked_points(points)
     lam = make_schedule(schedule)

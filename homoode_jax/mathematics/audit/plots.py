@@ -33,6 +33,15 @@ def plot(
     Raises:
         ImportError: if matplotlib is not installed.
         ValueError: if nothing can be drawn from what is given.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import homoode_jax
+        >>> trace = jnp.array([[1.0, 0.1, 0.01], [1.0, 0.5, 0.25]])
+        >>> zs = jnp.array([[[0.0, 0.0]], [[1.0, 2.0]], [[3.0, 3.0]]])
+        >>> figure = homoode_jax.audit.plot(trace=trace, zs=zs)
+        >>> print([axes.get_title() for axes in figure.axes])
+        ['convergence', 'path']
     """
     panels = []
     if trace is not None:

@@ -38,10 +38,13 @@ def residual(cell: Cell, params: PyTree, z: PyTree[Array], x: PyTree) -> Float[A
         ValueError: if an argument is not as above; the message names it.
 
     Example:
-        >>> import jax.numpy as jnp, homoode_jax
+        >>> import jax.numpy as jnp
+        >>> import homoode_jax
         >>> cell = lambda a, z, x: a * z + x
-        >>> print(homoode_jax.audit.residual(cell, 0.5, jnp.ones((1, 2)), jnp.ones((1, 2))))
-        [0.33333334]
+        >>> z = jnp.ones((1, 2))
+        >>> x = jnp.ones((1, 2))
+        >>> print(homoode_jax.audit.residual(cell, 0.5, z, x).round(3))
+        [0.333]
     """
     return _residual(Function(cell), *as_arrays((params, z, x)))
 
@@ -81,10 +84,13 @@ def convergence(
         ValueError: if an argument is not as above; the message names it.
 
     Example:
-        >>> import jax.numpy as jnp, homoode_jax
-        >>> z0, half = jnp.ones((1, 1)), lambda a, z, x: a * z + 1
-        >>> options = dict(solver="picard", max_steps=3)
-        >>> print(homoode_jax.audit.convergence(half, 0.5, z0, None, **options).round(3))
+        >>> import jax.numpy as jnp
+        >>> import homoode_jax
+        >>> cell = lambda a, z, x: a * z + x
+        >>> z0 = jnp.ones((1, 1))
+        >>> x = jnp.ones((1, 1))
+        >>> trace = homoode_jax.audit.convergence(cell, 0.5, z0, x, solver="picard", max_steps=3)
+        >>> print(trace.round(3))
         [[0.333 0.143 0.067 0.032]]
     """
     max_steps = whole("max_steps", max_steps)

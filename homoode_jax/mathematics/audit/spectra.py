@@ -33,6 +33,14 @@ class Estimate(NamedTuple):
     Attributes:
         value: the number.
         error: norm of the residual with which it was found; see where it is returned.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import homoode_jax
+        >>> cell = lambda a, z, x: a * jnp.stack([z[:, 1], z[:, 0]], axis=1)  # +-0.5
+        >>> radius = homoode_jax.audit.spectral_radius(cell, 0.5, jnp.ones((2, 2)), None)
+        >>> print(radius.value.round(3), bool(jnp.all(radius.error < 1e-3)))
+        [0.5 0.5] True
     """
 
     value: Float[Array, "*batch"]
@@ -48,7 +56,7 @@ def largest_eigenvalue(
     """
     m = min(dimension, start.size)
 
-    def step(basis: Float[Array, "m+1 n"], k):
+    def step(basis: Float[Array, "vectors n"], k):
         image = product(basis[k])
         w, size, shares = orthogonalise(image, basis)
         return basis.at[k + 1].set(w), shares.at[k + 1].set(size)

@@ -58,7 +58,9 @@ class _State(NamedTuple):
 
 
 class GMRES(lx.AbstractLinearSolver):
-    """Restarted GMRES with right preconditioning, for square operators on real vectors.
+    """Restarted GMRES (Saad & Schultz 1986) for square operators on real vectors.
+
+    Preconditioned from the right.
 
     Attributes:
         rtol: ends at |b - A x| <= rtol |b| + atol (Euclidean norms).
@@ -67,6 +69,21 @@ class GMRES(lx.AbstractLinearSolver):
         max_products: the most products with the operator.
 
     Options (as `lineax.linear_solve` takes them): `preconditioner`, an operator near the inverse.
+
+    Raises:
+        ValueError: if a setting is not as above; the message names it.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import homoode_jax
+        >>> cell = lambda a, z, x: jnp.tanh(a * z) + x
+        >>> z0 = jnp.zeros((1, 1))
+        >>> x = jnp.ones((1, 1))
+        >>> gmres = homoode_jax.GMRES(rtol=1e-4, restart=40)
+        >>> solver = homoode_jax.NewtonKrylov(linear_solver=gmres)
+        >>> solution = homoode_jax.equilibrium(cell, 0.5, z0, x, solver=solver)
+        >>> print(f"{solution.z[0, 0]:.4f}")
+        1.6879
     """
 
     rtol: Real[ArrayLike, ""] = real_field("rtol", 1e-6, "a non-negative number")

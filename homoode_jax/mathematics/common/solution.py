@@ -12,7 +12,21 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 
 class Result(enum.IntEnum):
-    """How a solve ended. Compares with the arrays in `Solution.result`."""
+    """How a solve ended. Compares with the arrays in `Solution.result`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import homoode_jax
+        >>> cell = lambda a, z, x: a * x * z + 1
+        >>> z0 = jnp.zeros((2, 1))
+        >>> x = jnp.array([[0.1], [2.0]])  # the second example runs away
+        >>> options = dict(solver="picard", batching="per_example", max_steps=20)
+        >>> solution = homoode_jax.equilibrium(cell, 1.0, z0, x, **options)
+        >>> print([homoode_jax.Result(int(code)).name for code in solution.result])
+        ['ok', 'max_steps']
+        >>> print(solution.result == homoode_jax.Result.max_steps)
+        [False  True]
+    """
 
     ok = 0
     max_steps = 1  # the end was not reached in `max_steps` steps
@@ -41,6 +55,18 @@ class Stats(NamedTuple):
         num_jvp: Jacobian-vector products of the cell; -1 where they cannot be counted.
         num_vjp: vector-Jacobian products in the forward solve.
         num_folds: how often lam turned.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import homoode_jax
+        >>> cell = lambda a, z, x: a * z + x
+        >>> z0 = jnp.zeros((1, 1))
+        >>> x = jnp.ones((1, 1))
+        >>> stats = homoode_jax.equilibrium(cell, 0.5, z0, x, solver="picard", max_steps=3).stats
+        >>> print(f"{stats.nfe} evaluations in {stats.num_steps} steps")
+        4 evaluations in 3 steps
+        >>> print(f"residual {stats.residual:.3f}")
+        residual 0.067
     """
 
     nfe: Int[Array, "*batch"]
@@ -71,6 +97,17 @@ class Solution(NamedTuple):
             reach hold its last finite state.
         result: codes of `Result`.
         stats: what it cost.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import homoode_jax
+        >>> decay = lambda k, t, z, x: -k * z
+        >>> times = jnp.array([0.5, 1.0])
+        >>> solution = homoode_jax.integrate(decay, 1.0, jnp.ones((1, 1)), None, save_at=times)
+        >>> print(bool(solution.success), solution.zs.shape)
+        True (2, 1, 1)
+        >>> print(solution.zs[:, 0, 0].round(2))  # exp(-1 / 2) and exp(-1)
+        [0.61 0.37]
     """
 
     z: PyTree[Array]

@@ -224,10 +224,13 @@ def continuation(
         ValueError: if an argument is not as above; the message names it.
 
     Example:
-        >>> import jax.numpy as jnp, homoode_jax
+        >>> import jax.numpy as jnp
+        >>> import homoode_jax
         >>> cell = lambda a, z, x: a * z + x
-        >>> solution = homoode_jax.continuation(cell, -3.0, jnp.zeros((1, 1)), jnp.ones((1, 1)))
-        >>> print(f"{solution.z[0, 0]:.4f} {float(solution.stats.lam)}")
+        >>> z0 = jnp.zeros((1, 1))
+        >>> x = jnp.ones((1, 1))
+        >>> solution = homoode_jax.continuation(cell, -3.0, z0, x)
+        >>> print(f"{solution.z[0, 0]:.4f} {solution.stats.lam:.1f}")
         0.2500 1.0
     """
     check_option("homotopy", homotopy, HOMOTOPIES)

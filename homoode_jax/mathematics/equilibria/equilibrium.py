@@ -200,9 +200,12 @@ def equilibrium(
         ValueError: if an argument is not as above; the message names it.
 
     Example:
-        >>> import jax.numpy as jnp, homoode_jax
+        >>> import jax.numpy as jnp
+        >>> import homoode_jax
         >>> cell = lambda a, z, x: jnp.tanh(a * z) + x
-        >>> solution = homoode_jax.equilibrium(cell, 0.5, jnp.zeros((1, 1)), jnp.ones((1, 1)))
+        >>> z0 = jnp.zeros((1, 1))
+        >>> x = jnp.ones((1, 1))
+        >>> solution = homoode_jax.equilibrium(cell, 0.5, z0, x)
         >>> print(f"{solution.z[0, 0]:.4f} {bool(solution.success)}")
         1.6879 True
     """

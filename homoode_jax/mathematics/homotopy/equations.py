@@ -28,7 +28,7 @@ from homoode_jax.mathematics.cells.vectors import Equation, Vector
 from homoode_jax.mathematics.common.checks import check_option
 from homoode_jax.mathematics.common.functions import Function
 
-Point = Float[Array, " n+1"]
+Point = Float[Array, " entries"]  # n + 1 of them: z, scaled, and lam
 HOMOTOPIES = ("fixed_point", "newton")
 SCHEDULES = {
     "linear": lambda t: t,

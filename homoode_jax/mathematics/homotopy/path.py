@@ -62,9 +62,9 @@ class Walk(NamedTuple):
     num_steps: Int[Array, ""]
     num_rejected: Int[Array, ""]
     cost: Cost
-    saved: Float[Array, "saves n+1"]
+    saved: Float[Array, "saves entries"]
     reached: Bool[Array, " saves"]
-    trail: Float[Array, "points n+1"] | None
+    trail: Float[Array, "points entries"] | None
 
 
 def follow(

@@ -22,10 +22,26 @@ from homoode_jax.mathematics.iterations.iterate import Move
 
 
 class Picard(eqx.Module):
-    """Damped fixed-point iteration; converges where |1 - beta + beta mu| < 1 for J's eigenvalues.
+    """Damped fixed-point iteration, z' = z + beta (f(z) - z).
+
+    Converges where |1 - beta + beta mu| < 1 for every eigenvalue mu of J.
 
     Attributes:
-        damping: beta; 1 is plain iteration.
+        damping: beta, not 0; 1 is plain iteration.
+
+    Raises:
+        ValueError: if `damping` is not as above; the message names it.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import homoode_jax
+        >>> cell = lambda a, z, x: a * z + x  # slope -3: plain iteration would run away
+        >>> z0 = jnp.zeros((1, 1))
+        >>> x = jnp.ones((1, 1))
+        >>> solver = homoode_jax.Picard(damping=0.25)
+        >>> solution = homoode_jax.equilibrium(cell, -3.0, z0, x, solver=solver)
+        >>> print(f"{solution.z[0, 0]:.4f}")
+        0.2500
     """
 
     damping: float = real_field("damping", 1.0, "a number other than 0")
@@ -48,11 +64,25 @@ class History(NamedTuple):
 
 
 class Anderson(eqx.Module):
-    """Anderson acceleration.
+    """Anderson acceleration (Anderson 1965; Walker & Ni 2011).
 
     Attributes:
-        memory: differences kept.
-        damping: beta.
+        memory: how many differences are kept, at least 1.
+        damping: beta, not 0.
+
+    Raises:
+        ValueError: if a setting is not as above; the message names it.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import homoode_jax
+        >>> cell = lambda a, z, x: jnp.tanh(a * z) + x
+        >>> z0 = jnp.zeros((1, 1))
+        >>> x = jnp.ones((1, 1))
+        >>> solver = homoode_jax.Anderson(memory=3, damping=0.8)
+        >>> solution = homoode_jax.equilibrium(cell, 0.5, z0, x, solver=solver)
+        >>> print(f"{solution.z[0, 0]:.4f}")
+        1.6879
     """
 
     memory: int = whole_field("memory", 5)
@@ -111,10 +141,26 @@ class LowRank(NamedTuple):
 
 
 class Broyden(eqx.Module):
-    """Broyden's method on z - f(z), from the identity; it starts anew when its memory is full.
+    """Broyden's "good" method (Broyden 1965) on z - f(z), from the identity.
+
+    It starts anew when its memory is full.
 
     Attributes:
-        memory: rank-one terms kept.
+        memory: how many terms of rank one are kept, at least 1.
+
+    Raises:
+        ValueError: if `memory` is not as above; the message names it.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import homoode_jax
+        >>> cell = lambda a, z, x: jnp.tanh(a * z) + x
+        >>> z0 = jnp.zeros((1, 1))
+        >>> x = jnp.ones((1, 1))
+        >>> solver = homoode_jax.Broyden(memory=10)
+        >>> solution = homoode_jax.equilibrium(cell, 0.5, z0, x, solver=solver)
+        >>> print(f"{solution.z[0, 0]:.4f}")
+        1.6879
     """
 
     memory: int = whole_field("memory", 20)

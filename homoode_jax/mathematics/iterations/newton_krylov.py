@@ -23,11 +23,25 @@ INSTEAD = "use solver='anderson', 'broyden', 'picard' or 'ode', or "
 
 
 class NewtonKrylov(eqx.Module):
-    """Newton's method with matrix-free linear solves.
+    """Newton's method with matrix-free linear solves (Dembo, Eisenstat & Steihaug 1982).
 
     Attributes:
-        linear_tol: relative tolerance of the linear solves.
+        linear_tol: relative tolerance of the linear solves, positive.
         linear_solver: "gmres", or a Lineax solver, which brings its own tolerance.
+
+    Raises:
+        ValueError: if a setting is not as above; the message names it.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import homoode_jax
+        >>> cell = lambda a, z, x: jnp.tanh(a * z) + x
+        >>> z0 = jnp.zeros((1, 1))
+        >>> x = jnp.ones((1, 1))
+        >>> solver = homoode_jax.NewtonKrylov(linear_tol=1e-2)
+        >>> solution = homoode_jax.equilibrium(cell, 0.5, z0, x, solver=solver)
+        >>> print(f"{solution.z[0, 0]:.4f}")
+        1.6879
     """
 
     linear_tol: float = real_field("linear_tol", 1e-3, "a positive number")

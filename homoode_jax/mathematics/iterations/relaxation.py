@@ -26,12 +26,26 @@ class _Memory(NamedTuple):
 
 
 class Relaxation(eqx.Module):
-    """Integration of f(z) - z to its steady state.
+    """Integration of f(z) - z to its steady state (Pal et al. 2022, arXiv 2201.12240).
 
     Attributes:
         accuracy: how far a step may err, relative to |f - z| before it. Tolerances of the usual
             kind would leave the state hovering about its rest at their own size.
         solver: "bosh3", "tsit5", "dopri5", or a Diffrax pair that reuses its last stage.
+
+    Raises:
+        ValueError: if a setting is not as above; the message names it.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import homoode_jax
+        >>> cell = lambda a, z, x: a * z + x  # slope -3: plain iteration would run away
+        >>> z0 = jnp.zeros((1, 1))
+        >>> x = jnp.ones((1, 1))
+        >>> solver = homoode_jax.Relaxation(solver="tsit5")
+        >>> solution = homoode_jax.equilibrium(cell, -3.0, z0, x, solver=solver)
+        >>> print(f"{solution.z[0, 0]:.4f}")
+        0.2500
     """
 
     accuracy: float = real_field("accuracy", 0.1, "a positive number")

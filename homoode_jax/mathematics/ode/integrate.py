@@ -113,7 +113,8 @@ def integrate(
         ValueError: if an argument is not as above; the message names it.
 
     Example:
-        >>> import jax.numpy as jnp, homoode_jax
+        >>> import jax.numpy as jnp
+        >>> import homoode_jax
         >>> decay = lambda k, t, z, x: -k * z
         >>> solution = homoode_jax.integrate(decay, 2.0, jnp.ones((1, 1)), None)
         >>> print(f"{solution.z[0, 0]:.3f} {solution.stats.nfe}")

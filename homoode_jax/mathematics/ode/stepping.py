@@ -163,7 +163,7 @@ def is_counted(controller: str | diffrax.AbstractStepSizeController) -> bool:
 
 
 def first_step(
-    rhs: Callable, t0, t1, z0: PyTree, f0: PyTree, order, rtol, atol, norm: Norm
+    rhs: Callable, t0, t1, z0: PyTree, f0: PyTree, order, rtol, atol, norm: Callable
 ) -> Float[Array, ""]:
     """Returns the signed size of the first step, for one evaluation of `rhs` beside `f0`.
 
@@ -192,7 +192,7 @@ def first_step(
     return lax.stop_gradient((sign * step).astype(span.dtype))
 
 
-def count_nfe(solver, num_steps: Int[Array, ""], selected: bool) -> Int[Array, ""]:
+def count_nfe(solver, num_steps: Int[Array, "*batch"], selected: bool) -> Int[Array, "*batch"]:
     """Returns the evaluations of a forward solve, first-step selection included; -1 if unknown.
 
     An explicit pair that reuses its last stage (FSAL) costs 1 + (stages - 1) * steps, any other
@@ -213,7 +213,7 @@ def count_nfe(solver, num_steps: Int[Array, ""], selected: bool) -> Int[Array, "
     return 2 * selected + stages * num_steps
 
 
-def count_vjps(solver, num_steps: Int[Array, ""]) -> Int[Array, ""]:
+def count_vjps(solver, num_steps: Int[Array, "*batch"]) -> Int[Array, "*batch"]:
     """Returns the vector-Jacobian products of backpropagation; the selection has none."""
     return count_nfe(solver, num_steps, selected=False)
 
