@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
     config.model.channels = 32
     config.model.width = 128
     config.model.groups = 8
-    config.solver.method = "bosh3"  # half of dopri5's evaluations (docs/results.md)
+    config.solver.method = "bosh3"  # half of dopri5's evaluations (docs/notes.md)
     config.solver.dt0 = 0.25
     config.data.dataset = "digits"
     config.data.validation = 150

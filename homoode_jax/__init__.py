@@ -1,8 +1,8 @@
 """HomoODE in JAX: homotopy continuation between deep equilibrium models and neural ODEs.
 
-The mathematics floor is imported here; it needs JAX, Diffrax, Optimistix, Lineax and Equinox only.
-Networks (`homoode_jax.networks`) and experiments (`homoode_jax.experiments`) are imported by
-name, and need the `train` extra.
+This imports the mathematics, which needs JAX, Diffrax, Optimistix, Lineax and Equinox only. Import
+the networks (`homoode_jax.networks`) and the experiments (`homoode_jax.experiments`) by name; they
+need the `train` extra.
 """
 
 from homoode_jax.mathematics import audit, regularisers

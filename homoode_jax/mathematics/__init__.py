@@ -1,1 +1,1 @@
-"""Mathematics floor: pure functions on pytrees; no Flax, no Optax, no files."""
+"""Mathematics: pure functions on pytrees; no Flax, no Optax, no file access."""

@@ -138,7 +138,7 @@ def with_kinetic_energy(
 
 
 def _signs(key: Key[Array, ""], z: PyTree[Array]) -> PyTree[Array]:
-    """Random signs in the structure of z."""
+    """Draws random signs in the structure of z."""
     leaves, structure = jax.tree.flatten(z)
     keys = jax.random.split(key, len(leaves))
     signs = [jax.random.rademacher(k, leaf.shape) for k, leaf in zip(keys, leaves, strict=True)]

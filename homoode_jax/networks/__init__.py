@@ -1,1 +1,1 @@
-"""Networks floor: Flax NNX modules around the solves of the mathematics floor."""
+"""Networks: Flax NNX modules around the solves of `homoode_jax.mathematics`."""

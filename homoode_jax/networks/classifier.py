@@ -63,13 +63,13 @@ class Weights(NamedTuple):
 
 
 class Output(NamedTuple):
-    """What a forward pass gives.
+    """Result of a forward pass.
 
     Attributes:
         logits: scores of the classes.
         solution: outcome of the solve; its `z` is what the head read.
         batch_stats: running statistics after this batch (unchanged in evaluation).
-        features: what the encoder made of the images.
+        features: output of the encoder.
         penalty: the regulariser's term of the loss, before its weight.
     """
 
@@ -93,7 +93,7 @@ class Network(nnx.Module):
 
 
 class ImageClassifier:
-    """Pure functions of `Weights` for one architecture.
+    """Pure functions of `Weights`, for one architecture.
 
     Args:
         sizes: the architecture.
@@ -258,7 +258,7 @@ def _is_convolution(primitive: Any, *_: Any, **__: Any) -> bool:
 
 
 def _rows_for_statistics(success: Bool[Array, "*batch"]) -> Bool[Array, "n 1 1 1"] | None:
-    """Rows whose states may enter batch statistics: those solved, or all where none was."""
+    """Returns the rows whose states enter batch statistics: those solved, or all if none was."""
     if success.ndim == 0:
         return None
     return (success | ~jnp.any(success))[:, None, None, None]

@@ -1,9 +1,9 @@
 """The 3x3 convolution for use inside a solver's loop.
 
-Inside a loop, XLA:CPU takes far longer than need be for the library's weight gradient of a
-convolution, and longer than need be for the convolution itself. The convolution here is therefore
-a bilinear primitive of its own, lowered by platform. On the CPU its value is Winograd's F(2x2, 3x3)
-(Lavin & Gray 2016, arXiv 1509.09308): for tiles d of 4x4 and outputs y of 2x2,
+Inside a loop, XLA:CPU is slow at the library's convolution, and very slow at its weight gradient.
+The convolution here is therefore a bilinear primitive of its own, lowered by platform. On the CPU
+its value is F(2x2, 3x3) of Winograd (Lavin & Gray 2016, arXiv 1509.09308): for tiles d of 4x4 and
+outputs y of 2x2,
 
     y = A^T [(G K G^T) * (B^T d B)] A,    16 products of channels in place of 36;
 
@@ -35,7 +35,7 @@ G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 def convolve(
     z: Float[Array, "n h w c"], kernel: Float[Array, "3 3 c d"]
 ) -> Float[Array, "n h w d"]:
-    """Convolution with stride 1 and zero padding that keeps the image size."""
+    """Convolves with stride 1 and zero padding, which keeps the image size."""
     return _convolution.bind(z, kernel)
 
 
@@ -61,9 +61,10 @@ def _kernel_gradient(g: Array, z: Array, kernel) -> Array:  # kernel: likewise
 
 
 def _three_products(g: Array, z: Array) -> Array:
-    """Takes one product for each row of the kernel, its columns side by side in one matrix.
+    """Returns dL/dK by three products, one for each row of the kernel.
 
-    A sum of padded copies puts them there: on the CPU a concatenation takes longer.
+    The shifts of g for its three columns stand side by side in one matrix. A sum of padded copies
+    puts them there: on the CPU a concatenation takes longer.
     """
     g = _widened(g)
     z = _widened(z)
@@ -82,7 +83,7 @@ def _widened(a: Array) -> Array:
 
 
 def _winograd(z: Float[Array, "n h w c"], kernel: Float[Array, "3 3 c d"]) -> Array:
-    """Odd sizes are padded, and cropped after."""
+    """Convolves by Winograd's method; odd image sizes are padded, and cropped after."""
     (h, w), dtype = z.shape[1:3], z.dtype
     z = _widened(z)
     kernel = _widened(kernel)
@@ -93,7 +94,7 @@ def _winograd(z: Float[Array, "n h w c"], kernel: Float[Array, "3 3 c d"]) -> Ar
 
 
 def _tiles(z: Float[Array, "n h w c"]) -> list[list[Array]]:
-    """Entry (a, b) of all tiles, for a and b from 0 to 3."""
+    """Returns an image of entry (a, b) of all 4x4 tiles, for a and b from 0 to 3."""
     rows, columns = ((size + 1) // 2 for size in z.shape[1:3])
     padded = jnp.pad(z, ((0, 0), (1, 1 + z.shape[1] % 2), (1, 1 + z.shape[2] % 2), (0, 0)))
     return [
@@ -103,7 +104,7 @@ def _tiles(z: Float[Array, "n h w c"]) -> list[list[Array]]:
 
 
 def _interleave(corners: list[list[Array]]) -> Array:
-    """Returns the image whose entries (2 h + i, 2 w + j) are corner (i, j)'s."""
+    """Returns the image whose pixel (2 h + i, 2 w + j) is pixel (h, w) of corner (i, j)."""
     zero = jnp.zeros((), corners[0][0].dtype)
     placed = [
         lax.pad(corners[i][j], zero, ((0, 0, 0), (i, 1 - i, 1), (j, 1 - j, 1), (0, 0, 0)))

@@ -10,11 +10,11 @@
     none                   x
     resnet                 x, then z <- z + F_i(z) six times
 
-One module F serves all of them, so that they differ in nothing else. The augmented state has
-twice the channels; its F is narrower within, which gives it as many parameters. A state that is
-the same at every pixel is where normalisation makes F steepest: at initial weights its Jacobian
-has eigenvalues above 1 there, and following the homotopy from F(z0; x) takes a fifth of the
-evaluations (results/starts.json); so `continuation` starts there.
+All have the same module F, so that they differ in nothing else. The augmented state has twice the
+channels; its F is narrower within, so that it has about as many parameters. `continuation` starts
+at F(z0; x), from where the homotopy takes a fifth of the evaluations that it takes from z0
+(results/starts.json): z0 is the same at every pixel, normalisation makes F steep there, and at
+initial weights its Jacobian has eigenvalues above 1.
 """
 
 from collections.abc import Callable
@@ -62,12 +62,12 @@ LAYERS = {
 
 
 def state_channels(layer: Layer, channels: int) -> int:
-    """Channels of the state."""
+    """Returns the number of channels of the state."""
     return 2 * channels if layer.start == "augmented" else channels
 
 
 def matched_hidden(layer: Layer, channels: int, width: int) -> int | None:
-    """Channels within F that give field and head of the augmented state HomoODE's size.
+    """Returns the channels within F that give field and head of the augmented state HomoODE's size.
 
     With c channels and k = 2c: (18 k + 3) m + 3 k = 18 c^2 + 6 c - (k - c) (width + 2), where
     the last term is what the head of a wider state has more. None: as many as the state has.

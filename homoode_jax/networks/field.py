@@ -77,6 +77,6 @@ def draw_dropout(
 
 
 def _groups(channels: int, most: int) -> int:
-    """The most groups that divide the channels, of two channels or more where they can be."""
+    """Returns the most groups (`most` or fewer) of equal size, two channels or more if possible."""
     bound = max(min(most, channels // 2), 1)
     return next(groups for groups in range(bound, 0, -1) if channels % groups == 0)

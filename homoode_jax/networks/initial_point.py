@@ -38,7 +38,7 @@ class InitialPoint(nnx.Module):
 
 
 class Centre(nnx.Module):
-    """A vector that is kept, not drawn."""
+    """The running centre of z(1); it begins as the alternating point."""
 
     def __init__(self, channels: int, groups: int, rngs: nnx.Rngs):
         del groups, rngs
@@ -73,10 +73,10 @@ def alternating(channels: int) -> Float[Array, " c"]:
 def move_centre(
     centre: Float[Array, " c"], z1: Float[Array, "n h w c"], counts: Bool[Array, " n"]
 ) -> Float[Array, " c"]:
-    """Moves a running Huber centre towards that of the rows that count.
+    """Moves a running Huber centre towards that of the rows in `counts`.
 
-    The batch's centre m solves mean(clip(z - m, -1, 1)) = 0; one Newton step from where the
-    running one is, of which a tenth is taken.
+    The batch's centre m solves mean(clip(z - m, -1, 1)) = 0. One Newton step leads from the running
+    centre towards it; a tenth of that step is taken.
     """
     apart = lax.stop_gradient(z1) - centre
     rows = counts[:, None, None, None]

@@ -17,7 +17,7 @@ uniform_fan_in = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def uniform_bias(fan_in: int):
-    """Initialiser of a bias: uniform on +-1/sqrt(fan_in)."""
+    """Returns an initialiser that draws a bias uniformly from +-1/sqrt(fan_in)."""
     bound = 1 / math.sqrt(fan_in)
     return lambda key, shape, dtype=jnp.float32: jax.random.uniform(
         key, shape, dtype, -bound, bound
@@ -47,7 +47,7 @@ def linear(inputs: int, outputs: int, rngs: nnx.Rngs) -> nnx.Linear:
 
 
 def batch_norm(channels: int, rngs: nnx.Rngs) -> nnx.BatchNorm:
-    """Batch normalisation; running statistics keep 0.9 of their past."""
+    """Returns a batch normalisation whose running statistics keep 0.9 of their past."""
     return nnx.BatchNorm(channels, momentum=0.9, epsilon=1e-5, rngs=rngs)
 
 

@@ -15,7 +15,7 @@ def group_norm(
     groups: int,
     epsilon: float = 1e-5,
 ) -> Float[Array, "n h w c"]:
-    """Group normalisation (Wu & He 2018, arXiv 1803.08494), in float32 or better."""
+    """Normalises by groups (Wu & He 2018, arXiv 1803.08494), in float32 or better."""
     wide = z.astype(jnp.promote_types(z.dtype, jnp.float32))
     mean = _group_mean(jnp.mean(wide, axis=(1, 2)), groups)
     centred = wide - mean

@@ -226,7 +226,7 @@ def _random(equation: Equation, key: Key[Array, ""] | None) -> Float[Array, " n"
 
 
 def _check_lams(lams: Any, zs: PyTree[Array]) -> Float[Array, "points batch"]:
-    """lams for every point and example, or raises."""
+    """Returns lam for every point and example; raises on a shape that does not fit."""
     lams = jnp.asarray(lams)
     shape = jax.tree.leaves(zs)[0].shape[:2]
     if lams.shape not in (shape, shape[:1]):

@@ -174,6 +174,6 @@ def _fit(
 
 
 def _lbfgs(points: Points) -> optx.LBFGS:
-    """L-BFGS that ends near rounding: the objective is the square of a relative number."""
+    """Returns L-BFGS with tolerances near rounding, since the objective is a squared defect."""
     tol = float(jnp.finfo(row_rms(points.z0).dtype).eps) ** 0.75
     return optx.LBFGS(rtol=tol, atol=tol)

@@ -4,14 +4,14 @@ F is explained by a cell f if it is the Davidenko field of f's fixed-point homot
 
     (I - lam J) F = lam' (f - z0),    lam = lam(t),    J = df/dz,
 
-HomoODE's relation (arXiv 2310.09583, figure 1). The relative defect is the norm of the
-difference beside that of F: a cell cannot buy a small one by being large, as it could beside
-|lam' (f - z0)| (fits ran away to such cells, even where F was a Davidenko field).
+HomoODE's relation (arXiv 2310.09583, figure 1). The defect is the norm of the difference relative
+to that of F. Relative to |lam' (f - z0)| it would be small for any cell that is large: fits ran
+away to such cells, even where F was a Davidenko field.
 
 Along a path of F itself the difference is dH/dt: there the relation holds if and only if
-f(z(t)) = z0 + (z(t) - z0) / lam(t), values that a flexible cell may take on any paths that do
-not meet. So a small defect says something on paths, and more so at points off the paths, that
-the cell was not fitted to.
+f(z(t)) = z0 + (z(t) - z0) / lam(t). A flexible cell may take these values on any paths that do
+not meet. So a small defect says more on paths that the cell was not fitted to, and most at points
+off the paths.
 """
 
 from collections.abc import Callable
@@ -182,7 +182,7 @@ def defect(
 def differences(
     cell: Cell, cell_params: PyTree, points: Points, slopes: PyTree[Array], schedule: Callable
 ) -> PyTree[Array]:
-    """The differences `[points, batch, ...]`, scaled so that their squares sum to the defect's."""
+    """Returns the differences `[points, batch, ...]`; their squares sum to the squared defect."""
 
     def at(t, z: PyTree[Array], slope: PyTree[Array]):
         lam, speed = jax.jvp(schedule, (t,), (jnp.ones_like(t),))
@@ -224,7 +224,7 @@ def _slopes(field: Field, params: PyTree, t, z: PyTree[Array], x: PyTree) -> PyT
 
 @compiled
 def path_slopes(field: Function, params: PyTree, points: Points) -> PyTree[Array]:
-    """F at all points; one after another, as its own solver would see them."""
+    """Returns F at all points. It is called point by point, as a solver would call it."""
     return lax.map(
         lambda at: _slopes(field, params, at[0], at[1], points.x), (points.ts, points.zs)
     )

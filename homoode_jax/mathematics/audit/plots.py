@@ -83,7 +83,7 @@ def _figure(panels: int) -> Any:
 
 
 def _lines(across: Any, up: Any) -> list[np.ndarray]:
-    """One `[points, 2]` for each example of two arrays `[points]` or `[points, batch]`."""
+    """Returns a line `[points, 2]` for each example; arrays are `[points]` or `[points, batch]`."""
     across, up = (np.asarray(a).reshape(len(a), -1) for a in (across, up))
     across, up = np.broadcast_arrays(across, up)
     return [*np.stack([across, up], axis=-1).swapaxes(0, 1)]
@@ -95,19 +95,19 @@ def _trace(trace: Any) -> list[np.ndarray]:
 
 
 def _rows(zs: PyTree[Array]) -> np.ndarray:
-    """Paths as `[points, batch, entries]`."""
+    """Returns the paths as an array `[points, batch, entries]`."""
     leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(zs)]
     return np.concatenate([leaf.reshape(*leaf.shape[:2], -1) for leaf in leaves], axis=-1)
 
 
 def _lengths(zs: PyTree[Array]) -> np.ndarray:
-    """Root mean square length of each path up to each of its points."""
+    """Returns the root mean square length of each path up to each of its points."""
     steps = np.sqrt(np.mean(np.diff(_rows(zs), axis=0) ** 2, axis=-1))
     return np.concatenate([np.zeros_like(steps[:1]), np.cumsum(steps, axis=0)])
 
 
 def _components(zs: PyTree[Array]) -> list[np.ndarray]:
-    """Paths in the first two principal components of all their points."""
+    """Projects the paths on the first two principal components of all their points."""
     rows = _rows(zs)
     points = rows.reshape(-1, rows.shape[-1])
     centre = points.mean(axis=0)

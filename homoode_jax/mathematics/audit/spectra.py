@@ -6,8 +6,8 @@ reorthogonalisation. Nothing is squared, so that a singular value is right to th
 the matrix even where it is zero.
 
 The eigenvalues of the small Hessenberg matrix are found on the host, whatever the device: XLA has
-them on the CPU only. What does without them does worse: power iteration fails on complex pairs,
-and |H^k|^(1/k) by repeated squaring has a backward error of the root of rounding (on a Jordan
+them on the CPU only. Methods without them are worse. Power iteration fails on complex pairs, and
+|H^k|^(1/k) by repeated squaring has a backward error of the square root of rounding (on a Jordan
 block of size 6 it was 5 % off in float64).
 """
 
@@ -50,7 +50,7 @@ class Estimate(NamedTuple):
 def largest_eigenvalue(
     product: Callable[[Vector], Vector], start: Vector, dimension: int
 ) -> Estimate:
-    """Largest modulus of an eigenvalue, from `dimension` products.
+    """Returns the largest modulus of an eigenvalue, from `dimension` products.
 
     `error` is a backward error: a matrix that far from the given one has that eigenvalue.
     """
@@ -115,10 +115,10 @@ def smallest_singular_value(
     start: Vector,
     dimension: int,
 ) -> Estimate:
-    """Smallest singular value, from `dimension` products with the matrix and its transpose.
+    """Returns the smallest singular value, from `dimension` products with M and its transpose.
 
-    Three times as many where `dimension` is less than the size of the matrix. The value bounds
-    it from above; a singular value, or zero, lies within `error` of it.
+    It takes three times as many where `dimension` is less than the size of M. The value is an
+    upper bound; a singular value, or zero, lies within `error` of it.
     """
 
     def again(_, state: tuple[Vector, Estimate]) -> tuple[Vector, Estimate]:
@@ -139,7 +139,8 @@ def _bidiagonalised(
         left, right, alive = state
         u, alpha, _ = orthogonalise(product(right[k]), left)
         v, beta, _ = orthogonalise(transposed(u), right)
-        # Past an invariant subspace vectors are zero, and their singular values none of M's.
+        # Beyond an invariant subspace the vectors are zero, and a zero here would be a singular
+        # value that M does not have: mark it, to be made large below.
         diagonal = jnp.where(alive, alpha, jnp.inf)
         return (left.at[k].set(u), right.at[k + 1].set(v), alive & (beta > 0)), (diagonal, beta)
 

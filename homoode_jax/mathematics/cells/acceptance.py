@@ -22,7 +22,7 @@ from homoode_jax.mathematics.common.solution import Result
 
 PROBE = 0.1  # how far to look, relative to the state
 CHANGE = 100.0  # by how many times its size the residual must change there
-GONE = 1e4  # times `REACH`: farther off a state is said to be unbounded
+GONE = 1e4  # times the reach: beyond it a state that is no root counts as unbounded
 LOOKS = 6  # shorter and shorter steps until the cell is finite
 RETREAT = 0.25  # of the way to a point at which the cell is not finite, again and again
 
@@ -117,7 +117,7 @@ def _direction(verdict: Verdict, z: Vector, f: Vector, z0: Vector) -> Vector:
 def _drawn(z: Vector, back: tuple[Vector, Vector]) -> Vector:
     """Returns a point nearer to where the cell was finite."""
     start, f = back
-    # Of z, so that it stays in its loop: f - start alone would be taken out of it.
+    # It depends on z, so that XLA leaves it in the loop; `f - start` alone would be moved out.
     end = jnp.where(finite(z), z, f)
     return start + RETREAT * (end - start)
 

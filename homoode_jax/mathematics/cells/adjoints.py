@@ -105,7 +105,7 @@ ADJOINTS: dict[str, Callable[[], Route]] = {
 
 
 def make_route(adjoint: str | Route) -> Route:
-    """Returns the gradient route behind a name; passes routes through."""
+    """Returns the adjoint behind a name; passes adjoint objects through."""
     if isinstance(adjoint, Implicit | Phantom | Unrolled):
         return adjoint
     check_option("adjoint", adjoint, ADJOINTS)
@@ -153,7 +153,7 @@ def pull_back(
 
 
 def _solve(route: Implicit | Phantom, jt: Callable, v: Vector, precondition) -> Linear:
-    """u of the route, given u -> J^T u."""
+    """Returns u as the module defines it for this adjoint, given the product u -> J^T u."""
     if isinstance(route, Phantom):
         yes = jnp.asarray(True)
         return Linear(phantom(jt, v, route), yes, yes, jnp.asarray(route.steps - 1))

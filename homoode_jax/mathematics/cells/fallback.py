@@ -1,10 +1,11 @@
-"""GMRES with something stronger behind it: the linear solve of implicit gradients.
+"""The linear solve of implicit gradients: GMRES, and a factorisation or LSMR where it fails.
 
-Restarted GMRES stagnates on operators that are harmless otherwise: 20 vectors of a cyclic shift of
-40 entries do not contain its inverse at all, and near a bifurcation the one direction that matters
-is lost at every restart. Where it fails, a state of up to `DENSE` entries is factorised, and a
-larger one goes to LSMR (Fong & Saunders 2011), which needs six vectors and converges wherever few
-singular values are small. Both run in a loop of no turn where GMRES has converged.
+Restarted GMRES stagnates on operators that are harmless otherwise. The Krylov space of 20 vectors
+of a cyclic shift of 40 entries does not contain its inverse at all; near a bifurcation the one
+direction that matters is lost at every restart. Where it fails, a state of up to `DENSE` entries
+is factorised. A larger one goes to LSMR (Fong & Saunders 2011), which needs six vectors and
+converges if few singular values are small. Both run in a loop that makes no turn where GMRES has
+converged.
 """
 
 from typing import Any
@@ -26,7 +27,7 @@ ROUNDING = 1e-3
 
 
 class Fallback(lx.AbstractLinearSolver):
-    """Solves by GMRES; by a factorisation or LSMR where that fails.
+    """Solves by GMRES, and by a factorisation or LSMR where that fails.
 
     Attributes:
         first: the GMRES to begin with.
@@ -48,8 +49,8 @@ class Fallback(lx.AbstractLinearSolver):
             return ravel_pytree(state.mv(unravel(v)))[0]
 
         def again(state):
-            # b is part of the loop's state, and changed by it: XLA takes what depends on nothing
-            # else out of a loop, and so would solve where there is nothing to solve.
+            # The loop's state has b, and changes it. Otherwise XLA would move this solve out of
+            # the loop, and do it where GMRES has converged too.
             _, b, _, _, products = state
             solve = _factorised if b.size <= DENSE else _by_lsmr
             x, rest, more = solve(product, b)
@@ -83,7 +84,7 @@ def _factorised(product, b: Vector) -> tuple[Vector, Vector, Int[Array, ""]]:
 
     Returns the solution, its residual and the number of products.
     """
-    one = jnp.where(b[0] == b[0], 1, 0).astype(b.dtype)  # of b, so that it stays in its loop
+    one = jnp.where(b[0] == b[0], 1, 0).astype(b.dtype)  # depends on b: XLA leaves it in the loop
     identity = one * jnp.eye(b.size, dtype=b.dtype)
     # One column at a time: a cell need not have a batching rule of its own.
     columns: Float[Array, "n n"] = lax.map(product, identity)

@@ -2,8 +2,8 @@
 
 GMRES (Saad & Schultz 1986) for Lineax. Lineax's own GMRES works in whole cycles, needs two of
 them to see that it has converged (43 products where 5 would do), and cannot say how many
-products it took; this one stops within a cycle and counts. All other Lineax solvers are welcome:
-those that do not tell their products make the count -1.
+products it took; this one stops within a cycle and counts. Other Lineax solvers may be used; the
+count is -1 for those that do not report their products.
 """
 
 from collections.abc import Callable
@@ -172,12 +172,12 @@ class GMRES(lx.AbstractLinearSolver):
         return lx.conj(state), {k: lx.conj(v) for k, v in options.items()}
 
     def assume_full_rank(self) -> bool:
-        """True: the operator is taken to be nonsingular."""
+        """Returns True: the operator is taken to be nonsingular."""
         return True
 
 
 def _expand(cycle: _Cycle, product: Callable) -> _Cycle:
-    """One product more."""
+    """Adds one vector to the basis, and its column to H, for one product."""
     basis = cycle.basis
     k = cycle.k
     w, size, shares = orthogonalise(product(basis[k]), basis)
@@ -195,10 +195,10 @@ def _expand(cycle: _Cycle, product: Callable) -> _Cycle:
 def orthogonalise(
     v: Vector, basis: Float[Array, "k n"]
 ) -> tuple[Vector, Float[Array, ""], Float[Array, " k"]]:
-    """The unit vector of v's part across the basis, its size (0 and zeros if v lies within),
-    and v's shares in the basis.
+    """Splits v = size * unit + shares @ basis; returns `unit`, `size` and `shares`.
 
-    Classical Gram-Schmidt, twice; unused rows of the basis are zero.
+    `unit` is orthogonal to the basis; it and `size` are 0 where v lies in the basis. By classical
+    Gram-Schmidt, twice; unused rows of the basis are zero.
     """
     first = basis @ v
     w = v - first @ basis
@@ -211,7 +211,7 @@ def orthogonalise(
 
 
 def _least_squares(cycle: _Cycle, size: Float[Array, ""]) -> Float[Array, " m"]:
-    """Coefficients of the step that leaves the least residual; non-finite if there is none."""
+    """Returns the coefficients of the step with the least residual; not finite if there is none."""
     q, r = jnp.linalg.qr(cycle.hessenberg)
     return jax.scipy.linalg.solve_triangular(r, q[0] * size)
 
@@ -231,7 +231,7 @@ def solve_linear(
     solver: lx.AbstractLinearSolver,
     precondition: Callable[[Vector], Vector] | None = None,
 ) -> Linear:
-    """Solves `product(v) = b`. A failed solve gives what it reached, or zeros if not finite."""
+    """Solves `product(v) = b`; returns the last iterate of a failed solve, zeros if not finite."""
     structure = jax.eval_shape(lambda: b)
     operator = lx.FunctionLinearOperator(product, structure)
     options = {}
@@ -246,7 +246,7 @@ def solve_linear(
 
 
 def tighten(solver: lx.AbstractLinearSolver, times: Real[ArrayLike, ""]) -> lx.AbstractLinearSolver:
-    """GMRES with its tolerance divided by 100 so many times; other solvers as they are."""
+    """Divides the tolerance of a GMRES by 100, `times` times; passes other solvers through."""
     if not isinstance(solver, GMRES):
         return solver
     tol = jnp.asarray(solver.rtol)
@@ -262,7 +262,7 @@ def counts_products(solver: str | lx.AbstractLinearSolver) -> bool:
 
 
 def as_counted(cost: Cost, solver: str | lx.AbstractLinearSolver) -> Cost:
-    """Returns the cost, with -1 for products that the solver does not tell."""
+    """Returns the cost, with -1 for products that the solver does not report."""
     unknown = jnp.full_like(cost.num_jvp, -1)
     return cost if counts_products(solver) else cost._replace(num_jvp=unknown)
 

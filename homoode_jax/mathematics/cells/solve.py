@@ -1,8 +1,8 @@
-"""A cell's equilibrium for a batch: how it is found, how it is differentiated, what comes out.
+"""A cell's equilibrium for a batch: how it is found, how it is differentiated, what is returned.
 
-What `equilibrium` and `continuation` share. An algorithm is a pytree with
-`solve(equation) -> Outcome`; this module maps it over examples or gives it the batch as one
-vector, and hands it to the guard with its gradient route.
+`equilibrium` and `continuation` share this. An algorithm is a pytree with
+`solve(equation) -> Outcome`. This module maps it over examples, or gives it the batch as one
+vector, and passes it to the guard with its adjoint.
 """
 
 from collections.abc import Callable
@@ -80,7 +80,7 @@ class Algorithm(Protocol):
     """Solves z = f(z) for one vector."""
 
     def solve(self, equation: Equation) -> Outcome:
-        """Runs from `equation.z0`."""
+        """Solves the equation from `equation.z0`."""
         ...
 
 
@@ -102,7 +102,7 @@ class CellPlan(eqx.Module):
 
     @property
     def second_derivatives_by(self) -> str:
-        """Nothing: all of these routes have derivatives of every order."""
+        """Returns an empty string: these adjoints have derivatives of every order."""
         return ""
 
     def run(self, inputs: Inputs) -> Outcome:
@@ -130,11 +130,11 @@ class CellPlan(eqx.Module):
         return out._replace(z=drop_axis(out.z), zs=zs, ts=ts)
 
     def memory(self, raw: Outcome) -> PyTree[Array]:
-        """The equilibrium is all that its gradient needs."""
+        """Returns the equilibrium, which is all that its gradient needs."""
         return raw.z
 
     def pull_back(self, inputs: Inputs, memory: PyTree[Array], cotangents: Outcome) -> Pullback:
-        """Gradients by the formula of the route."""
+        """Pulls back by the formula of the adjoint."""
         route = self.adjoint
         assert not isinstance(route, Unrolled)
 
@@ -146,7 +146,7 @@ class CellPlan(eqx.Module):
         return pull_back_by_problem(one, self, memory, inputs.x, cotangents.z)
 
     def count_vjps(self, raw: Outcome) -> Int[Array, "*batch"]:
-        """Unknown: backpropagation through linear solves takes as many as they take."""
+        """Returns -1 (unknown): nothing counts the products of backpropagated linear solves."""
         return jnp.full_like(raw.num_steps, -1)
 
 
@@ -172,7 +172,7 @@ def solve_cells(
     preconditioner: Callable | None,
     backward_probe: Any,
 ) -> Solution:
-    """Checks the problem, solves it, and says how it went.
+    """Checks the problem, solves it, and returns the `Solution`.
 
     `algorithm(z0)` makes the algorithm for states of these dtypes.
     """

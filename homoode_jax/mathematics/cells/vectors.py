@@ -39,7 +39,7 @@ class Cost(NamedTuple):
 
     @property
     def total(self) -> Int[Array, ""]:
-        """Evaluations and products together."""
+        """Returns the number of evaluations and products together."""
         return self.nfe + self.num_jvp + self.num_vjp
 
 
@@ -62,7 +62,7 @@ class Equation(NamedTuple):
 
 
 def no_cost() -> Cost:
-    """No work at all."""
+    """Returns the cost of no work."""
     zero = jnp.zeros((), jnp.int32)
     return Cost(zero, zero, zero)
 
@@ -130,7 +130,7 @@ def rms(v: Vector) -> Float[Array, ""]:
 
 
 def relative_residual(z: Vector, f: Vector) -> Float[Array, ""]:
-    """|z - f| / max(|f|, 1e-3), root mean squares; never differentiated."""
+    """Returns |z - f| / max(|f|, 1e-3), root mean squares, with no gradient."""
     z, f = lax.stop_gradient((z, f))
     return rms(z - f) / jnp.maximum(rms(f), FLOOR)
 
@@ -141,7 +141,7 @@ def finite(*vectors: Vector) -> Bool[Array, ""]:
 
 
 def repeat(goes_on: Callable, body: Callable, start: PyTree, most: int, unrolled: bool) -> PyTree:
-    """Runs a while loop; `unrolled`, one of `most` turns at the most that can be backpropagated."""
+    """Runs a while loop; if `unrolled` as a scan of `most` turns, which can be backpropagated."""
     if not unrolled:
         return lax.while_loop(goes_on, body, start)
 

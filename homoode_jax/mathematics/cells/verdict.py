@@ -1,10 +1,10 @@
-"""What the norms at one point say of it: whether it is a root, or only looks like one.
+"""Decides by the norms at one point if it is a root, or only looks like one.
 
 With r = z - f(z), all norms root mean squares, z is accepted where all is finite and
 
     |r| <= max(tol |f|, floor min(1, s0)),       s0 = |z0|, or |f(z0)| where z0 = 0
 
-with a floor of 1e-3 tol, or the absolute tolerance that was asked for, and either
+where floor is 1e-3 tol, or the absolute tolerance if that is larger, and either
 
     |f| <= 10 max(s0, min(1, |f(z0)|))
 
@@ -20,7 +20,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 from homoode_jax.mathematics.cells.vectors import FLOOR, Equation, Vector, rms
 
 REACH = 10.0  # times the scale of the start: up to here a residual is enough
-FALL = 1e-3  # of the first residual: beyond `REACH` more must be gained than a larger |f|
+FALL = 1e-3  # beyond `REACH` the residual must also be this fraction of the first one
 ROUNDINGS = 4.0  # units of rounding in |f| that a residual may consist of
 
 

@@ -1,9 +1,8 @@
 """Backpropagation through a recorded solve, without the failed examples, to any order.
 
-The record of a failed example holds NaN. Its cotangent is zero, and zero times NaN is NaN. So the
-record is used only where all examples succeeded, and it is a constant: what is differentiated
-once more is the same backward pass through a solve that is taken anew, with failed examples
-replaced.
+The record of a failed example has NaN (see `guard`). So the record is used only where all examples
+succeeded. It is also a constant: to differentiate the backward pass again, the solve is run anew
+with failed examples replaced, and its backward pass is differentiated.
 """
 
 from collections.abc import Callable
@@ -20,14 +19,14 @@ from homoode_jax.mathematics.common.plan import Inputs, Plan, keep_ok, mend, zer
 
 
 class Recorded(NamedTuple):
-    """A solve and the pullback of its (z, zs), as a backward pass needs them; constants."""
+    """The outcome of a solve and the pullback of its (z, zs), for the backward pass; constants."""
 
     raw: Any
     pull: Callable
 
 
 def record(inputs: Inputs, plan: Plan) -> Recorded:
-    """Runs the solve and keeps what its backpropagation needs."""
+    """Runs the solve and records what its backpropagation needs."""
     diff, fixed = eqx.partition(inputs, eqx.is_inexact_array)
 
     def states(diff):
@@ -56,7 +55,7 @@ def pull_back_recorded(arguments, pull: Callable, ok: Bool[Array, "*batch"], pla
 
 
 def _pull_anew(inputs: Inputs, cotangents, ok: Bool[Array, "*batch"], plan: Plan) -> Inputs:
-    """Does the same without the record; has the derivatives that backpropagation has."""
+    """Backpropagates through a mended solve; this can be differentiated as often as the solve."""
 
     def mended():
         fine = inputs
@@ -88,7 +87,7 @@ def _backward_pull(residuals, of_gradients, perturbed, arguments, pull, ok, plan
 
 
 def differentiable(plan: Plan, back: Any) -> Any:
-    """Returns the gradients; where their loops have no derivatives, such as say so in a line."""
+    """Returns the gradients; if they have no derivatives, to differentiate them raises an error."""
     if not plan.second_derivatives_by:
         return back
     gradients, rest = eqx.partition(back, eqx.is_inexact_array)

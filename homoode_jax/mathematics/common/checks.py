@@ -80,13 +80,13 @@ def check_not_mapped(what: str, instead: str) -> None:
 
 
 def _axes(spec: Any) -> Iterator[str]:
-    """The mesh axes that a partition spec names."""
+    """Yields the mesh axes that a partition spec names."""
     for entry in spec:
         yield from entry if isinstance(entry, tuple) else (entry,)
 
 
 def problem_like(z0: PyTree, x: PyTree, per_example: bool) -> tuple[PyTree, PyTree]:
-    """Shapes of z0 and x as a cell or field sees them: the batch, or a batch of one."""
+    """Returns the shapes of z0 and x as a cell or field sees them: the batch, or a batch of one."""
     rows = 1 if per_example else None
     return jax.eval_shape(lambda tree: jax.tree.map(lambda a: a[:rows], tree), (z0, x))
 

@@ -1,10 +1,10 @@
 """Functions of the caller as keys of compiled programs.
 
-A solve is compiled once for each function and shape, also where no `jit` is around it. What a
-function closes over, and what it reads of its module, are constants of that program: the key of a
-function holds them too, so that a program is not found again once they have changed, be it in
-place: the entries of pytrees and NumPy
-arrays and the attributes of objects are parts of the key.
+A solve is compiled once for each function and shape, also without a `jit` around it. What a
+function closes over, and what it reads of its module, are constants of that program. So they are
+part of the function's key: when they have changed, the program is not found and compiled anew. A
+change in place counts too, since the key has the entries of pytrees and NumPy arrays and the
+attributes of objects.
 """
 
 import contextlib
@@ -71,7 +71,7 @@ def compiled(entry: Callable) -> Callable:
 
 @contextlib.contextmanager
 def forward_mode(otherwise: str) -> Iterator[None]:
-    """Says `otherwise` where forward mode meets a function that has a gradient in reverse only."""
+    """Raises `otherwise` where forward mode meets a function with a reverse-mode gradient only."""
     try:
         yield
     except TypeError as error:
@@ -94,7 +94,7 @@ def check_products(function: Callable, at: Any, who: str, of: str = "cell", inst
 
 
 def _equations(part: Any) -> Iterator[Any]:
-    """All equations of a jaxpr, and of those that its equations hold."""
+    """Yields all equations of a jaxpr, and those of the jaxprs that its equations hold."""
     if isinstance(part, tuple | list):
         for one in part:
             yield from _equations(one)
@@ -117,7 +117,7 @@ def check_untraced(**options: Any) -> None:
 
 
 def _functions(option: Any) -> Iterator[Callable]:
-    """The functions in an option: itself, or those in the fields of modules."""
+    """Yields the functions in an option: itself, or those in the fields of modules."""
     if isinstance(option, types.FunctionType | types.MethodType | functools.partial):
         yield option
     elif isinstance(option, eqx.Module):
@@ -207,7 +207,7 @@ def _content(cell: Any) -> Any:
 
 
 def _globals(function: types.FunctionType) -> Iterator[Any]:
-    """What a function names of its module; functions of other modules do not change."""
+    """Yields what a function reads of its module; functions of other modules are taken as fixed."""
     for name in sorted(set(_names(function.__code__))):
         value = function.__globals__.get(name)
         is_function = isinstance(value, types.FunctionType)

@@ -1,8 +1,15 @@
 """The guard that keeps failed examples out of every gradient.
 
-A failed example has cotangent zero, but zero times the NaN that a backward pass meets in its
-last step is NaN. So the failed examples of a per-example batch are replaced by one that
-succeeded before the backward pass runs, and a batch without success is not run backwards.
+Example i, with the derivative D_i of its outcome and its cotangent c_i, contributes D_i^T c_i to
+the gradient; a failed one has to contribute exactly zero:
+
+1.  Its c_i is set to zero. That is not enough: where D_i has a NaN, 0 NaN = NaN.
+2.  So before the way back its inputs, and its outcome, are replaced by those of an example g that
+    succeeded (`mend`): D_g^T 0 = 0, since D_g is finite. Backpropagation has recorded D_i on the
+    way forward, so that the solve is then run again with the mended inputs (`backpropagation`).
+3.  Where nothing succeeded (also a joint batch, which fails as one) nothing is run: all is zero.
+4.  The gradient of `probe` is the number of vector-Jacobian products: zero for an example whose
+    solve failed, negative for one whose way back failed.
 """
 
 from collections.abc import Callable, Iterable
@@ -38,8 +45,8 @@ from homoode_jax.mathematics.common.trees import drop_axis, map_examples, select
 def solve(inputs: Inputs, plan: Plan, recorded: Recorded | None = None) -> Any:
     """Solves the batch; its gradient follows the plan and ignores failed examples.
 
-    Of a solve that was recorded it returns the outcome: what is differentiated once more is this
-    function, never the record, where zero cotangents of failed examples would meet their NaN.
+    For a solve that was recorded it returns that outcome. So a second derivative is that of this
+    function and never of the record, where zero cotangents of failed examples would meet a NaN.
     """
     return plan.run(inputs) if recorded is None else recorded.raw
 
@@ -47,9 +54,9 @@ def solve(inputs: Inputs, plan: Plan, recorded: Recorded | None = None) -> Any:
 def solve_unpadded(
     inputs: Inputs, plan: Plan, counts: Iterable[str], solver: Callable = solve
 ) -> Any:
-    """Solves with copies of a row that counts in place of padding, and gives padding back as is.
+    """Solves with every masked row overwritten by a valid one, then restores the masked rows.
 
-    `counts` are the fields of an outcome that are zero for padding.
+    `counts` names the fields of an outcome that are set to zero in masked rows.
     """
     plan = constant(plan)
     mask = plan.mask
@@ -71,7 +78,7 @@ def _forward(perturbed, inputs: Inputs, plan: Plan, recorded: Recorded | None = 
     del perturbed
     inputs = as_arrays(inputs)
     if not plan.backpropagates:
-        raw = solve(inputs, plan)  # itself again: a second derivative takes the same route
+        raw = solve(inputs, plan)  # itself again: a second derivative takes the same formula
         return raw, (raw, None)
     if plan.adjoint == "checkpointed":
         check_not_mapped("adjoint='checkpointed'", instead="'reversible', 'direct' or 'backsolve'")
@@ -88,7 +95,7 @@ def _backward(
     inputs = as_arrays(inputs)
     raw, pull = residuals
     ok = raw.result == Result.ok
-    z = keep_ok(ok, cotangents.z, raw.z)
+    z = keep_ok(ok, cotangents.z, raw.z)  # step 1
     if pull is not None:
         zs = keep_ok(ok, cotangents.zs, raw.zs, axis=1)
         gradients = differentiable(plan, pull_back_recorded((inputs, (z, zs)), pull, ok, plan))
@@ -103,17 +110,18 @@ def _backward(
         back = differentiable(plan, back)
         gradients = Inputs(back.params, back.z0, back.x, inputs.probe)
         vjps = back.vjps
-    vjps = jnp.where(ok, vjps, 0).astype(inputs.probe.dtype)
+    vjps = jnp.where(ok, vjps, 0).astype(inputs.probe.dtype)  # step 4
     return gradients._replace(probe=vjps if inputs.probe.ndim else signed_total(vjps))
 
 
 def _by_formula(ok, cotangents, raw, inputs: Inputs, plan: Plan) -> Pullback:
-    """Pulls back by the formula of the plan, if anything has succeeded."""
+    """Pulls back by the formula of the plan if anything has succeeded (3)."""
     args = ok, cotangents, raw, inputs, plan
     return lax.cond(jnp.any(ok), lambda: _mended(*args), lambda: _nothing(ok, inputs))
 
 
 def _mended(ok, cotangents, raw, inputs: Inputs, plan: Plan) -> Pullback:
+    """Pulls back by the formula, with an example that succeeded in the place of failed ones (2)."""
     memory = plan.memory(raw)
     if plan.per_example:
         good = mend(ok, memory=memory, z0=inputs.z0, x=inputs.x)

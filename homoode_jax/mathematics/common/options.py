@@ -67,9 +67,9 @@ def real_field(name: str, default: float, wanted: str) -> Any:
 
 
 def numbers(name: str, got: Any, dtype) -> Float[ArrayLike, " numbers"]:
-    """Returns a one-dimensional array of real numbers, of which there is at least one; or raises.
+    """Returns a one-dimensional array of one or more real numbers, or raises.
 
-    An array of NumPy's, unless some are traced.
+    It is a NumPy array, unless some of them are traced.
     """
     try:
         traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(got))
@@ -100,7 +100,7 @@ def _is_real_scalar(got: Any) -> bool:
 
 
 def is_real(array: Any) -> bool:
-    """True for an array of integers or real numbers."""
+    """Returns True for an array of integers or real numbers."""
     dtype = getattr(array, "dtype", None)
     if dtype is None or jnp.issubdtype(dtype, jax.dtypes.extended):
         return False

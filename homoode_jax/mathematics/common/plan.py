@@ -1,8 +1,8 @@
-"""What a solve and its gradient consist of, before anything is known of fields or cells.
+"""What a solve and its gradient consist of, whether it is of a field or of a cell.
 
-A plan says how to solve and how to go back: by its own formula (`pull_back`: one that needs the
-outcome alone, such as an implicit gradient or a continuous adjoint), or by backpropagation
-through `run` itself.
+A plan says how to solve, and how to go back: by backpropagation through `run`, or by a formula
+of its own (`pull_back`) that needs the outcome alone, as implicit gradients and the continuous
+adjoint do.
 """
 
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -39,34 +39,34 @@ class Pullback(NamedTuple):
 
 @runtime_checkable
 class Plan(Protocol):
-    """All else that defines a solve; a pytree.
+    """Defines a solve, all but its inputs; a pytree.
 
     Outcomes are NamedTuples with at least `z`, `zs` and `result`.
     """
 
     @property
     def per_example(self) -> bool:
-        """True if each example is a problem of its own."""
+        """Returns True if each example is a problem of its own."""
         ...
 
     @property
     def mask(self) -> Bool[Array, " batch"] | None:
-        """The rows of a joint batch that count."""
+        """Returns True for the rows that are no padding; None if there is no padding."""
         ...
 
     @property
     def adjoint(self) -> Any:
-        """The route, as errors name it."""
+        """Returns the adjoint, as errors name it."""
         ...
 
     @property
     def backpropagates(self) -> bool:
-        """True if the gradient is that of `run`, False if `pull_back` has it."""
+        """Returns True if `run` is backpropagated, False if `pull_back` has the gradient."""
         ...
 
     @property
     def second_derivatives_by(self) -> str:
-        """Returns what has second derivatives where this route has none; else nothing."""
+        """Returns the adjoint to use for second derivatives, if this one has none; else nothing."""
         ...
 
     def run(self, inputs: Inputs) -> Any:
@@ -74,23 +74,23 @@ class Plan(Protocol):
         ...
 
     def memory(self, raw: Any) -> PyTree:
-        """What `pull_back` needs of an outcome."""
+        """Returns what `pull_back` needs of an outcome."""
         ...
 
     def pull_back(self, inputs: Inputs, memory: PyTree, cotangents: Any) -> Pullback:
-        """Gradients of the batch, all of whose examples have succeeded.
+        """Returns the gradients of a batch all of whose examples have succeeded.
 
         `cotangents` is as an outcome; all but `z` is None where there is no cotangent.
         """
         ...
 
     def count_vjps(self, raw: Any) -> Int[Array, "*batch"]:
-        """Vector-Jacobian products when `run` is backpropagated; negative if unknown."""
+        """Returns the vector-Jacobian products of backpropagation; negative if unknown."""
         ...
 
 
 def constant(tree: PyTree) -> PyTree:
-    """Returns the tree without a gradient: tolerances, times, settings of methods may be traced."""
+    """Returns the tree with no gradient: tolerances, times and settings may be traced."""
     numbers, rest = eqx.partition(tree, eqx.is_inexact_array)
     return eqx.combine(lax.stop_gradient(numbers), rest)
 
@@ -108,7 +108,7 @@ def mend(ok: Bool[Array, " batch"], **trees: PyTree) -> dict[str, PyTree]:
 
 
 def keep_ok(ok, cotangent: PyTree, like: PyTree, axis: int = 0) -> PyTree:
-    """Cotangents with failed examples at zero; None stands for no cotangent at all."""
+    """Returns the cotangents, zero for failed examples; None is read as a cotangent of zero."""
 
     def keep(leaf, ct):
         zero = jnp.zeros_like(leaf)

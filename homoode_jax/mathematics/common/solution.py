@@ -80,7 +80,7 @@ class Stats(NamedTuple):
 
     @property
     def evaluations(self) -> Int[Array, "*batch"]:
-        """`nfe` and the products with the Jacobian taken together; -1 where unknown."""
+        """Returns `nfe` and the products with the Jacobian taken together; -1 where unknown."""
         if self.num_jvp is None or self.num_vjp is None:
             return self.nfe
         known = (self.nfe >= 0) & (self.num_jvp >= 0) & (self.num_vjp >= 0)

@@ -28,7 +28,7 @@ def real_dtype(tree: PyTree[HasDtype]):
 
 
 def shapes(tree: PyTree[Array]) -> PyTree[jax.ShapeDtypeStruct]:
-    """Shapes and dtypes of the leaves, which are no arrays and so constants of a program."""
+    """Returns the shapes and dtypes of the leaves, which a program takes as constants."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
 
 
@@ -48,7 +48,7 @@ def cast_like(tree: PyTree[Array], like: PyTree[HasDtype]) -> PyTree[Array]:
 
 
 def wide_zeros(tree: PyTree[HasDtype]) -> PyTree[Array]:
-    """Zeros to sum into, each in float32 or better."""
+    """Returns zeros to sum into, each in float32 or better."""
 
     def zeros(leaf: HasDtype) -> Array:
         return jnp.zeros(leaf.shape, jnp.promote_types(leaf.dtype, jnp.float32))
@@ -62,29 +62,29 @@ def choose(condition: Bool[Array, ""], new: PyTree, old: PyTree) -> PyTree:
 
 
 def mean_squares(tree: PyTree[Array]) -> Float[Array, " batch"]:
-    """Mean square of each example's entries, in float32 or better."""
+    """Returns the mean square of each example's entries, in float32 or better."""
     leaves = jax.tree.leaves(cast(tree, common_dtype(tree)))
     rows = [jnp.square(leaf).reshape(len(leaf), -1) for leaf in leaves]
     return jnp.mean(jnp.concatenate(rows, axis=1), axis=1)
 
 
 def row_rms(tree: PyTree[Array]) -> Float[Array, " batch"]:
-    """Root mean square of each example's entries; its gradient at 0 is 0."""
+    """Returns the root mean square of each example's entries; its gradient at 0 is 0."""
     return root(mean_squares(tree))
 
 
 def root(square: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
-    """Square root; its gradient at 0 is 0."""
+    """Returns the square root; its gradient at 0 is 0."""
     return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), square)
 
 
 def minus(a: PyTree[Array], b: PyTree[Array]) -> PyTree[Array]:
-    """a - b, leaf by leaf."""
+    """Returns a - b, leaf by leaf."""
     return jax.tree.map(jnp.subtract, a, b)
 
 
 def signed_total(counts: Shaped[Array, "*batch"]) -> Shaped[Array, ""]:
-    """Returns the sum of all sizes, negative if one count is: no success may hide a failure."""
+    """Returns the sum of |counts|, negative if one count is, so that no success hides a failure."""
     total = jnp.sum(jnp.abs(counts))
     return jnp.where(jnp.any(counts < 0), -total, total)
 
@@ -124,5 +124,5 @@ def drop_axis(tree: PyTree) -> PyTree:
 
 
 def times_first(tree: PyTree) -> PyTree:
-    """Saved states `[batch, times, 1, ...]` of mapped examples as `[times, batch, ...]`."""
+    """Turns saved states `[batch, times, 1, ...]` of mapped examples to `[times, batch, ...]`."""
     return jax.tree.map(lambda leaf: jnp.moveaxis(leaf[:, :, 0], 1, 0), tree)

@@ -1,7 +1,7 @@
 """`continuation`: a homotopy's path followed from z0 to a root of z = f(z; x, theta).
 
-What HomoODE (arXiv 2310.09583) learns a field for, done for an explicit cell: the path of the
-fixed-point or Newton homotopy by predictor and corrector (see `homotopy.equations`).
+HomoODE (arXiv 2310.09583) learns a field for such paths. Here the cell is explicit, and the path of
+its fixed-point or Newton homotopy is followed by predictor and corrector (see `homotopy`).
 """
 
 from collections.abc import Callable, Sequence
@@ -57,7 +57,7 @@ class Continuation(eqx.Module):
     keep_steps: bool = eqx.field(static=True)
 
     def solve(self, equation: Equation) -> Outcome:
-        """Follows the path, corrects what was asked for on it, and measures the end."""
+        """Follows the path, corrects the points to save, and judges the end."""
         check_products(equation.f, equation.z0, "continuation", instead=INSTEAD)
         homotopy = Homotopy(equation, equation.f(equation.z0), self.kind)
         scale = measure(equation, homotopy.f0)
@@ -66,7 +66,7 @@ class Continuation(eqx.Module):
         lams = jnp.zeros(0, equation.z0.dtype) if self.lams is None else self.lams
         walk = follow(homotopy, method, lams, self.keep_steps)
         z, lam = homotopy.split(walk.place.y)
-        z = jnp.where(walk.num_steps > walk.num_rejected, z, equation.z0)  # unscaled, bit for bit
+        z = jnp.where(walk.num_steps > walk.num_rejected, z, equation.z0)  # z0 bit for bit
         f = equation.f(z)
         result, looking = _verdict(
             homotopy=homotopy, method=self.method, scale=scale, walk=walk, z=z, f=f
@@ -89,7 +89,10 @@ class Continuation(eqx.Module):
         )
 
     def _saved(self, homotopy: Homotopy, method: Method, walk: Walk):
-        """Points of the path, corrected to tolerance at their lam; and whether all could be."""
+        """Returns z and lam of the saved points, whether all lie on the path, and the cost.
+
+        Points at given lams are corrected to tolerance there.
+        """
         points = walk.saved
         on_path = jnp.asarray(True)
         cost = no_cost()
@@ -110,7 +113,7 @@ class Continuation(eqx.Module):
 def _verdict(
     homotopy: Homotopy, method: Method, scale: Scale, walk: Walk, z: Vector, f: Vector
 ) -> tuple[Int[Array, ""], Cost]:
-    """Returns how the path ended, ok only where its end is a root; and what it took to see that."""
+    """Returns how the path ended, which is ok only if its end is a root, and the cost of that."""
     arrived = walk.result == Result.ok
     # A path that did not arrive needs no second look: a tolerance of -1 accepts nothing.
     tol = jnp.where(arrived, method.rtol, -1)

@@ -90,7 +90,7 @@ class ByOptimistix(eqx.Module):
     max_steps: int = eqx.field(static=True)
 
     def solve(self, equation: Equation) -> Outcome:
-        """Hands the equation over; says ok only where the residual is within `tol`."""
+        """Solves by Optimistix; the result is ok only if the residual is within `tol`."""
         if equation.unrolled:
             check_not_mapped("adjoint='unrolled' of an Optimistix solver", instead="'implicit'")
         is_root = isinstance(self.solver, optx.AbstractRootFinder)

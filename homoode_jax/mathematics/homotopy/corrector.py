@@ -62,9 +62,11 @@ def correct(
     near,
     needed=True,
 ) -> Correction:
-    """Corrects y until |H| <= max(atol, rtol |z|), a correction is at most `near`, or rounding.
+    """Corrects y, until one of three holds: |H| <= max(atol, rtol |z|); a correction is at most
+    `near`; or a correction is rounding.
 
-    Corrections must shrink from one to the next. None is made where none is `needed`.
+    It fails if a correction is not shorter than the one before. Unless `needed`, y is returned as
+    it is.
     """
 
     def goes_on(state: _State):
@@ -81,7 +83,7 @@ def correct(
         linear = solve_linear(lambda v: here.bordered(row, v), b, solver, here.precondition)
         length = jnp.linalg.norm(lax.stop_gradient(linear.value))
         rounding = 4 * jnp.finfo(b.dtype).eps * jnp.linalg.norm(lax.stop_gradient(state.y))
-        # A first correction, however short, does not say that the next would be shorter.
+        # A first correction has none before it to show that corrections shrink: make another.
         settled = ((length <= rounding) | ((length <= near) & (state.turn > 0))) & linear.close
         ratio = jnp.where(small | (length <= rounding), 0, length / state.last)
         failed = ~small & ~(finite(here.h) & (linear.close | (length > 0)) & (ratio < 1))

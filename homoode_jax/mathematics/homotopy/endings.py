@@ -1,7 +1,14 @@
 """How paths end: at lam = 1, at a fold, at a bifurcation, at infinity, or in trouble.
 
-Where lam is the parameter, a fold at lam_f is seen coming: (dlam/ds)^2 falls linearly in
-lam_f - lam (Allgower & Georg 1990), whereas a path that is merely steep keeps its slope.
+Where lam is the parameter, a path stops before a fold, and the fold is told by extrapolation:
+
+1.  Near a fold at lam_f the path is lam_f - lam = c s^2, with s the arc length from the fold.
+2.  So q = (dlam/ds)^2 = 4 c^2 s^2 = 4 c (lam_f - lam): it falls linearly in lam, to 0 at lam_f.
+3.  Two steps, dlam apart, with q0 before and q1 now, give 4 c = (q0 - q1) / dlam, and with it
+    lam_f - lam = dlam q1 / (q0 - q1).
+
+It is a fold if that is positive and a few steps at most, and q1 is small. A path that is merely
+steep keeps its slope: q0 - q1 is near 0, and lam_f far away.
 """
 
 from typing import NamedTuple
@@ -26,12 +33,12 @@ class Slopes(NamedTuple):
 
 
 def first_slopes(dtype) -> Slopes:
-    """Slopes of a path without a step."""
+    """Returns the slopes of a path without a step, from which no fold is extrapolated."""
     return Slopes(*(jnp.ones((), dtype) for _ in range(3)))
 
 
 def next_slopes(slopes: Slopes, y0: Point, y1: Point) -> Slopes:
-    """Slopes after the step from y0 to y1."""
+    """Returns the slopes after the step from y0 to y1, with (dlam/ds)^2 taken of its chord."""
     chord = y1 - y0
     square = jnp.square(chord[-1]) / jnp.maximum(chord @ chord, jnp.finfo(chord.dtype).tiny)
     return Slopes(jnp.abs(chord[-1]), slopes.last, square)
@@ -46,7 +53,11 @@ def ending(
     h: Float[Array, ""],
     slopes: Slopes,
 ) -> Int[Array, ""]:
-    """RUNNING, or the `Result` with which the path ends after this step."""
+    """Returns RUNNING, or the `Result` with which the path ends after this step.
+
+    A kept step ends the path at lam = 1 or at infinity. A refused one ends it where `h`, the size
+    to try next, is too small to be told from rounding.
+    """
     size = jnp.linalg.norm(place.y)
     tiny = 1e-6 if h.dtype == jnp.float32 else 1e-8
     smallest = tiny * (1 + size) if method.arclength else tiny
@@ -58,7 +69,11 @@ def ending(
 
 
 def _is_unbounded(homotopy: Homotopy, y0: Point, y1: Point) -> Bool[Array, ""]:
-    """Far away, and at this slope still further at lam = 1; or further than that."""
+    """Returns whether y1 is HUGE and the path steep, or y1 is HUGE squared.
+
+    Steep means that a straight line through y0 and y1 would change z by STEEP times its size
+    before lam = 1.
+    """
     scale = _scale(homotopy)
     size = jnp.linalg.norm(y1)
     chord = y1 - y0
@@ -68,9 +83,9 @@ def _is_unbounded(homotopy: Homotopy, y0: Point, y1: Point) -> Bool[Array, ""]:
 
 
 def _dead_end(homotopy: Homotopy, method: Method, place: Place, step: Step, slopes: Slopes):
-    """Why no step however small is possible."""
+    """Returns why no step is possible, however small."""
     far = jnp.linalg.norm(place.y) > 0.1 * HUGE * _scale(homotopy)
-    left = slopes.step * slopes.last / (slopes.before - slopes.last)  # in lam, to the fold
+    left = slopes.step * slopes.last / (slopes.before - slopes.last)  # 3: lam_f - lam
     fold = (slopes.last < 0.1) & (left >= 0) & (left < 10 * slopes.step)
     code = jnp.where(fold & (not method.arclength), Result.fold, step.trouble)
     return jnp.where(far, Result.unbounded_path, code)

@@ -53,7 +53,7 @@ class Homotopy(NamedTuple):
 
     @property
     def scale(self) -> Float[Array, ""]:
-        """sqrt(n), by which z is scaled in a point of the path."""
+        """Returns sqrt(n), by which z is divided in a point of the path."""
         return jnp.sqrt(jnp.asarray(self.f0.size, self.f0.dtype))
 
     def point(self, z: Vector, lam) -> Point:
@@ -61,7 +61,7 @@ class Homotopy(NamedTuple):
         return jnp.append(z / self.scale, jnp.asarray(lam, z.dtype))
 
     def split(self, y: Point) -> tuple[Vector, Float[Array, ""]]:
-        """z and lam of a point."""
+        """Returns z and lam of a point."""
         return y[:-1] * self.scale, y[-1]
 
 

@@ -1,4 +1,17 @@
-"""A homotopy's path from (z0, 0) to lam = 1, or to where it ends."""
+"""A homotopy's path from (z0, 0) to lam = 1, or to where it ends.
+
+A loop tries a step (see `step`) and decides on it:
+
+1.  Keep it if its error is below 1, and size the next one by the error (see `step_size`).
+2.  After a step that overshot lam = 1, aim with a step of the same size; a step that aimed and was
+    refused was longer than the one that overshot, so halve that one.
+3.  Solve the linear systems more loosely after a kept step, and more strictly after a refused one.
+4.  Go on from the new point, or again from the old one. A point lies on the path to the fraction
+    NEAR of the step that led to it, which is too rough a start for a step much shorter. So the old
+    point is corrected again before it is used for one.
+5.  Count a fold where lam turns: a kept chord whose lam goes the other way than the one before.
+6.  End where the path does (see `endings`).
+"""
 
 from typing import NamedTuple
 
@@ -29,16 +42,16 @@ class Walk(NamedTuple):
 
     Attributes:
         place: where it has come to.
-        size: the step to try next, and what sized it.
-        slopes: how lam has gone lately.
-        num_folds: turns of lam.
+        size: the step to try next, and the memory of what sizes it.
+        slopes: how lam changed in the last steps.
+        num_folds: how often lam turned.
         result: `Result`, or RUNNING.
         num_steps: steps tried.
         num_rejected: steps refused.
         cost: work done.
         saved: first points of the path at the values of lam asked for.
         reached: which of them were passed.
-        trail: every point kept, if they were asked for; the last one repeated.
+        trail: every point kept, if they are wanted; then the last one repeated.
     """
 
     place: Place
@@ -57,7 +70,7 @@ class Walk(NamedTuple):
 def follow(
     homotopy: Homotopy, method: Method, lams: Float[Array, " saves"], keep_steps: bool = False
 ) -> Walk:
-    """Follows the path; `saved` is interpolated and lies near the path only."""
+    """Follows the path. Its `saved` points are interpolated: they lie near the path, not on it."""
 
     def goes_on(walk: Walk):
         most = method.max_evaluations
@@ -110,15 +123,18 @@ def _start(homotopy: Homotopy, method: Method, lams, keep_steps: bool) -> Walk:
 
 
 def _decide(homotopy: Homotopy, method: Method, walk: Walk, step: Step, lams) -> Walk:
-    """Keeps a step or refuses it, and says whether the path has ended."""
+    """Keeps a step or refuses it, and says whether the path has ended (the numbers: see above)."""
     place = walk.place
+    # 1: keep it, and with which size to go on?
     taken = step.t - walk.place.t
     keep, size = adapt(walk.size, taken, step.error, method.order)
+    # 2: aim at lam = 1
     h = jnp.where(step.overshoots, place.h, size.h)
-    # A step that aimed in vain was longer than the one that overshot: go on from that one.
     size = size._replace(h=jnp.where(place.aim & ~keep, jnp.minimum(h, place.h / 2), h))
+    # 3: tolerance of the linear systems
     looser = jnp.maximum(place.strictness - 0.2, 0)
     stricter = jnp.minimum(place.strictness + 1, 8)
+    # 4: the new point, or the old one again
     new = Place(
         y=step.y,
         t=step.t,
@@ -138,6 +154,7 @@ def _decide(homotopy: Homotopy, method: Method, walk: Walk, step: Step, lams) ->
     )
     old = place._replace(y=recentred.y, h=size.h, aim=step.overshoots, strictness=stricter)
     now = choose(keep, new, old)
+    # 5, 6: folds and endings
     turns = keep & method.arclength & (step.row[-1] * place.row[-1] < 0)
     slopes = choose(keep, next_slopes(walk.slopes, place.y, step.y), walk.slopes)
     walk = _save(walk, keep, place.y, step.y, lams)
@@ -162,10 +179,7 @@ def _decide(homotopy: Homotopy, method: Method, walk: Walk, step: Step, lams) ->
 
 
 def _recentre(homotopy: Homotopy, method: Method, place: Place, h, strictness, needed):
-    """Corrects the point that a refused step left from: it is as fine as the step before was.
-
-    Points lie on the path to a fraction of the step that led to them; a shorter step needs more.
-    """
+    """Corrects the point that a refused step left from, to the fraction NEAR of the next step h."""
     solver = tighten(method.linear_solver, strictness)
     done = correct(
         homotopy=homotopy,
@@ -181,7 +195,7 @@ def _recentre(homotopy: Homotopy, method: Method, place: Place, h, strictness, n
 
 
 def _save(walk: Walk, keep, y0, y1, lams) -> Walk:
-    """Notes the values of lam that a kept step passed, and the step itself if it is wanted."""
+    """Saves points at the values of lam that a kept step passed, and the new point in `trail`."""
     rise = y1[-1] - y0[-1]
     part = (lams - y0[-1]) / jnp.where(rise == 0, 1, rise)
     passed = keep & ~walk.reached & (part >= 0) & (part <= 1) & (rise != 0)

@@ -1,12 +1,34 @@
 """One predictor-corrector step along a homotopy's path.
 
-Predictor: one step of a Diffrax solver along the Davidenko field, B dy = (0, 1), with lam(t) or
-arc length as time. Corrector: Newton-Krylov back to the path. A step is judged by how far the
-corrector had to go, relative to the step (Allgower & Georg 1990, chapters 2 and 6), and refused,
-however small, where B is seen to become singular on the way: B(y1)^-1 B(y0) p turns against p.
+The path is H(y) = 0, n equations for the n + 1 entries of y = (z / sqrt(n), lam), and
+B = [[dH/dy], [row]] is its bordered matrix (see `equations`; Allgower & Georg 1990, chapters 2
+and 6). A step from y0, on the path, takes these steps:
+
+1.  Predict. Along the path dH/dy dy = 0, so that its tangent solves B dy = (0, 1): the last entry
+    fixes the length. With row = (0, 1) that is dy/dlam, and lam is the time of the Davidenko
+    equation; with row = a direction near the path's, the solution is divided by its length, and
+    time is arc length. A Diffrax solver takes one step of it, to the predicted point.
+2.  Aim. By arc length, a step that would pass lam = 1 is cut there, along its chord; one that
+    is to aim at lam = 1 is lengthened to there.
+3.  Choose the row for the correction: the chord's direction, so that the point moves across the
+    path and not along it; or (0, 1), which keeps lam.
+4.  Correct. Newton's method, B dy = (-H, 0), leads back to the path: y1.
+5.  Watch for a singular B between y0 and y1. With a unit vector p, the probe, and the same row,
+
+        w = B(y1)^-1 B(y0) p = p + B(y1)^-1 (B(y0) - B(y1)) p
+
+    is near p for a short step. If an eigenvalue of B goes from e0 through zero to e1, w has e0/e1
+    times the part of p along its eigenvector, which is negative: if it is the larger part of p,
+    w turns against p. And w, at unit norm, is the next probe: this is inverse iteration, by which
+    the probe turns towards the eigenvector whose eigenvalue is nearest to zero.
+6.  Judge. The error of the step is the largest of |y1 - predicted| / (BEND |chord|) and the
+    contraction of the corrections / CONTRACTION. Below 1 the step is kept (see `step_size`).
+    It is infinite, and the step refused however short, where the correction failed, B became
+    singular, or lam left its range on the way (see `_inside`).
+
 So a path ends before a bifurcation, and before a fold where lam is its parameter. A long step
-over a bifurcation in one of many directions, which p hardly has, is not seen: the path then goes
-on along its branch.
+over a bifurcation in one of many directions, of which p has hardly any part, is not seen: the path
+then goes on along its branch.
 """
 
 from typing import NamedTuple
@@ -45,7 +67,7 @@ class Method(eqx.Module):
 
     @property
     def order(self) -> float:
-        """Power of the step by which the corrector's share in it grows."""
+        """Returns the order of the predictor: the power of the step with which its error grows."""
         return float(self.solver.order(None) or 1)  # pyright: ignore
 
 
@@ -59,8 +81,8 @@ class Place(NamedTuple):
         row: direction of the last step, the border of B; (0, 1) where lam is the parameter.
         probe: the unit vector that turns where B becomes singular.
         aim: True if the step should try to land on lam = 1.
-        strictness: how often the linear solver's tolerance is tightened: once more after a step
-            refused, for an inexact tangent misleads where M is ill-conditioned.
+        strictness: how often the linear solver's tolerance is tightened: once more after a
+            refused step, because an inexact tangent misleads where M is ill-conditioned.
     """
 
     y: Point
@@ -73,7 +95,19 @@ class Place(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A step tried: where it went, and whether it may be kept."""
+    """A step tried: where it went, and whether it may be kept.
+
+    Attributes:
+        y: the corrected point y1.
+        row: the border of B there.
+        t: schedule time or arc length there.
+        arrives: True if it lands on lam = 1.
+        overshoots: True if it passed lam = 1 without aiming, so that the next one should aim.
+        error: below 1 the step is kept.
+        trouble: the `Result` if no shorter step can be kept either.
+        probe: w at unit norm.
+        cost: what the step took.
+    """
 
     y: Point
     row: Point
@@ -87,19 +121,22 @@ class Step(NamedTuple):
 
 
 def try_step(homotopy: Homotopy, method: Method, place: Place) -> Step:
-    """Predicts and corrects; changes nothing."""
+    """Returns a step from `place`, which the caller keeps or refuses (the numbers: see above)."""
     method = eqx.tree_at(
         lambda m: m.linear_solver, method, tighten(method.linear_solver, place.strictness)
     )
     t1 = place.t + place.h if method.arclength else jnp.minimum(place.t + place.h, 1)
-    predicted, cost = _predict(homotopy, method, place, t1)
+    predicted, cost = _predict(homotopy, method, place, t1)  # 1: predict
+    # 2: aim
     predicted, t1, arrives = _aim(method, place, predicted, t1)
     chord = predicted - place.y
     length = jnp.linalg.norm(chord)
     lam_fixed = lam_row(place.y.size - 1, place.y.dtype)
+    # 3: row. At lam = 1 the correction must stay there, whatever the path's direction.
     row = lax.stop_gradient(chord / length) if method.arclength else lam_fixed
     row = jnp.where(arrives, lam_fixed, row)
-    # On the way a correction is small beside the step, however short that is.
+    # 4: correct. On the way a correction need only be small beside the step, however short that
+    # is. At lam = 1 the point is the answer, and has to meet the tolerances.
     near = jnp.where(arrives, 0, NEAR * lax.stop_gradient(length))
     rtol = jnp.where(arrives, method.rtol, 0)
     atol = jnp.where(arrives, method.atol, 0)
@@ -112,11 +149,14 @@ def try_step(homotopy: Homotopy, method: Method, place: Place) -> Step:
         atol=atol,
         near=near,
     )
-    turned, singular, probe, work = _watch(homotopy, method, place, done.y, row)
+    turned, singular, probe, work = _watch(homotopy, method, place, done.y, row)  # 5: watch
     cost = cost.add(done.cost).add(work)
+    # A prediction below lam = 1 may be corrected to beyond it. The next step then aims (2), if its
+    # chord reaches lam = 1 when lengthened by REACH at most; else it is shortened as any other.
     overshoots = method.arclength & done.ok & ~arrives & (done.y[-1] >= 1)
-    rise = predicted[-1] - place.y[-1]  # too little of it: it cannot aim, but take a shorter step
+    rise = predicted[-1] - place.y[-1]
     overshoots = overshoots & (1 - place.y[-1] <= REACH * rise)
+    # 6: judge. The last corrections, to tolerance, may be many and slow.
     error = jnp.linalg.norm(done.y - predicted) / (BEND * length)
     error = jnp.maximum(error, jnp.where(arrives, 0, done.contraction / CONTRACTION))
     lands = done.ok & ~turned & (arrives | (not method.arclength) | _inside(homotopy, done.y))
@@ -138,9 +178,9 @@ def try_step(homotopy: Homotopy, method: Method, place: Place) -> Step:
 def _predict(homotopy: Homotopy, method: Method, place: Place, t1) -> tuple[Point, Cost]:
     """Takes one Diffrax step along the Davidenko field, and counts what it cost.
 
-    Time is arc length, or lam itself: a schedule chooses the steps, but its slope, which may be 0,
-    has no part in them. The cost rides along as a second state: what each stage took is read off
-    the stages' slopes.
+    Time is arc length, or lam itself: a schedule chooses where steps end, but its slope, which may
+    be 0, has no part in them. The cost is counted by a second state with the slope (1, 1,
+    products): a stage's slope is that times the size of the step, and their ratios are the counts.
     """
     unit = lam_row(place.y.size - 1, place.y.dtype)
     start, end = _times(method, place, t1)
@@ -171,7 +211,7 @@ def _times(method: Method, place: Place, t1) -> tuple[Float[Array, ""], Float[Ar
         return place.t, t1
     lam0 = place.y[-1]
     lam1 = jnp.asarray(method.schedule(t1), lam0.dtype)
-    # A schedule that stands still would leave a step of no length, which nothing can be judged by.
+    # A schedule may stand still. A step without length has no chord to judge it by.
     return lam0, jnp.where(lam1 == lam0, lam0 + 8 * jnp.finfo(lam0.dtype).eps, lam1)
 
 
@@ -194,11 +234,10 @@ def _aim(method: Method, place: Place, predicted: Point, t1):
 
 
 def _watch(homotopy: Homotopy, method: Method, place: Place, y1: Point, row: Point):
-    """Returns whether B becomes singular between two points, or is nearly so; and the next probe.
+    """Returns if w turns against p, if |B(y0) p| is small, the next probe, and the cost.
 
-    w = B(y1)^-1 B(y0) p is near p for a short step, and turns against it where an eigenvalue
-    passes zero; w itself becomes the next probe, as in an inverse iteration. So B(y0) p is small
-    where rounding leaves no step to tell.
+    The second is for a singular B so near that rounding leaves no step across it: by then the
+    probe is close to the null vector.
     """
     before = linearise(homotopy, place.y)
     after = linearise(homotopy, y1)
@@ -215,13 +254,20 @@ def _watch(homotopy: Homotopy, method: Method, place: Place, y1: Point, row: Poi
 
 
 def _inside(homotopy: Homotopy, y: Point) -> Bool[Array, ""]:
-    """Whether a path may pass there on its way; at lam = 0 a fixed-point path has z0 alone."""
+    """Returns whether a path may pass y on its way to lam = 1.
+
+    A fixed-point path does not come back to lam = 0, where z0 is its only point. A Newton path may.
+    """
     lam = y[-1]
     return (lam < 1) & ((lam > 0) | (homotopy.kind != "fixed_point"))
 
 
 def _trouble(done: Correction, singular, speed) -> Int[Array, ""]:
-    """Why a step cannot be kept, if it cannot; a speed that is rounding's is no solution."""
+    """Returns why no step can be kept from here on, as a `Result`.
+
+    A chord without length, or one of more than 1 / sqrt(eps) per unit of time, is no solution of
+    the predictor's linear systems, but rounding.
+    """
     code = jnp.where(singular, Result.bifurcation, Result.stagnated)
     solved = (speed > 0) & (speed < jnp.finfo(speed.dtype).eps ** -0.5)
     failed = ~done.ok & ~done.linear_ok | ~solved
@@ -232,7 +278,8 @@ def _trouble(done: Correction, singular, speed) -> Int[Array, ""]:
 def first_direction(homotopy: Homotopy, method: Method) -> tuple[Point, Cost]:
     """Returns the unit tangent at (z0, 0), towards larger lam; a fold there does no harm.
 
-    The row is no tangent yet: (f - z0, 1) has a part along it, whether M is singular or not.
+    There is no chord yet to serve as row. (f - z0, 1) does: it has a part along the tangent,
+    whether M is singular or not.
     """
     z0 = homotopy.equation.z0
     f0 = homotopy.f0

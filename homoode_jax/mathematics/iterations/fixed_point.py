@@ -47,10 +47,10 @@ class Picard(eqx.Module):
     damping: float = real_field("damping", 1.0, "a number other than 0")
 
     def start(self, equation: Equation, f0: Vector) -> None:
-        """Nothing to remember."""
+        """Returns None: the method has no memory."""
 
     def move(self, equation: Equation, z: Vector, f: Vector, memory: None) -> Move:
-        """One evaluation."""
+        """Takes a damped step, for one evaluation."""
         z = z + jnp.asarray(self.damping, z.dtype) * (f - z)
         return Move(z, equation.f(z), memory, no_cost().plus(nfe=1))
 
@@ -89,12 +89,12 @@ class Anderson(eqx.Module):
     damping: float = real_field("damping", 1.0, "a number other than 0")
 
     def start(self, equation: Equation, f0: Vector) -> History:
-        """No differences yet."""
+        """Returns a history without differences."""
         zeros = jnp.zeros((self.memory, f0.size), f0.dtype)
         return History(zeros, zeros, jnp.zeros((), jnp.int32))
 
     def move(self, equation: Equation, z: Vector, f: Vector, memory: History) -> Move:
-        """One evaluation and a small least-squares problem."""
+        """Evaluates the cell once, after a small least-squares problem."""
         r = f - z
         beta = jnp.asarray(self.damping, z.dtype)
         weights = _least_squares(memory.dr, r)
@@ -108,14 +108,14 @@ class Anderson(eqx.Module):
 
 
 def _least_squares(dr: Float[Array, "memory n"], r: Vector) -> Float[Array, " memory"]:
-    """argmin |r - g dr|, by normal equations with columns at unit norm; 0 if not finite."""
+    """Returns argmin_g |r - g dr|, by normal equations of dr at unit row norm; 0 if not finite."""
     squares = jnp.sum(dr * dr, axis=1)
     empty = squares <= 0
     scale = jnp.where(empty, 0, 1 / jnp.sqrt(jnp.where(empty, 1, squares)))
     unit = dr * scale[:, None]
     rcond = len(dr) * jnp.finfo(r.dtype).eps
     gram = unit @ unit.T
-    # Not by Lineax: its operators forget the mesh that a vector is on under `pmap`, and refuse it.
+    # Not by Lineax: under `pmap` its operators lose the mesh of a vector, and then refuse it.
     shares = lax.custom_linear_solve(
         lambda v: gram @ v, unit @ r, partial(_pseudo_inverse, gram, rcond), symmetric=True
     )
@@ -171,7 +171,7 @@ class Broyden(eqx.Module):
         return LowRank(zeros, zeros, jnp.zeros((), jnp.int32))
 
     def move(self, equation: Equation, z: Vector, f: Vector, memory: LowRank) -> Move:
-        """One evaluation and a rank-one update."""
+        """Evaluates the cell once, and adds a term of rank one to H."""
         r = z - f
         step = -_apply(memory, r)
         new = z + step

@@ -1,7 +1,7 @@
 """Iterations z -> z' towards z = f(z): the loop that they share.
 
-It keeps the best iterate, stops at a root (see `acceptance`) and where no progress is possible,
-and counts. An iterate at which the cell is not finite is refused, and the way to it shortened.
+It keeps the best iterate, counts, and stops at a root (see `acceptance`) or where no progress is
+possible. An iterate at which the cell is not finite is refused, and the way to it shortened.
 """
 
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -55,11 +55,11 @@ class Iteration(Protocol):
     """A method: a pytree of its settings."""
 
     def start(self, equation: Equation, f0: Vector) -> PyTree:
-        """The memory with which it begins."""
+        """Returns the memory with which the method begins."""
         ...
 
     def move(self, equation: Equation, z: Vector, f: Vector, memory: PyTree) -> Move:
-        """The next iterate, given this one and the cell there."""
+        """Returns the next iterate, given this one and the cell there."""
         ...
 
 
@@ -202,9 +202,9 @@ def _look_again(state: _State, equation: Equation, scale: Scale, move: Move, tol
     point = lax.stop_gradient((move.z, move.f)) if fixed else (move.z, move.f)
     point = norms(scale, *point)
     verdict = judge(scale, point.size, point.residual, tol)
-    # The residual leaves the dtype's range before z does: the look sees z itself then.
-    # `move.f`, not `point.f`: what is read in the cell's own shape is computed in that. On the
-    # vector, index by index, the last operations of a convolution take much longer.
+    # The residual may overflow where z and f are finite: `look_again` then looks at those.
+    # `move.f`, not `point.f`: XLA computes the last operations of a convolution in the shape in
+    # which they are read, and on the flat vector they take much longer.
     fine = finite(move.f) & jnp.isfinite(verdict.residual)
     asks = fine & verdict.doubtful & (verdict.residual <= 0.5 * state.looked)
     seen = look_again(
@@ -237,7 +237,7 @@ def _next(state: _State, equation: Equation, scale: Scale, move: Move, tol) -> _
     """Takes a move, and says whether the iteration ends with it."""
     seen = _look_again(state, equation, scale, move, tol)
     residual = seen.residual
-    # A move that was drawn back is judged when the next one has been made from it.
+    # A point that was drawn back is no candidate for the best: its residual is not known yet.
     better = seen.fine & (residual < state.residual)
     chosen = better | seen.root
     since = jnp.where(better, 0, state.since + 1)

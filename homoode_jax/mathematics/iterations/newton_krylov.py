@@ -48,11 +48,11 @@ class NewtonKrylov(eqx.Module):
     linear_solver: str | lx.AbstractLinearSolver = "gmres"
 
     def start(self, equation: Equation, f0: Vector) -> None:
-        """Nothing to remember."""
+        """Checks that the cell has Jacobian-vector products; the method has no memory."""
         check_products(equation.f, equation.z0, "solver='newton'", instead=INSTEAD)
 
     def move(self, equation: Equation, z: Vector, f: Vector, memory: None) -> Move:
-        """One linear solve and a line search."""
+        """Takes a Newton step: one linear solve and a line search."""
         solver = make_linear_solver(self.linear_solver, self.linear_tol)
         _, jvp = jax.linearize(equation.f, z)
         one = jnp.ones((), z.dtype)

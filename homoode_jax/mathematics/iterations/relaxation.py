@@ -52,7 +52,7 @@ class Relaxation(eqx.Module):
     solver: str | diffrax.AbstractSolver = "bosh3"
 
     def start(self, equation: Equation, f0: Vector) -> _Memory:
-        """Time 0, and half a time unit to try."""
+        """Starts at time 0, with a first step of 0.5."""
         if not reuses_last_stage(make_solver(self.solver)):
             raise ValueError(
                 f"Relaxation(solver={self.solver!r}) must be an explicit pair that reuses its "
@@ -61,7 +61,7 @@ class Relaxation(eqx.Module):
         return _Memory(jnp.zeros((), f0.dtype), first_size(jnp.full((), 0.5, f0.dtype)))
 
     def move(self, equation: Equation, z: Vector, f: Vector, memory: _Memory) -> Move:
-        """One step, kept or not."""
+        """Tries one step, and stays where it was if that is refused."""
         solver = make_solver(self.solver)
         term = diffrax.ODETerm(lambda t, z, args: equation.f(z) - z)  # pyright: ignore
         known = (jnp.asarray(False), f - z)

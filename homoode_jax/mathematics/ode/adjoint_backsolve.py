@@ -1,26 +1,37 @@
 """The continuous adjoint: gradients from a second solve, backwards in time.
 
-    da/dt = -(dF/dz)^T a,   dL/dx = int a^T dF/dx dt,   dL/dtheta likewise,   dL/dz0 = a(t0)
+With dz/dt = F(t, z; x, theta), a(t) = dL/dz(t) and a(t1) given (Pontryagin 1962; Chen et al. 2018,
+arXiv 1806.07366), four quantities are solved for together, from t1 back to t0:
 
-z(t) is recomputed by the same backward solve, so that memory does not grow with the number of
-steps (Pontryagin 1962; Chen et al. 2018, arXiv 1806.07366). The equations are linear in a; a is
-solved for at the norm `SCALE` and scaled back, so that the tolerance means the same for every loss.
-At that scale a's own error adds little to the gradient's from that of z (results/speed.json has
-both). The error norm is over (z, a) alone (the seminorm of Kidger et al. 2021, arXiv 2009.09457).
+1.  dz/dt = F, from z(t1): the state is recomputed, so that memory does not grow with the steps;
+2.  da/dt = -(dF/dz)^T a, which ends in dL/dz0 = a(t0);
+3.  dg/dt = -a^T dF/d(theta, x) from 0, which ends in g(t0) = int a^T dF/d(theta, x) dt, the
+    gradient of theta and x;
+4.  dS/dt = -sum |a F| from 0, over all entries: the size that step 6 compares with.
 
-A field that contracts forwards expands backwards: the z(t0) that the backward solve arrives at is
-then not z0, and its gradient may be anything. An error dz of the state enters the gradient at time
-t as a(t)^T (dF/dz) dz, and a^T dz is the same at all times to first order. So where z(t0) misses
-z0, its share in the gradient is estimated at t0 alone, by the entries of a F,
+The error norm is over (z, a) alone (the seminorm of Kidger et al. 2021, arXiv 2009.09457).
 
-    share = |t1 - t0| sum |a (F(z(t0)) - F(z0))| / int sum |a F| dt,
+5.  Steps 2 to 4 are linear in a. So a(t1) is scaled to the norm `SCALE`, and the gradients are
+    scaled back: the tolerance means the same for every loss. At that scale the error of a itself
+    adds little to the error that comes from z (results/speed.json has both).
+6.  A field that contracts forwards expands backwards: the z(t0) that is arrived at is then not z0,
+    and the gradient may be anything. An error dz of the state enters the gradient at time t as
+    a(t)^T (dF/dz) dz, and a^T dz is the same at all times to first order. So its share in the
+    gradient is estimated at t0 alone, and a solve with a share above `SHARE` has failed:
 
-and a solve with a share above `SHARE` has failed. z(t0) - z0 itself says little: where the field
-contracts fast, a is tiny where the state is most wrong. Steps that are too long for the integrals
-of a^T dF/d(theta, x), which have no part in the error norm, are not seen by it.
+        share = |t1 - t0| sum |a (F(z(t0)) - F(z0))| / |S(t0)|
 
-Examples that have steps of their own are solved for (z, a) first, and taken together through the
-same steps for the integrals after: solved with them, that over theta would be held once for each.
+    z(t0) - z0 itself says little: where the field contracts fast, a is tiny where the state is
+    most wrong. Steps too long for the integrals of 3, which have no part in the error norm, are
+    not seen by it.
+
+Examples with steps of their own are solved in two passes. In one pass, each would need its own g,
+and that of theta is as large as theta:
+
+7.  Each example is solved for (z, a, S) by itself; the times of its steps are kept.
+8.  All are taken through the same steps together, for (z, a, g). Step n of an example, from t_n to
+    t_n + h_n, becomes one step of s from 0 to 1 with t = t_n + s h_n. Its equations, 1 to 3, gain
+    the factor h_n, which is 0 where it has no step n. One g sums over the examples.
 """
 
 from collections.abc import Callable
@@ -51,8 +62,8 @@ from homoode_jax.mathematics.ode.solve import Raw, Stepping, reverse, solve_ode
 from homoode_jax.mathematics.ode.stepping import Norm, count_stages
 
 SCALE = 0.1
-MISS = 1e-3  # of the state's size: z(t0) is then near enough to z0 not to ask further
-SHARE = 0.1  # of the gradient that may be due to a wrong state
+MISS = 1e-3  # a z(t0) as near to z0, relative to the state's size, passes step 6 unseen
+SHARE = 0.1  # of the gradient may be due to a wrong state
 
 
 class AdjointNorm(eqx.Module):
@@ -76,9 +87,9 @@ def backsolve(
     cotangent: PyTree[Array],
     mask: Bool[Array, " batch"] | None,
 ) -> Pullback:
-    """Pulls the cotangent of z(t1) of a joint batch back to params, z0 and x.
+    """Pulls the cotangent of z(t1) of a joint batch back to params, z0 and x (1 to 6).
 
-    `field(params, t, z, x)` as `integrate` has it; gradients of non-float leaves are None. All
+    `field(params, t, z, x)` is as `integrate` has it; gradients of non-float leaves are None. All
     are zero, and the count is negative, where the backward solve failed or does not lead back to
     z0.
     """
@@ -92,7 +103,7 @@ def backsolve(
         dz, g_z, g_inputs = _products(
             field=field, like=like, inputs=inputs, fixed=fixed, t=t, z=z, a=a
         )
-        return cast((dz, *_negative((g_z, _size(a, dz), g_inputs))), dtype)
+        return cast((dz, *_negative((g_z, _size(a, dz), g_inputs))), dtype)  # steps 1, 2, 4, 3
 
     norm = Norm(mask)
     a1, scale = _scaled(cotangent, norm)
@@ -119,13 +130,16 @@ def backsolve_examples(
     x: PyTree,
     cotangent: PyTree[Array],
 ) -> Pullback:
-    """The same for examples that are solved by themselves: counts and failures are by example."""
+    """Pulls the cotangents of examples with steps of their own back (7, 8).
+
+    Gradients of z0 and x, counts and failures are each example's own.
+    """
     inputs, fixed = eqx.partition((params, x), eqx.is_inexact_array)
     dtype = common_dtype((z1, inputs))
     like = shapes(z1)
     back = reverse(stepping)
 
-    def alone(z0, z1, x, fixed_x, cotangent) -> tuple[Raw, Array, Array]:
+    def alone(z0, z1, x, fixed_x, cotangent) -> tuple[Raw, Array, Array]:  # step 7
         own = (inputs[0], x), (fixed[0], fixed_x)
 
         def rhs(t, state, args):
@@ -175,11 +189,7 @@ def _integrals(
     ends: Float[Array, "batch max_steps"],
     steps: Int[Array, " batch"],
 ) -> PyTree[Array]:
-    """Integrates a^T dF/d(params, x) over the steps that each example took.
-
-    Step n of all examples is one step of size 1: each has its time run at its own rate, its step
-    size, and this at zero where it has no step n.
-    """
+    """Integrates a^T dF/d(params, x) over the steps that each example took (8)."""
     method = as_scanned(back.solver)
     dtype = common_dtype((z1, inputs))
 
@@ -199,7 +209,7 @@ def _integrals(
             fixed=fixed,
             t=start + s * size,
             z=z,
-            a=scale_rows(size, a),
+            a=scale_rows(size, a),  # the products are linear in a: all gain the factor h_n
         )
         return cast((scale_rows(size, dz), *_negative((g_z, g_inputs))), dtype)
 
@@ -216,7 +226,7 @@ def _integrals(
 
 
 def _span(ends, steps, start, n) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
-    """When step n of each example started, and its size: zero after its last."""
+    """Returns when step n of each example started, and its size: zero after its last."""
     before = jnp.where(n > 0, ends[:, jnp.maximum(n - 1, 0)], start)
     within = n < steps
     before = jnp.where(within, before, start)
@@ -224,7 +234,7 @@ def _span(ends, steps, start, n) -> tuple[Float[Array, " batch"], Float[Array, "
 
 
 def _products(field, like, inputs, fixed, t, z, a) -> tuple[PyTree, PyTree, PyTree]:
-    """F, a^T dF/dz and a^T dF/d(params, x)."""
+    """Returns F, a^T dF/dz and a^T dF/d(params, x)."""
     z, a = cast_like((z, a), (like, like))
 
     def evaluate(inputs, z):
@@ -249,16 +259,16 @@ def _size(a: PyTree[Array], dz: PyTree[Array]) -> Float[Array, ""]:
 def _leads_back(
     evaluate: Callable, stepping: Stepping, norm: Norm, z0, z1, z, a, size
 ) -> Bool[Array, ""]:
-    """Whether the state that the backward solve arrived at is z0, or its error hardly counts.
+    """Returns whether z is z0, or its share in the gradient is small (6).
 
-    The field is evaluated, twice, in a loop of no turn where the states agree.
+    The share takes two evaluations: in a loop, which makes no turn where the states agree.
     """
     z0, z1 = cast_like((z0, z1), (z, z))
     miss = norm(jax.tree.map(jnp.subtract, z, z0))
     near = miss <= MISS * jnp.maximum(norm(z0), norm(z1))
 
     def look(carry):
-        # z and z0 are part of the loop's state, and changed by it: XLA would take their
+        # The loop's state has z and z0, and changes them. Otherwise XLA would move their
         # evaluations out of the loop, and make them in every case.
         _, _, z, z0 = carry
         there = evaluate(z)
@@ -273,7 +283,7 @@ def _leads_back(
 
 
 def _scaled(cotangent: PyTree[Array], norm: Norm) -> tuple[PyTree[Array], Float[Array, ""]]:
-    """Returns the cotangent at norm `SCALE`, and what brings it back."""
+    """Returns the cotangent at norm `SCALE`, and the factor that scales it back (5)."""
     scale = norm(cotangent) / SCALE
     scale = jnp.where(scale > 0, scale, 1)
     return jax.tree.map(lambda a: a / scale.astype(a.dtype), cotangent), scale

@@ -6,9 +6,9 @@ are pulled back through it, with those of params and x:
     a <- a - (dPsi_{-h}(t1, y1)/dy1)^T b
     b <- b + (1 - kappa) a + (dPsi_h(t0, z0)/dz0)^T a        a <- kappa a
 
-Step sizes are held fixed. The evaluations that undo a step are those whose vector-Jacobian
-products pull back through it: twice the stages, each with its product. Of the forward solve the
-final pair and the times of its steps are kept (McCallum & Foster 2024, arXiv 2410.11648).
+Step sizes have no gradient. The evaluations that undo a step are also those that it is pulled back
+through: twice the stages, each with one vector-Jacobian product. Only the final pair and the times
+of the steps are stored in the forward solve (McCallum & Foster 2024, arXiv 2410.11648).
 """
 
 from collections.abc import Callable
@@ -58,10 +58,10 @@ def undo(
     cotangent: PyTree[Array],
     per_example: bool,
 ) -> Pullback:
-    """Pulls the cotangent of z(t1) back to params, z0 and x through the solve that `raw` is of.
+    """Pulls the cotangent of z(t1) back to params, z0 and x, through the solve with outcome `raw`.
 
-    `field(params, t, z, x)` as `integrate` has it; gradients of non-float leaves are None. All are
-    zero, and the count is negative, where the steps undone do not lead back to z0.
+    `field(params, t, z, x)` is as `integrate` has it; gradients of non-float leaves are None. All
+    are zero, and the count is negative, where the steps undone do not lead back to z0.
     """
     solver = stepping.solver
     steps = raw.steps
@@ -78,7 +78,7 @@ def undo(
         )
         if not per_example:
             return before
-        # Solves of fewer steps rest at their start, in a step of size zero, which adds nothing.
+        # An example with fewer steps stays at its start: a step of size zero adds nothing.
         state, cotangent = select_rows(n >= 0, before[:2], after[:2])
         return Undone(state, cotangent, before.gradient)
 
@@ -117,7 +117,7 @@ def _undo_step(
 
 
 def _increment(field: Callable, solver: Reversible, fixed: PyTree) -> Increment:
-    """Psi as a function of the inputs that have a gradient; the others are fixed."""
+    """Returns Psi as a function of the inputs that have a gradient; the others are fixed."""
 
     def rhs(t, z, args):
         return field(args[0], t, z, args[1])
@@ -147,13 +147,13 @@ def _increments(field: Callable, solver: Reversible, fixed: PyTree) -> Increment
 def _span(
     ends: Float[Array, " max_steps"], start: Float[Array, ""], n: Int[Array, ""]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Where step n started and ended; before the first one, time stands at the start."""
+    """Returns the times at which step n started and ended; both are the start for n < 0."""
     before, end = (jnp.where(i < 0, start, ends[jnp.maximum(i, 0)]) for i in (n - 1, n))
     return before, end
 
 
 def _leads_back(y0: PyTree[Array], z0: PyTree[Array], z1: PyTree[Array]) -> Bool[Array, ""]:
-    """Returns False where rounding has grown so much that the states in between were others."""
+    """Returns False if rounding grew so much that the undone states are not those of the solve."""
     norm = Norm()
     y0, z0, z1 = jax.tree.map(lambda leaf: leaf[None], (y0, z0, z1))
     miss = norm(jax.tree.map(jnp.subtract, y0, z0))

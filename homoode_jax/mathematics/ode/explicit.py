@@ -1,7 +1,7 @@
 """Solvers made of an explicit Runge-Kutta method: its steps with their stages in a scan.
 
-Diffrax's own step runs its stages in a loop whose backpropagation evaluates each stage once more
-than that of a scan. Stages written out would make a program half as long again.
+Diffrax's own step runs its stages in a loop. To backpropagate that, each stage is evaluated once
+more than in a scan. Without a loop, stage by stage, the program would be half as long again.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from homoode_jax.mathematics.ode.stages import combine, run_stages
 
 
 class OfMethod(diffrax.AbstractAdaptiveSolver):
-    """What a solver has of the method that it is made of: all but its step.
+    """Base class of solvers made of an explicit method: all that they take over from it.
 
     Attributes:
         base: the explicit Runge-Kutta method.
@@ -27,25 +27,25 @@ class OfMethod(diffrax.AbstractAdaptiveSolver):
 
     @property
     def tableau(self) -> diffrax.ButcherTableau:
-        """That of the method."""
+        """Returns the tableau of the base method."""
         return self.base.tableau  # pyright: ignore
 
     @property
     def stages(self) -> int:
-        """Stages that a step's answer needs; error estimate and interpolation may need more."""
+        """Returns how many stages a step's answer needs; its error estimate may need more."""
         return int(np.flatnonzero(self.tableau.b_sol)[-1]) + 1
 
     @property
     def interpolation_cls(self) -> Callable[..., diffrax.AbstractLocalInterpolation]:  # pyright: ignore
-        """That of the method."""
+        """Returns the interpolation of the base method."""
         return self.base.interpolation_cls
 
     def order(self, terms):
-        """That of the method."""
+        """Returns the order of the base method."""
         return self.base.order(terms)
 
     def error_order(self, terms):
-        """That of the method."""
+        """Returns the order of the error estimate of the base method."""
         return self.base.error_order(terms)
 
     def func(self, terms, t0, y0, args):
@@ -54,19 +54,21 @@ class OfMethod(diffrax.AbstractAdaptiveSolver):
 
 
 class Scanned(OfMethod):
-    """The method itself, step for step; for controllers without jumps, and not for forward mode.
+    """The base method with its stages in a scan; its steps are the same.
+
+    Not for controllers with jumps, nor for forward mode.
 
     Where the method reuses its last stage, the state of the solver is the slope at the start of
     the step.
     """
 
     def init(self, terms, t0, t1, y0, args):
-        """Returns the slope at the start, if it is to be handed on."""
+        """Returns the slope at the start if the method reuses its last stage, else None."""
         del t1
         return terms.vf(t0, y0, args) if self.tableau.fsal else None
 
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
-        """One step, its error estimate, and its stages for the interpolation."""
+        """Takes one step; returns also its error estimate, and its stages for the interpolation."""
         del made_jump
         tableau = self.tableau
         y1, slopes, last = run_stages(
@@ -85,6 +87,6 @@ class Scanned(OfMethod):
 
 
 def as_scanned(solver: diffrax.AbstractSolver) -> diffrax.AbstractSolver:
-    """Returns the explicit method itself, or that which a solver is made of; others as they are."""
+    """Returns an explicit method, or that of an `OfMethod`, as `Scanned`; passes others through."""
     base = solver.base if isinstance(solver, OfMethod) else solver
     return Scanned(base) if isinstance(base, diffrax.AbstractERK) else base

@@ -236,7 +236,7 @@ def _check_stops(controller, t0, t1, dt0, dtype) -> None:
 
 
 def _told_apart(t0, t1, dtype) -> Any:
-    """Returns t1; NaN, with which a solve fails, where rounding makes it the same as t0."""
+    """Returns t1, or NaN (with which a solve fails) if rounding makes it equal to t0."""
     if is_concrete(t0, t1):
         if t0 != t1 and np.asarray(t0, dtype) == np.asarray(t1, dtype):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""How `integrate` solves a batch, and the routes of its gradient (see `common.plan`)."""
+"""How `integrate` solves a batch and how that is differentiated (see `common.plan`)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -50,7 +50,7 @@ class FieldPlan(eqx.Module):
 
     @property
     def second_derivatives_by(self) -> str:
-        """What has second derivatives, for routes whose loops have none."""
+        """Returns the adjoint to use for second derivatives, if this one has none; else nothing."""
         checkpointed = isinstance(self.adjoint, diffrax.RecursiveCheckpointAdjoint)
         known = self.adjoint in ("checkpointed", "reversible")
         return "adjoint='direct'" if known or checkpointed else ""
@@ -82,7 +82,7 @@ class FieldPlan(eqx.Module):
         return raw.z if self.adjoint == "backsolve" else raw._replace(zs=None)
 
     def pull_back(self, inputs: Inputs, memory: Any, cotangents: Raw) -> Pullback:
-        """Gradients by a second solve, or by taking back the first."""
+        """Pulls back by a second solve, or through the steps of the first."""
         cotangent = cotangents.z
         if self.adjoint == "reversible":
             solved = inputs.params, inputs.z0, inputs.x, memory
@@ -91,7 +91,7 @@ class FieldPlan(eqx.Module):
         return backsolve_examples(*problem) if self.per_example else backsolve(*problem, self.mask)
 
     def count_vjps(self, raw: Raw) -> Int[Array, "*batch"]:
-        """One for each evaluation of a step; unknown for most of Diffrax's adjoint objects."""
+        """Returns one product per evaluation; -1 for most of Diffrax's adjoint objects."""
         known = isinstance(self.adjoint, str | diffrax.RecursiveCheckpointAdjoint)
         vjps = count_vjps(self.stepping.solver, raw.num_steps)
         return jnp.where(known & (raw.nfe >= 0), vjps, -1)

@@ -155,16 +155,13 @@ def _numbers(stepping: Stepping, ts) -> PyTree[Array]:
 
 
 def _is_usable(stepping: Stepping, ts: Float[Array, " times"] | None) -> Bool[Array, ""]:
-    """Whether times and tolerances are finite: with others a solve ends at once, as if done.
-
-    False too where times to save at, or to step to, are out of order.
-    """
+    """Returns whether times and tolerances are finite, and times to save at or step to in order."""
     finite = all_finite(_numbers(stepping, ts))
     return finite & run_in_order(stepping.t0, stepping.t1, ts, stepping.controller)
 
 
 def _made_usable(usable: Bool[Array, ""], stepping: Stepping, ts):
-    """Puts an empty interval in place of one that is not usable; its outcome is overruled."""
+    """Replaces unusable numbers by ones: an empty interval, whose result is overruled."""
     numbers = _numbers(stepping, ts)
     fine = jax.tree.map(lambda a: jnp.where(usable, a, jnp.ones_like(a)), numbers)
     t0, t1, dt0, rtol, atol, ts = fine
@@ -172,7 +169,7 @@ def _made_usable(usable: Bool[Array, ""], stepping: Stepping, ts):
 
 
 def is_plain(stepping: Stepping) -> bool:
-    """True for steps of a method by name, each of which follows from its state, time and size."""
+    """Returns True if a method with a name here takes steps without jumps."""
     return is_counted(stepping.controller) and type(stepping.solver) in SOLVERS.values()
 
 
@@ -216,7 +213,7 @@ def _raw(solution: diffrax.Solution, ts, solver, selected: bool) -> Raw:
 
 
 def _reached(saved: Array, zs: Array, z: Array) -> Array:
-    """Saved states; the last state where the solve ended before the time asked for."""
+    """Returns the saved states, with the last state for times that the solve did not reach."""
     reached = jnp.isfinite(saved).reshape((-1,) + (1,) * z.ndim)
     return jnp.where(reached, zs, z)
 

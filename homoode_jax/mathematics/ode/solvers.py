@@ -124,7 +124,7 @@ class Reversible(OfMethod):
         return y1, error, dense_info, z1, diffrax.RESULTS.successful
 
     def increment(self, terms, t0, t1, z: PyTree[Array], args: PyTree) -> PyTree[Array]:
-        """Psi_{t1 - t0}(t0, z), the change of z in a step of the method."""
+        """Returns Psi_{t1 - t0}(t0, z), the change of z in a step of the base method."""
         tableau = self.tableau
         _, slopes, _ = run_stages(
             tableau=tableau, count=self.stages, terms=terms, t0=t0, t1=t1, y0=z, args=args

@@ -1,10 +1,29 @@
 """The stages of a step of an explicit Runge-Kutta method, in a scan.
 
-    k_i = h f(t0 + c_i h, y_i),    y_i = y0 + sum_{j < i} a_ij k_j,    y = y0 + sum_j b_j k_j
+A method has s stages, numbered from 0. Its tableau a, b, c is stored by what each stage leads to:
+row i of `rows` has the weights w_ij, j <= i, of the state that is known after stage i. That is
+a_(i+1)j, and b_j for the last stage. With Y_(-1) = y0 a step is then
 
-The next state is made at the end of a stage, of the stages in their place. Made at its start, XLA
-makes it anew for each use in f, and copies all stages beside the one that is written. Which stages
-it is made of follows from a switch: a sum over all of them would read those that have no weight.
+    1.  k_i = h f(t0 + c_i h, Y_(i-1)),
+    2.  Y_i = y0 + sum_(j <= i) w_ij k_j,        and its answer is Y_(s-1).
+
+Step 2 comes at the end of stage i. At the start of stage i + 1, XLA would compute Y_i anew for
+each use in f, and copy all slopes beside the one that is written. A switch over i picks the few
+slopes that have a weight; a sum over all of them would read the others too.
+
+The way back runs from stage s - 1 to stage 0. A bar marks the cotangent of a value, and g_j the
+part of that of k_j that comes from outside the step (from its error and its interpolation):
+
+    3.  bar y0      = sum_(i >= -1) bar Y_i,      since Y_(-1) is y0,
+    4.  bar k_j     = g_j + sum_(i >= j) w_ij bar Y_i,
+    5.  bar Y_(j-1) = the pullback of bar k_j through step 1.
+
+Autodiff would add w_ij bar Y_i to every bar k_j with j <= i as soon as bar Y_i is known: it reads
+and writes all slopes' cotangents at every stage. Here bar Y_i is stored in row i of an array
+instead. When stage j is reached all rows i >= j are there, and the sum of 4 is taken once.
+
+That array has to travel from stage to stage on the way back, where only cotangents travel. So the
+forward pass carries `of_ys`, an array of zeros that nothing reads, and its cotangent is the array.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -26,7 +45,7 @@ class Stages(NamedTuple):
     Attributes:
         slopes: h f of each, and room for those to come.
         y: the state at which the next one is taken, or the step's answer after the last.
-        of_ys: zeros, whose cotangents are those of the states: see `_extended`.
+        of_ys: zeros, whose cotangent stores those of the states Y_i (see the module).
     """
 
     slopes: PyTree[Float[Array, "stages ..."]]
@@ -69,13 +88,13 @@ def run_stages(
 
 
 def _rows(tableau: diffrax.ButcherTableau, count: int) -> Rows:
-    """Row i: the weights of stages 0 ... i in the state after stage i; the last: in the answer."""
+    """Returns the weights w_ij; row i has those of the state that is known after stage i."""
     rows = [*tableau.a_lower[: count - 1], tableau.b_sol[:count]]
     return tuple(tuple(float(weight) for weight in row) for row in rows)
 
 
 def _room(y: PyTree[Array], count: int) -> Stages:
-    """No stages yet."""
+    """Returns room for `count` stages, none of which is taken yet."""
     nothing = jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape), leaf.dtype), y)
     return Stages(nothing, y, nothing)
 
@@ -95,22 +114,17 @@ def combine(y: PyTree[Array], weights: ArrayLike, stages: PyTree[Array]) -> PyTr
 
 
 def _extended(rows: Rows, y0: PyTree[Array], stages: Stages, slope: PyTree[Array], i) -> Stages:
-    """One stage more, and the state that the next one is taken at.
-
-    The cotangent of a slope is the weighted sum of those of the states after it. Autodiff would
-    add up all slopes' cotangents at every stage; kept by state instead, as the cotangents of
-    `of_ys`, they are read once for each stage.
-    """
+    """Adds stage i, and computes the state Y_i of step 2."""
     slopes = _put(slope, stages.slopes, i)
-    # Where slopes have a batch axis (`vmap`), so must these: cotangents are summed over one that
-    # is not there.
+    # Under `vmap` the zeros need the batch axis of the slopes. JAX sums the cotangent of an input
+    # without that axis over the batch, and the stored bar Y_i of all examples would be mixed.
     of_ys = jax.tree.map(lambda a, like: jnp.where(False, like, a), stages.of_ys, slopes)
     of_earlier = [_of_some(range(len(row)), row) for row in rows]
     return Stages(slopes, lax.switch(i, of_earlier, y0, slopes), of_ys)
 
 
 def _of_some(places: Iterable[int], weights: Sequence[float]) -> Callable:
-    """`combine` of a few of all stages; XLA reads no others."""
+    """Returns `combine` for the stages at `places` alone, without those of weight 0."""
     some = [(i, w) for i, w in zip(places, weights, strict=True) if w]
 
     def total(y: PyTree[Array], stages: PyTree[Array]) -> PyTree[Array]:
@@ -124,12 +138,16 @@ def _remembered(rows: Rows, y0, stages: Stages, slope, i) -> tuple[Stages, Array
 
 
 def _pull_back_extended(rows: Rows, i: ArrayLike, cotangents: Stages) -> tuple:
+    """Returns the cotangents of y0, the stages so far and the slope k_i."""
     of_slopes, of_y, of_ys = cotangents
-    of_ys = _put(of_y, of_ys, i)
+    of_ys = _put(of_y, of_ys, i)  # bar Y_i joins those of the later states
     count = len(rows)
+    # Step 4: column i of the weights, with g_i as what the sum is added to.
     own = jax.tree.map(lambda all: lax.dynamic_index_in_dim(all, i, 0, False), of_slopes)
     of_later = [_of_some(range(j, count), [row[j] for row in rows[j:]]) for j in range(count)]
-    # Of `of_slopes` only those of earlier stages are read after this: its own need not be zeroed.
+    # Step 3 is the first entry: the scan sums it over the stages. Y_(i-1) is no argument of step 2,
+    # hence None. `_put` overwrote slope i, whose cotangent should now be zero; but the stages that
+    # follow on the way back read only those of their own, so it is left as it is.
     return of_y, Stages(of_slopes, None, of_ys), lax.switch(i, of_later, own, of_ys), None
 
 
@@ -139,7 +157,10 @@ _extend.defvjp(_remembered, _pull_back_extended)
 
 @jax.custom_vjp
 def _combined(weights: Float[Array, " stages"], slopes: Array) -> Array:
-    """The weighted sum; the gradient of all slopes is one product, not a sum of padded ones."""
+    """Returns the weighted sum of the slopes; its gradient is one product for all of them.
+
+    Autodiff would make a padded array of all slopes for each term, and add these up.
+    """
     return sum((w * k for w, k in zip(weights, slopes, strict=True)), jnp.zeros((), slopes.dtype))
 
 

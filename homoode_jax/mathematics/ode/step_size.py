@@ -28,7 +28,9 @@ def first_size(h: Float[Array, ""]) -> StepSize:
 def adapt(
     size: StepSize, taken: Float[Array, ""], error: Float[Array, ""], order: float
 ) -> tuple[Bool[Array, ""], StepSize]:
-    """Whether the step `taken` is kept, and the next one; `error` grows with its power `order`.
+    """Returns whether the step `taken` is kept, and the size of the next one.
+
+    `error` is relative to what is allowed, and grows with the power `order` of the step.
 
     An error that is not finite refuses the step and divides it by five.
     """

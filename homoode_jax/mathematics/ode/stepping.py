@@ -106,17 +106,17 @@ class FiniteAdaptiveController(FiniteController, diffrax.AbstractAdaptiveStepSiz
 
     @property
     def rtol(self):  # pyright: ignore
-        """Relative tolerance of the controller inside."""
+        """Returns the relative tolerance of the controller inside."""
         return self.inner.rtol  # pyright: ignore
 
     @property
     def atol(self):  # pyright: ignore
-        """Absolute tolerance of the controller inside."""
+        """Returns the absolute tolerance of the controller inside."""
         return self.inner.atol  # pyright: ignore
 
     @property
     def norm(self):  # pyright: ignore
-        """Norm of the controller inside."""
+        """Returns the error norm of the controller inside."""
         return self.inner.norm  # pyright: ignore
 
 
@@ -165,7 +165,7 @@ def is_counted(controller: str | diffrax.AbstractStepSizeController) -> bool:
 def first_step(
     rhs: Callable, t0, t1, z0: PyTree, f0: PyTree, order, rtol, atol, norm: Callable
 ) -> Float[Array, ""]:
-    """Returns the signed size of the first step; one evaluation of `rhs` beside `f0`.
+    """Returns the signed size of the first step, for one evaluation of `rhs` beside `f0`.
 
     Where `z0` is (nearly) zero its scale says nothing; the probe is then a thousandth of the
     interval, not Hairer's 1e-6, which would cost HomoODE's z0 = 0 several tiny steps.
@@ -193,7 +193,7 @@ def first_step(
 
 
 def count_nfe(solver, num_steps: Int[Array, "*batch"], selected: bool) -> Int[Array, "*batch"]:
-    """Evaluations of a forward solve: first-step selection, then stages; -1 if unknown.
+    """Returns the evaluations of a forward solve, first-step selection included; -1 if unknown.
 
     An explicit pair that reuses its last stage (FSAL) costs 1 + (stages - 1) * steps, any other
     explicit Runge-Kutta method stages * steps. Selection adds one evaluation to the first and
@@ -214,17 +214,17 @@ def count_nfe(solver, num_steps: Int[Array, "*batch"], selected: bool) -> Int[Ar
 
 
 def count_vjps(solver, num_steps: Int[Array, "*batch"]) -> Int[Array, "*batch"]:
-    """Vector-Jacobian products when a solve is backpropagated; the selection has none."""
+    """Returns the vector-Jacobian products of backpropagation; the selection has none."""
     return count_nfe(solver, num_steps, selected=False)
 
 
 def reuses_last_stage(solver: diffrax.AbstractSolver) -> bool:
-    """True for explicit first-same-as-last pairs."""
+    """Returns True for explicit first-same-as-last pairs."""
     return isinstance(solver, diffrax.AbstractERK) and bool(solver.tableau.fsal)  # pyright: ignore
 
 
 def count_stages(solver) -> int:
-    """Evaluations of one step by itself."""
+    """Returns the evaluations of one step by itself."""
     base = solver.base if isinstance(solver, Reversible) else solver
     return base.tableau.num_stages if isinstance(base, diffrax.AbstractERK) else 1  # pyright: ignore
 

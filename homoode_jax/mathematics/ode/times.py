@@ -1,8 +1,8 @@
 """Times handed to Diffrax: to save at, and to step to.
 
-Diffrax checks both by callbacks to the host, which stop a program that is running, and which can
-neither be exported nor kept in XLA's compilation cache. Here times that are known are checked
-before a solve is compiled (`integrate`), and traced ones make it fail (`ode`).
+Diffrax checks both by callbacks to the host. These stop a running program, and can neither be
+exported nor stored in XLA's compilation cache. Here known times are checked before a solve is
+compiled (`integrate`), and wrong traced ones make it fail (`solve`).
 """
 
 from typing import Any
@@ -63,7 +63,7 @@ class StepTo(diffrax.StepTo):
 def run_in_order(
     t0: Array, t1: Array, ts: Array | None, controller: Any = None
 ) -> bool | Bool[Array, ""]:
-    """False if times to save at do not run from t0 to t1, or times to step to do not lead there."""
+    """Returns whether times to save at run from t0 to t1, and times to step to lead there."""
     fine = True
     sign = jnp.where(t1 < t0, -1, 1).astype(t0.dtype)
     if ts is not None:
