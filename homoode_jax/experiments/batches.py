@@ -1,19 +1,22 @@
-"""Batches: the order of an epoch, padding, and their way to the devices as uint8.
+"""Batches: the order of an epoch, padding, their way to the devices as uint8, augmentation there.
 
 Where images are in several parts, each batch has as many rows of every part, one part after
 another: a process needs the images of the parts whose rows lie on its devices, and no others.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.sharding import Mesh
-from jaxtyping import Int
+from jaxtyping import Array, Float, Int, Key, UInt8
 
 from homoode_jax.experiments.dataset import Split
-from homoode_jax.experiments.mesh import over_devices, put
+from homoode_jax.experiments.devices import over_devices, put
+from homoode_jax.experiments.hyperparameters import Number
 
 
 class Batch(NamedTuple):
@@ -78,3 +81,32 @@ def _put(split: Split, rows: Int[np.ndarray, " size"], mesh: Mesh) -> Batch:
     mask = rows >= 0
     labels = np.where(mask, split.labels[rows], 0).astype(split.labels.dtype)
     return Batch(jax.make_array_from_callback(shape, lie, images), put(labels, lie), put(mask, lie))
+
+
+def augment(
+    key: Key[Array, ""], images: UInt8[Array, "n h w c"], flip: Number | None, padding: int
+) -> UInt8[Array, "n h w c"]:
+    """Pads with black and crops at random, then flips with probability `flip`; None: never."""
+    crop_key, flip_key = jax.random.split(key)
+    if padding:
+        images = _crop(crop_key, images, padding)
+    if flip is not None:
+        flipped = jax.random.bernoulli(flip_key, flip, (images.shape[0], 1, 1, 1))
+        images = jnp.where(flipped, images[:, :, ::-1], images)
+    return images
+
+
+def normalise(
+    images: UInt8[Array, "n h w c"], mean: Sequence[float], std: Sequence[float], dtype: str
+) -> Float[Array, "n h w c"]:
+    """Scales to [0, 1], subtracts the mean and divides by the standard deviation."""
+    return (images.astype(dtype) / 255 - jnp.array(mean, dtype)) / jnp.array(std, dtype)
+
+
+def _crop(key: Key[Array, ""], images: UInt8[Array, "n h w c"], padding: int) -> Array:
+    size = images.shape[1:]
+    padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    offsets = jax.random.randint(key, (images.shape[0], 2), 0, 2 * padding + 1)
+    return jax.vmap(lambda image, at: lax.dynamic_slice(image, (at[0], at[1], 0), size))(
+        padded, offsets
+    )

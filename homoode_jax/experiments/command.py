@@ -11,14 +11,14 @@ from ml_collections import ConfigDict, config_flags
 from homoode_jax.experiments.config import SECTIONS, Config, fit_to_layer, from_dict
 from homoode_jax.experiments.config_file import find_file, load_file
 from homoode_jax.experiments.console import say
-from homoode_jax.experiments.description import describe
-from homoode_jax.experiments.environment import check_devices, check_settings
+from homoode_jax.experiments.devices import check_devices, check_settings
 from homoode_jax.experiments.errors import UserError, first_line, nearest
 from homoode_jax.experiments.evaluation import evaluate
 from homoode_jax.experiments.failure import replay
 from homoode_jax.experiments.files import local_folder
 from homoode_jax.experiments.processes import COME_SECONDS, Place, join
-from homoode_jax.experiments.sameness import how_started
+from homoode_jax.experiments.record import how_started
+from homoode_jax.experiments.report import describe
 from homoode_jax.experiments.training import train
 
 HELP = """usage: python train.py [--config=NAME] [--config.SECTION.KEY=VALUE ...]

@@ -13,8 +13,8 @@ from jaxtyping import Bool, Int, UInt8
 from homoode_jax.experiments.config import Data
 from homoode_jax.experiments.console import say
 from homoode_jax.experiments.errors import UserError, first_line
+from homoode_jax.experiments.images import Reading, Record, Share
 from homoode_jax.experiments.processes import most
-from homoode_jax.experiments.records import Reading, Record, Share
 from homoode_jax.experiments.sources import INFO, Info
 
 UNREAD, DAMAGED = -1, np.iinfo(np.int32).max  # in place of labels; the larger one counts

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 from homoode_jax.experiments import checkpoint, failure, report, workdir
 from homoode_jax.experiments.batches import training_batches
 from homoode_jax.experiments.console import say
+from homoode_jax.experiments.model import step_limit
 from homoode_jax.experiments.progress import Advance
+from homoode_jax.experiments.report import Log
 from homoode_jax.experiments.run import Run
-from homoode_jax.experiments.solves import step_limit
 from homoode_jax.experiments.state import Means, TrainState, means
 from homoode_jax.experiments.stopping import Pause, Stopped
-from homoode_jax.experiments.tensorboard import Log
 
 REFRESH_SECONDS = 0.5  # the moving figures are fetched from the device at most this often
 NEAR = 0.75  # share of the steps allowed that is near their end

@@ -18,15 +18,18 @@ from rich.table import Table
 
 from homoode_jax.experiments import files, workdir
 from homoode_jax.experiments.batches import Batch
+from homoode_jax.experiments.compilation import keep_programs
 from homoode_jax.experiments.config import Config
 from homoode_jax.experiments.console import console
+from homoode_jax.experiments.devices import use_precision
 from homoode_jax.experiments.errors import UserError, first_line
 from homoode_jax.experiments.hyperparameters import Hyperparameters, make_hyperparameters
+from homoode_jax.experiments.model import make_classifier
 from homoode_jax.experiments.optimiser import make_optimisers
 from homoode_jax.experiments.processes import compiled_together, is_first, wait_for_all
-from homoode_jax.experiments.run import Run, keep_programs, use_precision
+from homoode_jax.experiments.run import Run
 from homoode_jax.experiments.state import TrainState, draw_state
-from homoode_jax.experiments.step import Gradient, gradient, make_classifier, update_network
+from homoode_jax.experiments.step import Gradient, gradient, update_network
 from homoode_jax.mathematics.common.solution import Result
 from homoode_jax.networks.classifier import ImageClassifier
 

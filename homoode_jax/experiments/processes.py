@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from homoode_jax.experiments.console import console
-from homoode_jax.experiments.environment import check_devices
+from homoode_jax.experiments.devices import check_devices
 from homoode_jax.experiments.errors import UserError, first_line
 from homoode_jax.experiments.rendezvous import Meeting, meet, own_address, split_address
 

@@ -15,8 +15,7 @@ import numpy as np
 
 from homoode_jax.experiments import tiny_imagenet
 from homoode_jax.experiments.errors import UserError, first_line
-from homoode_jax.experiments.images import Shape, read_image
-from homoode_jax.experiments.records import ALL, Reading, Record, Share
+from homoode_jax.experiments.images import ALL, Reading, Record, Shape, Share, read_image
 
 READ_AT_ONCE = 2000  # records; TFDS is several times slower one by one
 

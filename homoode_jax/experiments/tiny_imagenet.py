@@ -4,8 +4,7 @@ import re
 from pathlib import Path
 
 from homoode_jax.experiments.errors import UserError, shown
-from homoode_jax.experiments.images import SUFFIXES, read_image
-from homoode_jax.experiments.records import ALL, Reading, Record, Share
+from homoode_jax.experiments.images import ALL, SUFFIXES, Reading, Record, Share, read_image
 
 NAME = "tiny-imagenet-200"
 SHAPE = (64, 64, 3)

@@ -1,4 +1,4 @@
-"""The files of a run: config.json, metrics.jsonl, summary.json.
+"""The folder of a run: config.json, metrics.jsonl, summary.json, and the lock on it.
 
 Whole files are replaced atomically; metrics are appended a line at a time. Of many processes the
 first one writes.
@@ -6,13 +6,17 @@ first one writes.
 
 import json
 import os
+import platform
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from homoode_jax.experiments import files, lock
+import filelock
+
+from homoode_jax.experiments import files
 from homoode_jax.experiments.config import Config, differences, from_dict, to_dict
 from homoode_jax.experiments.errors import UserError, first_line
 from homoode_jax.experiments.processes import are_many, is_first
@@ -21,6 +25,7 @@ from homoode_jax.experiments.processes import are_many, is_first
 MAY_DIFFER = ("data.data_dir",)
 LENGTH = "train.epochs"
 UNFINISHED = ".orbax-checkpoint-tmp"  # in the names of folders that Orbax is still writing
+LOCK = "run.lock"
 
 
 def find_workdir(path: str, config: Config) -> Path:
@@ -50,7 +55,7 @@ def _is_longer(config: Config, stored: Config) -> bool:
 
 
 def _is_foreign(file: Path) -> bool:
-    return file.suffix != ".tmp" and file.name != lock.NAME
+    return file.suffix != ".tmp" and file.name != LOCK
 
 
 def check_same(
@@ -187,3 +192,39 @@ def mend_metrics(workdir: Path, step: int, last: dict[str, Any] | None) -> None:
         kept[last["step"]] = last
     text = "".join(json.dumps(kept[at]) + "\n" for at in sorted(kept) if at <= step)
     files.replace_text(workdir / "metrics.jsonl", text)
+
+
+@contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Holds the lock of a folder, which is made if it is not there; of many processes the first.
+
+    Raises:
+        UserError: if another process has it, or the folder cannot be written in.
+    """
+    if not is_first():
+        yield
+        return
+    file = workdir / LOCK
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        files.refuse_link(file)
+        lock = filelock.FileLock(file)
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise UserError(
+            f"{workdir} is in use by {_holder(file)}; wait until it ends, or use another --workdir."
+        ) from error
+    except OSError as error:
+        raise UserError(f"cannot write in workdir {workdir}: {error.strerror}.") from error
+    try:
+        files.overwrite_text(file, f"process {os.getpid()} on {platform.node()}")
+        yield
+    finally:
+        lock.release()
+
+
+def _holder(file: Path) -> str:
+    try:
+        return file.read_text().strip() or "another run"
+    except OSError:
+        return "another run"

@@ -14,7 +14,7 @@ from homoode_jax.experiments import dataset, sources
 from homoode_jax.experiments.config import Data, from_dict
 from homoode_jax.experiments.dataset import _gather, load
 from homoode_jax.experiments.errors import UserError
-from homoode_jax.experiments.records import ALL, Reading, Record, Share
+from homoode_jax.experiments.images import ALL, Reading, Record, Share
 from homoode_jax.experiments.run import Run
 
 SHARED = Path(__file__).parents[3] / "shared" / "tfds"

@@ -18,7 +18,7 @@ CODE = """
 import json, sys, tempfile
 from pathlib import Path
 import jax
-from homoode_jax.experiments import mesh
+from homoode_jax.experiments import devices
 from homoode_jax.experiments.batches import training_batches
 from homoode_jax.experiments.dataset import load
 from homoode_jax.experiments.processes import Place, is_first, join
@@ -48,7 +48,7 @@ def losses(dtype, steps, shares):
     return rows[:steps]
 
 split = sys.argv[1:] == ["split"]
-mesh.WORTH_SPLITTING = 1
+devices.WORTH_SPLITTING = 1
 if len(sys.argv) > 2:
     join(Place(sys.argv[1], 2, int(sys.argv[2])))
 single = losses("float32", 1, 1)
@@ -100,7 +100,7 @@ import jax, jax.numpy as jnp
 from homoode_jax.experiments.batches import Batch, evaluation_batches
 from homoode_jax.experiments.dataset import load
 from homoode_jax.experiments.config import Data
-from homoode_jax.experiments.mesh import make_mesh
+from homoode_jax.experiments.devices import make_mesh
 from homoode_jax.experiments.processes import Place, compiled_together, join
 
 join(Place(sys.argv[1], 2, int(sys.argv[2])))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from homoode_jax.experiments import files, lock, plots, workdir
+from homoode_jax.experiments import files, report, workdir
 from homoode_jax.experiments.errors import UserError, printable
 
 ROW = {"epoch": 1, "step": 20, "train_loss": 0.5, "nfe_forward": 3.0}
@@ -34,7 +34,7 @@ REPLACED = {
     "config.json": lambda run: workdir.write_json(run / "config.json", {"a": 1}),
     "summary.json": lambda run: workdir.write_json(run / "summary.json", {"a": 1}),
     "metrics.jsonl": lambda run: workdir.mend_metrics(run, 20, None),
-    "curves.png": lambda run: plots.draw_curves([ROW], run / "curves.png"),
+    "curves.png": lambda run: report.draw_curves([ROW], run / "curves.png"),
 }
 
 
@@ -55,7 +55,7 @@ def test_a_link_under_a_name_that_could_be_written_first_is_left(name, victim, r
 
 WRITTEN = {
     "metrics.jsonl": lambda run: workdir.append_metrics(run, ROW),
-    "run.lock": lambda run: lock.locked(run).__enter__(),
+    "run.lock": lambda run: workdir.locked(run).__enter__(),
 }
 
 

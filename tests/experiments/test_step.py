@@ -8,20 +8,21 @@ import numpy as np
 import optax
 import pytest
 
-from homoode_jax.experiments.augmentation import augment, normalise
 from homoode_jax.experiments.batches import (
+    augment,
     count_batches,
     count_evaluation_batches,
     evaluation_batches,
+    normalise,
     training_batches,
 )
 from homoode_jax.experiments.checkpoint import restore_latest
 from homoode_jax.experiments.dataset import load, take, whole
-from homoode_jax.experiments.losses import cross_entropy, initial_point_loss
-from homoode_jax.experiments.mesh import make_mesh
+from homoode_jax.experiments.devices import make_mesh
 from homoode_jax.experiments.optimiser import make_optimisers
 from homoode_jax.experiments.run import Run
 from homoode_jax.experiments.state import means
+from homoode_jax.experiments.step import cross_entropy, initial_point_loss
 from homoode_jax.experiments.training import train
 from homoode_jax.mathematics.ode import adjoint_backsolve
 from tests.experiments.runs import small_config

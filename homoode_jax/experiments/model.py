@@ -1,4 +1,4 @@
-"""The solve of a run: the public function of its layer, with the options of the configuration."""
+"""The model of a run: its classifier, and the solve of its layer, as the configuration has them."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,12 +9,35 @@ from jaxtyping import Array, Float
 
 from homoode_jax.experiments.config import Config
 from homoode_jax.experiments.settings import Continuation, Equilibrium, Solver
+from homoode_jax.experiments.sources import INFO
 from homoode_jax.mathematics.cells.adjoints import Implicit
 from homoode_jax.mathematics.common.solution import Solution
 from homoode_jax.mathematics.equilibria.continuation import continuation
 from homoode_jax.mathematics.equilibria.equilibrium import equilibrium
 from homoode_jax.mathematics.ode.integrate import integrate
+from homoode_jax.networks.classifier import Architecture, ImageClassifier
 from homoode_jax.networks.family import LAYERS, call_once
+
+
+def make_classifier(config: Config) -> ImageClassifier:
+    """Builds the classifier that a configuration describes."""
+    info = INFO[config.data.dataset]
+    model = config.model
+    sizes = Architecture(
+        image_channels=info.shape[2],
+        classes=info.classes,
+        channels=model.channels,
+        width=model.width,
+        groups=model.groups,
+        stride=model.stride,
+        dropout=model.dropout,
+        layer=model.layer,
+        initial_point=config.initial_point.kind,
+        field_dtype=None if model.field_dtype == "same" else model.field_dtype,
+    )
+    terms = {"kinetic": config.regularise.kinetic, "jacobian": config.regularise.jacobian}
+    regulariser = next((name for name, weight in terms.items() if weight), None)
+    return ImageClassifier(sizes, make_solve(config), regulariser)
 
 
 def make_solve(config: Config) -> Callable[..., Solution]:
