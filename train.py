@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
     warnings.filterwarnings("ignore", "overflow encountered in cast")  # a step that fails says so
     accept_any_encoding()
     try:
-        command.run(command.parse(arguments))
+        command.execute(command.parse(arguments))
     except UserError as error:
         complain(error)
     except OSError as error:

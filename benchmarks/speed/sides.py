@@ -10,7 +10,7 @@ from benchmarks.held import MIB, held
 from benchmarks.speed.setting import Setting, draw_images
 from benchmarks.speed.worker import Side
 from homoode_jax.experiments.batches import Batch
-from homoode_jax.experiments.compilation import hand_back_after_compiling
+from homoode_jax.experiments.compilation import hand_back_after_compiling, leave_imports_uncollected
 from homoode_jax.experiments.hyperparameters import make_hyperparameters
 from homoode_jax.experiments.model import make_classifier
 from homoode_jax.experiments.sources import INFO
@@ -21,6 +21,7 @@ from homoode_jax.experiments.step import train_step
 def ours(setting: Setting) -> Side:
     """Returns the training or evaluation step of `train.py`, compiled."""
     hand_back_after_compiling()
+    leave_imports_uncollected()
     config = setting.config
     images = draw_images(setting)
     classifier = make_classifier(config)

@@ -33,7 +33,7 @@ def training_batches(
     """Yields the full batches of one epoch from number `start` on, shuffled by (seed, epoch)."""
     order = np.random.default_rng((seed, epoch)).permutation(len(split.labels))
     for rows in _deal(split, order, size)[start : count_batches(split, size)]:
-        yield _put(split, rows, mesh)
+        yield _send(split, rows, mesh)
 
 
 def count_batches(split: Split, size: int) -> int:
@@ -45,7 +45,7 @@ def count_batches(split: Split, size: int) -> int:
 def evaluation_batches(split: Split, size: int, mesh: Mesh) -> Iterator[Batch]:
     """Yields every image once, in order; the last batches are padded to `size`."""
     for rows in _deal(split, np.arange(len(split.labels)), size):
-        yield _put(split, rows, mesh)
+        yield _send(split, rows, mesh)
 
 
 def count_evaluation_batches(split: Split, size: int) -> int:
@@ -65,7 +65,7 @@ def _deal(split: Split, order: Int[np.ndarray, " n"], size: int) -> Int[np.ndarr
     return rows.reshape(split.parts, batches, each).swapaxes(0, 1).reshape(batches, size)
 
 
-def _put(split: Split, rows: Int[np.ndarray, " size"], mesh: Mesh) -> Batch:
+def _send(split: Split, rows: Int[np.ndarray, " size"], mesh: Mesh) -> Batch:
     """Sends a batch; each process the rows of its own devices."""
 
     def images(index: tuple[slice, ...] | None) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import gc
 import os
 import platform
 import sys
@@ -33,12 +34,23 @@ def keep_programs() -> None:
         keep_newest(folder, CACHE_BYTES)
 
 
-def seconds() -> float:
+@functools.cache
+def leave_imports_uncollected() -> None:
+    """Takes what there is by now out of the sight of Python's collector.
+
+    It would look through all imports again and again while programs are traced, and while steps
+    are taken: a tenth of the processor time of a small run. Once a process, at its start: what
+    dies later and was part of a cycle would stay.
+    """
+    gc.freeze()
+
+
+def seconds_spent() -> float:
     """Returns the time spent since the first call, which starts the clock."""
-    return sum(end - start for start, end in _spans())
+    return sum(end - start for start, end in _compile_spans())
 
 
-def add(spans: list[Span], start: float, end: float) -> None:
+def add_span(spans: list[Span], start: float, end: float) -> None:
     """Adds a span of time to disjoint ones, the last to end; what it covers is counted once.
 
     Tracing a function traces those that it calls, and JAX reports each by itself.
@@ -50,7 +62,7 @@ def add(spans: list[Span], start: float, end: float) -> None:
 
 
 @functools.cache
-def _spans() -> list[Span]:
+def _compile_spans() -> list[Span]:
     """Returns the spans so far; from the first call on, JAX's reports are added to them."""
     spans: list[Span] = []
 
@@ -58,7 +70,7 @@ def _spans() -> list[Span]:
         del kwargs
         if event.startswith(STAGES):
             now = time.monotonic()
-            add(spans, now - duration_secs, now)
+            add_span(spans, now - duration_secs, now)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     return spans

@@ -10,11 +10,11 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
-from homoode_jax.experiments.config import Data
+from homoode_jax.experiments.config import DataSettings
 from homoode_jax.experiments.console import say
 from homoode_jax.experiments.errors import UserError, first_line
 from homoode_jax.experiments.images import Reading, Record, Share
-from homoode_jax.experiments.processes import most
+from homoode_jax.experiments.processes import maximum_over_processes
 from homoode_jax.experiments.sources import INFO, Info
 
 UNREAD, DAMAGED = -1, np.iinfo(np.int32).max  # in place of labels; the larger one counts
@@ -46,7 +46,7 @@ class Dataset(NamedTuple):
     test: Split
 
 
-def load(data: Data) -> Dataset:
+def load(data: DataSettings) -> Dataset:
     """Reads a data set and holds out the validation split.
 
     Raises:
@@ -55,12 +55,12 @@ def load(data: Data) -> Dataset:
     info = INFO[data.dataset]
     share = _share(data.shares)
     train, test = (_gather(data, name, info, share) for name in ("train", "test"))
-    train = take(train, _first(train.labels, data.per_class))
-    kept, held = _hold_out(train.labels, data.validation, data.split_seed)
-    return Dataset(take(train, kept), take(train, held), test)
+    train = take(train, _first_of_each_class(train.labels, data.per_class))
+    kept, held_out = _hold_out(train.labels, data.validation, data.split_seed)
+    return Dataset(take(train, kept), take(train, held_out), test)
 
 
-def whole(images: UInt8[np.ndarray, "n h w c"], labels: Int[np.ndarray, " n"]) -> Split:
+def make_split(images: UInt8[np.ndarray, "n h w c"], labels: Int[np.ndarray, " n"]) -> Split:
     """Returns a split of one part, all of which is here."""
     return Split(images, labels, np.arange(len(labels)), np.zeros(len(labels), int), 1)
 
@@ -88,7 +88,7 @@ def _share(parts: int) -> Share:
     return Share(parts, process * each, (process + 1) * each)
 
 
-def _first(labels: np.ndarray, per_class: int) -> np.ndarray:
+def _first_of_each_class(labels: np.ndarray, per_class: int) -> np.ndarray:
     """Indices of the first so many images of each class; of all images for 0."""
     least = int(np.min(np.bincount(labels)))
     if per_class > least:
@@ -112,11 +112,13 @@ def _hold_out(labels: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.
         )
     from sklearn.model_selection import train_test_split  # here: it takes a second to import
 
-    kept, held = train_test_split(everything, test_size=size, random_state=seed, stratify=labels)
-    return np.sort(kept), np.sort(held)
+    kept, held_out = train_test_split(
+        everything, test_size=size, random_state=seed, stratify=labels
+    )
+    return np.sort(kept), np.sort(held_out)
 
 
-def _gather(data: Data, name: str, info: Info, share: Share) -> Split:
+def _gather(data: DataSettings, name: str, info: Info, share: Share) -> Split:
     """Makes arrays of the records of a split; damaged ones are refused, or left out and told."""
     reading = info.read(data.data_dir, name, share)
     faults = [_fault(record, info) for record in reading.records]
@@ -138,24 +140,24 @@ def _tell_labels(reading: Reading, faults: list[str | None]) -> Int[np.ndarray, 
     labels = np.full(reading.count, UNREAD, np.int32)
     for record, fault in zip(reading.records, faults, strict=True):
         labels[record.number] = DAMAGED if fault else record.label
-    return most(labels)
+    return maximum_over_processes(labels)
 
 
 def _order(reading: Reading, kept: Int[np.ndarray, " k"]) -> Int[np.ndarray, " k"]:
     """Sorts numbers of records by their keys, those of other processes too."""
     longest = max((len(record.key) for record in reading.records), default=0)
-    width = int(most(np.array([longest], np.int32))[0])
+    width = int(maximum_over_processes(np.array([longest], np.int32))[0])
     if width == 0:
         return kept
     keys = np.zeros(reading.count, f"S{width}")
     for record in reading.records:
         keys[record.number] = record.key
-    told = np.ascontiguousarray(most(keys.view(np.uint8).reshape(-1, width)))
+    told = np.ascontiguousarray(maximum_over_processes(keys.view(np.uint8).reshape(-1, width)))
     return kept[np.argsort(told.view(keys.dtype)[kept, 0], kind="stable")]
 
 
 def _refuse_or_warn(
-    data: Data, name: str, labels: np.ndarray, reading: Reading, faults: list[str | None]
+    data: DataSettings, name: str, labels: np.ndarray, reading: Reading, faults: list[str | None]
 ) -> None:
     here = [
         f"{record.place} {fault}"

@@ -97,12 +97,12 @@ def decode(source: Path | bytes, shape: Shape) -> UInt8[np.ndarray, "h w c"]:
     except UnidentifiedImageError as error:
         raise ValueError("neither a JPEG nor a PNG image") from error
     with opened as image:
-        _check(image, shape)
+        _check_format(image, shape)
         converted = image.convert("L" if shape[2] == 1 else "RGB")
         return np.asarray(converted).reshape(shape)
 
 
-def _check(image, shape: Shape) -> None:
+def _check_format(image, shape: Shape) -> None:
     height, width, channels = shape
     if image.size != (width, height):
         got = "x".join(map(str, reversed(image.size)))

@@ -31,7 +31,7 @@ TOLD_AT_ONCE = 2**13  # rows of an array; each process holds those of all for a 
 LISTEN = "JAX_COORDINATOR_BIND_ADDRESS"  # says where the coordinator listens, instead of us
 
 
-class Place(NamedTuple):
+class MeetingFlags(NamedTuple):
     """Where the processes meet, as the command line gives it; the first three empty: not at all."""
 
     coordinator: str = ""
@@ -40,7 +40,7 @@ class Place(NamedTuple):
     seconds: int = COME_SECONDS
 
 
-def join(place: Place, told: dict[str, str] | None = None) -> None:
+def join(place: MeetingFlags, told: dict[str, str] | None = None) -> None:
     """Joins the other processes, if flags or the environment say that there are some.
 
     Args:
@@ -50,8 +50,8 @@ def join(place: Place, told: dict[str, str] | None = None) -> None:
     Raises:
         UserError: if what they say is not complete, the others do not come, or are not alike.
     """
-    if place[:3] != Place()[:3]:
-        _check(place)
+    if place[:3] != MeetingFlags()[:3]:
+        _check_flags(place)
         meeting = _given_meeting(place)
         meet(meeting, told or {})
         _initialize(
@@ -120,7 +120,7 @@ def compiled_together(name: str, function: Any) -> Callable[..., Any]:
     return call if are_many() else function
 
 
-def most(array: np.ndarray) -> np.ndarray:
+def maximum_over_processes(array: np.ndarray) -> np.ndarray:
     """Entry by entry, the largest that any process has; for 32 bits an entry at most."""
     if not are_many():
         return array
@@ -204,7 +204,7 @@ def _found_meeting(seconds: int) -> Meeting | None:
     )
 
 
-def _given_meeting(place: Place) -> Meeting:
+def _given_meeting(place: MeetingFlags) -> Meeting:
     """Returns the meeting that the flags describe; process 0 listens there and nowhere else."""
     host, port = split_address(place.coordinator)
     listen = ""
@@ -229,7 +229,7 @@ def _bind_address(meeting: Meeting) -> str | None:
     return f"{host}:{meeting.port}"
 
 
-def _check(place: Place) -> None:
+def _check_flags(place: MeetingFlags) -> None:
     if not place.coordinator or place.processes < 1 or not 0 <= place.process < place.processes:
         raise UserError(
             f"--coordinator={place.coordinator!r} --processes={place.processes} "

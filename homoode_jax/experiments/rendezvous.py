@@ -80,7 +80,7 @@ def _host(meeting: Meeting, told: dict[str, str]) -> str:
     end = time.monotonic() + meeting.seconds
     with _listen(meeting) as listener:
         while not verdict and len(come) < meeting.processes and time.monotonic() < end:
-            visitor = _accept(listener, end)
+            visitor = _accept_visitor(listener, end)
             if visitor is None:
                 continue
             visitors.append(visitor)
@@ -120,7 +120,7 @@ def _cannot_listen(meeting: Meeting, error: OSError) -> str:
     return f"process 0 cannot listen on {where}: {os.strerror(error.errno or 0)}."
 
 
-def _accept(listener: socket.socket, end: float) -> socket.socket | None:
+def _accept_visitor(listener: socket.socket, end: float) -> socket.socket | None:
     listener.settimeout(max(end - time.monotonic(), 0.01))
     try:
         return listener.accept()[0]

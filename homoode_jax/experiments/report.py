@@ -10,7 +10,7 @@ import jax
 from rich.table import Table
 
 from homoode_jax.experiments import files
-from homoode_jax.experiments.config import SECTIONS, Config, differences, to_dict
+from homoode_jax.experiments.config import SECTIONS, Config, differing_settings, to_dict
 from homoode_jax.experiments.console import console, say
 from homoode_jax.experiments.errors import UserError, printable
 from homoode_jax.experiments.model import make_classifier
@@ -124,14 +124,14 @@ def open_log(config: Config, workdir: Path, step: int) -> Log:
 def describe(config: Config, workdir: str = "") -> None:
     """Prints model, parameter counts, every setting and the workdir; reads no data."""
     weights: Weights = jax.eval_shape(make_classifier(config).init, jax.random.key(0))
-    console.print(_modules(config, weights))
+    console.print(_modules_table(config, weights))
     say(f"parameters: {count_parameters(weights.network):,}")
     say(f"initial point: {count_parameters(weights.initial_point):,}\n")
-    console.print(_settings(config))
+    console.print(_settings_table(config))
     say(f"\nworkdir: {_workdir(config, workdir)}")
 
 
-def _modules(config: Config, weights: Weights) -> Table:
+def _modules_table(config: Config, weights: Weights) -> Table:
     table = Table(title=f"{config.model.layer} for {config.data.dataset}")
     for name, right in (("module", False), ("shape", False), ("parameters", True)):
         table.add_column(name, justify="right" if right else "left")
@@ -142,7 +142,7 @@ def _modules(config: Config, weights: Weights) -> Table:
     return table
 
 
-def _settings(config: Config) -> Table:
+def _settings_table(config: Config) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(overflow="fold", no_wrap=True)
     table.add_column()
@@ -168,7 +168,7 @@ def _workdir(config: Config, path: str) -> str:
     stored = stored_config(Path(path))
     if stored is None:
         return f"{path} (holds no run yet)"
-    changed = differences(config, stored)
+    changed = differing_settings(config, stored)
     if changed:
         return f"{path} (holds a run with other settings: {'; '.join(changed)})"
     return f"{path} (holds a run with these settings)"

@@ -43,7 +43,7 @@ from homoode_jax.experiments.state import (
     init_state,
     means,
 )
-from homoode_jax.experiments.step import Steps, make_steps
+from homoode_jax.experiments.step import CompiledSteps, make_steps
 from homoode_jax.networks.classifier import ImageClassifier, Weights
 
 
@@ -90,10 +90,10 @@ class Run:
         return float(rate_at(rate, step / self.total_steps))
 
     @cached_property
-    def steps(self) -> Steps:
+    def steps(self) -> CompiledSteps:
         """Returns the compiled steps."""
         steps = make_steps(self.config, self.classifier, self.layout)
-        return Steps(*map(compiled_together, Steps._fields, steps))
+        return CompiledSteps(*map(compiled_together, CompiledSteps._fields, steps))
 
     @cached_property
     def layout(self) -> Any:

@@ -52,7 +52,7 @@ class Gradient(NamedTuple):
     usable: Bool[Array, ""]
 
 
-class Steps(NamedTuple):
+class CompiledSteps(NamedTuple):
     """The compiled functions of a run; `early` is the training step of its first epochs."""
 
     train: Callable[[TrainState, Batch, Hyperparameters], TrainState]
@@ -60,7 +60,7 @@ class Steps(NamedTuple):
     evaluate: Callable[[Weights, Batch, Totals], Totals]
 
 
-def make_steps(config: Config, classifier: ImageClassifier, layout: Any = None) -> Steps:
+def make_steps(config: Config, classifier: ImageClassifier, layout: Any = None) -> CompiledSteps:
     """Compiles the steps of a run; the training state's buffers are donated.
 
     `layout` is the sharding of the state, or a tree of them.
@@ -68,7 +68,7 @@ def make_steps(config: Config, classifier: ImageClassifier, layout: Any = None) 
     compiled = partial(jax.jit, donate_argnums=0, out_shardings=layout)
     step = partial(train_step, config, classifier)
     evaluate = partial(evaluation_step, config, classifier)
-    return Steps(
+    return CompiledSteps(
         train=compiled(step),
         early=compiled(partial(step, early=True)),
         evaluate=jax.jit(evaluate, donate_argnums=2),

@@ -7,7 +7,11 @@ from typing import Any
 import jax
 
 from homoode_jax.experiments import checkpoint, report, workdir
-from homoode_jax.experiments.compilation import hand_back_after_compiling, keep_programs
+from homoode_jax.experiments.compilation import (
+    hand_back_after_compiling,
+    keep_programs,
+    leave_imports_uncollected,
+)
 from homoode_jax.experiments.config import Config
 from homoode_jax.experiments.console import say
 from homoode_jax.experiments.dataset import load
@@ -42,6 +46,7 @@ def train(config: Config, path: str, init: str = "", allow_restart: bool = False
     use_precision(config.model.dtype)
     keep_programs()
     hand_back_after_compiling()
+    leave_imports_uncollected()
     folder = workdir.find_workdir(path, config)
     if init:
         check_init(init)
@@ -55,15 +60,15 @@ def train(config: Config, path: str, init: str = "", allow_restart: bool = False
                 say(changed)
             workdir.write_json(folder / "environment.json", environment())
             with checkpoint.finished_in_the_end(run.checkpoints):
-                start = _start(run, init, allow_restart)
-                summary = _summary(run, *_train(run, *start, pause), pause)
+                start = _restore_or_draw(run, init, allow_restart)
+                summary = _summary(run, *_train_epochs(run, *start, pause), pause)
             workdir.write_json(folder / "summary.json", summary)
             _draw(folder)
     report.show_summary(summary, folder)
     return summary
 
 
-def _start(run: Run, init: str, allow_restart: bool) -> tuple[TrainState, Facts]:
+def _restore_or_draw(run: Run, init: str, allow_restart: bool) -> tuple[TrainState, Facts]:
     """Restores the latest state, or makes the first one."""
     state = run.initial_state()
     facts = Facts()
@@ -91,7 +96,9 @@ def _check_length(run: Run, step: int) -> None:
         )
 
 
-def _train(run: Run, state: TrainState, facts: Facts, pause: Pause) -> tuple[TrainState, Facts]:
+def _train_epochs(
+    run: Run, state: TrainState, facts: Facts, pause: Pause
+) -> tuple[TrainState, Facts]:
     """Trains epoch by epoch to the end."""
     say(_greeting(run, int(state.step)))
     log = open_log(run.config, run.workdir, int(state.step))

@@ -17,7 +17,7 @@ from typing import Any
 import filelock
 
 from homoode_jax.experiments import files
-from homoode_jax.experiments.config import Config, differences, from_dict, to_dict
+from homoode_jax.experiments.config import Config, differing_settings, from_dict, to_dict
 from homoode_jax.experiments.errors import UserError, first_line
 from homoode_jax.experiments.processes import are_many, is_first
 
@@ -50,7 +50,7 @@ def find_workdir(path: str, config: Config) -> Path:
 
 def _is_longer(config: Config, stored: Config) -> bool:
     """True if a configuration is a stored one but for more epochs, which a run can go on to."""
-    others = differences(config, stored, (*MAY_DIFFER, LENGTH))
+    others = differing_settings(config, stored, (*MAY_DIFFER, LENGTH))
     return not others and config.train.epochs > stored.train.epochs
 
 
@@ -67,7 +67,7 @@ def check_same(
     """
     changed = [
         difference
-        for difference in differences(config, stored, MAY_DIFFER)
+        for difference in differing_settings(config, stored, MAY_DIFFER)
         if only is None or difference.split(":")[0] in only
     ]
     if changed:
@@ -94,7 +94,7 @@ def claim_workdir(workdir: Path, config: Config) -> str:
         write_json(workdir / "config.json", to_dict(config))
     except OSError as error:
         raise UserError(f"cannot write in workdir {workdir}: {error.strerror}.") from error
-    remove_leftovers(workdir)
+    remove_unfinished(workdir)
     if before is None:
         return ""
     return (
@@ -119,7 +119,7 @@ def _keep_summary(workdir: Path, epochs: int) -> None:
         os.replace(file, workdir / f"summary-{epochs}-epochs.json")
 
 
-def remove_leftovers(workdir: Path) -> None:
+def remove_unfinished(workdir: Path) -> None:
     """Removes what was being written when a process died; for whoever has the folder's lock."""
     if not is_first():
         return

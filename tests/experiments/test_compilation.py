@@ -1,6 +1,7 @@
-"""Compiling: its time is counted once, and memory is handed back after long ones alone."""
+"""Compiling: its time is counted once, long ones hand memory back, imports are not collected."""
 
 import ctypes
+import gc
 import time
 from types import SimpleNamespace
 
@@ -47,16 +48,25 @@ def test_a_system_without_glibc_is_left_alone(monkeypatch):
 def test_spans_within_others_count_once():
     spans = []
     for span in ((0.0, 1.0), (2.0, 3.0), (3.5, 4.0), (1.5, 5.0), (7.0, 8.0)):
-        compilation.add(spans, *span)
+        compilation.add_span(spans, *span)
     assert spans == [(0.0, 1.0), (1.5, 5.0), (7.0, 8.0)]
 
 
 def test_compiling_is_counted_once_and_steps_are_not():
-    before = compilation.seconds()
+    before = compilation.seconds_spent()
     began = time.monotonic()
     jax.jit(lambda x: jax.lax.fori_loop(0, 3, lambda _, y: jax.jit(jax.numpy.sin)(y) + 0.1, x))(1.0)
     spent = time.monotonic() - began
-    counted = compilation.seconds() - before
+    counted = compilation.seconds_spent() - before
     assert 0 < counted <= spent
     time.sleep(0.05)
-    assert compilation.seconds() - before == counted
+    assert compilation.seconds_spent() - before == counted
+
+
+def test_what_is_imported_is_not_looked_through_again():
+    gc.unfreeze()  # what an earlier test left
+    try:
+        compilation.leave_imports_uncollected.__wrapped__()
+        assert gc.get_freeze_count() > 10_000
+    finally:
+        gc.unfreeze()

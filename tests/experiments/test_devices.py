@@ -21,7 +21,7 @@ import jax
 from homoode_jax.experiments import devices
 from homoode_jax.experiments.batches import training_batches
 from homoode_jax.experiments.dataset import load
-from homoode_jax.experiments.processes import Place, is_first, join
+from homoode_jax.experiments.processes import MeetingFlags, is_first, join
 from homoode_jax.experiments.run import Run
 from homoode_jax.experiments.state import means
 from tests.experiments.runs import small_config
@@ -50,7 +50,7 @@ def losses(dtype, steps, shares):
 split = sys.argv[1:] == ["split"]
 devices.WORTH_SPLITTING = 1
 if len(sys.argv) > 2:
-    join(Place(sys.argv[1], 2, int(sys.argv[2])))
+    join(MeetingFlags(sys.argv[1], 2, int(sys.argv[2])))
 single = losses("float32", 1, 1)
 jax.config.update("jax_enable_x64", True)
 double = losses("float64", 50, 4)
@@ -101,9 +101,9 @@ from homoode_jax.experiments.batches import Batch, evaluation_batches
 from homoode_jax.experiments.dataset import load
 from homoode_jax.experiments.config import Data
 from homoode_jax.experiments.devices import make_mesh
-from homoode_jax.experiments.processes import Place, compiled_together, join
+from homoode_jax.experiments.processes import MeetingFlags, compiled_together, join
 
-join(Place(sys.argv[1], 2, int(sys.argv[2])))
+join(MeetingFlags(sys.argv[1], 2, int(sys.argv[2])))
 
 def mean(batch):
     time.sleep(35 * jax.process_index())

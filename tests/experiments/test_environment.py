@@ -11,7 +11,7 @@ from rich.table import Table
 
 from homoode_jax.experiments import console, devices
 from homoode_jax.experiments.errors import UserError
-from homoode_jax.experiments.processes import Place, _is_called_for, join
+from homoode_jax.experiments.processes import MeetingFlags, _is_called_for, join
 from tests.experiments.runs import command, start
 
 SETTINGS = {
@@ -74,7 +74,7 @@ def test_a_number_of_tasks_must_be_one(monkeypatch):
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.1:", ":80", "host:http", "host:99999"])
 def test_a_coordinator_has_a_port(address):
     with pytest.raises(UserError, match=f"--coordinator='{address}' must be HOST:PORT"):
-        join(Place(address, 2, 0))
+        join(MeetingFlags(address, 2, 0))
 
 
 def test_names_are_shown_as_they_are(capsys):

@@ -109,7 +109,7 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(run):
     for file in (unfinished / "state" / "x", run / f".config.json.{'a' * 16}.tmp", *kept):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("x")
-    workdir.remove_leftovers(run)
+    workdir.remove_unfinished(run)
     assert {path for path in run.rglob("*") if path.is_file()} == set(kept)
     assert not unfinished.exists()
 

@@ -16,7 +16,7 @@ from homoode_jax.experiments.dataset import load
 from homoode_jax.experiments.report import draw_curves, moving
 from homoode_jax.experiments.run import Run
 from homoode_jax.experiments.state import Means
-from homoode_jax.experiments.step import Steps
+from homoode_jax.experiments.step import CompiledSteps
 from tests.experiments.runs import small_config
 
 
@@ -41,7 +41,7 @@ def test_time_left_leaves_compilation_out(monkeypatch):
     clock = itertools.count(100.0, 3610.0)
     compiled = itertools.count(5.0, 3600.0)
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
-    monkeypatch.setattr(progress.compilation, "seconds", lambda: next(compiled))
+    monkeypatch.setattr(progress.compilation, "seconds_spent", lambda: next(compiled))
     at = progress.Clock(total=70, done=20)
     assert at.left(30) == "0:00:40"
 
@@ -130,7 +130,7 @@ def test_an_evaluation_tells_how_far_it_is(shown, monkeypatch, tmp_path):
         time.sleep(0.1)
         return totals
 
-    run.__dict__["steps"] = Steps(train=slow, early=slow, evaluate=slow)  # pyright: ignore
+    run.__dict__["steps"] = CompiledSteps(train=slow, early=slow, evaluate=slow)  # pyright: ignore
     run.evaluate(None, run.data.test)  # pyright: ignore
     out = file.getvalue()
     assert "batches 0/4 · evaluating · ETA -:--:--" in out
