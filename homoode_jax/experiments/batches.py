@@ -37,9 +37,8 @@ def training_batches(
 
 
 def count_batches(split: Split, size: int) -> int:
-    """How many full batches an epoch has; the smallest part decides."""
-    smallest = int(np.min(np.bincount(split.part, minlength=split.parts)))
-    return smallest // (size // split.parts)
+    """Returns how many full batches an epoch has; the smallest part decides."""
+    return int(np.min(_part_sizes(split))) // (size // split.parts)
 
 
 def evaluation_batches(split: Split, size: int, mesh: Mesh) -> Iterator[Batch]:
@@ -49,20 +48,28 @@ def evaluation_batches(split: Split, size: int, mesh: Mesh) -> Iterator[Batch]:
 
 
 def count_evaluation_batches(split: Split, size: int) -> int:
-    """How many batches `evaluation_batches` has; the largest part decides."""
-    largest = int(np.max(np.bincount(split.part, minlength=split.parts)))
-    return -(-largest // (size // split.parts))
+    """Returns how many batches `evaluation_batches` has; the largest part decides."""
+    return -(-int(np.max(_part_sizes(split))) // (size // split.parts))
+
+
+def _part_sizes(split: Split) -> Int[np.ndarray, " parts"]:
+    return np.bincount(split.part, minlength=split.parts)
 
 
 def _deal(split: Split, order: Int[np.ndarray, " n"], size: int) -> Int[np.ndarray, "k size"]:
-    """Says which image each row of each batch is; -1: none, its part has no more."""
+    """Returns which image each row of each batch is; -1: none, its part has no more.
+
+    The images of a part fill its rows of one batch after another, in the given order. So the same
+    images meet in a batch on any number of processes: it depends on the parts alone.
+    """
     each = size // split.parts
-    lanes = [order[split.part[order] == part] for part in range(split.parts)]
-    batches = -(-max(map(len, lanes)) // each)
-    rows = np.full((split.parts, batches * each), -1)
-    for row, lane in zip(rows, lanes, strict=True):
-        row[: len(lane)] = lane
-    return rows.reshape(split.parts, batches, each).swapaxes(0, 1).reshape(batches, size)
+    filled = each * count_evaluation_batches(split, size)
+
+    def rows_of(part: int) -> Int[np.ndarray, "k each"]:
+        images = order[split.part[order] == part]
+        return np.pad(images, (0, filled - len(images)), constant_values=-1).reshape(-1, each)
+
+    return np.concatenate([rows_of(part) for part in range(split.parts)], axis=1)
 
 
 def _send(split: Split, rows: Int[np.ndarray, " size"], mesh: Mesh) -> Batch:

@@ -1,7 +1,8 @@
 """A data set in memory: train, validation and test images with their labels.
 
-Of many processes, each may read its own share of the images only (`Data.shares`). What there is
-then in all, and in which order, the processes tell each other.
+Of many processes, each may read its own share of the images only (`config.data.shares`). What
+there is then in all, and in which order, the processes tell each other: each fills an array with
+what it knows, zeros or less elsewhere, and the largest entry of all processes is what is there.
 """
 
 from typing import NamedTuple
@@ -17,7 +18,9 @@ from homoode_jax.experiments.images import Reading, Record, Share
 from homoode_jax.experiments.processes import maximum_over_processes
 from homoode_jax.experiments.sources import INFO, Info
 
-UNREAD, DAMAGED = -1, np.iinfo(np.int32).max  # in place of labels; the larger one counts
+UNREAD = -1  # in place of a label that another process has read: below all labels
+DAMAGED = np.iinfo(np.int32).max  # above all labels: one process that says so is enough
+KEY = "S64"  # ids that the order comes from; those of the data sets in `sources` have 12 bytes
 
 
 class Split(NamedTuple):
@@ -28,7 +31,7 @@ class Split(NamedTuple):
         labels: of all images.
         place: where each is in `images`; -1 for those that other processes have.
         part: which part each belongs to.
-        parts: how many parts there are (`Data.shares`).
+        parts: how many parts there are (`config.data.shares`).
     """
 
     images: UInt8[np.ndarray, "m h w c"]
@@ -62,7 +65,10 @@ def load(data: DataSettings) -> Dataset:
 
 def make_split(images: UInt8[np.ndarray, "n h w c"], labels: Int[np.ndarray, " n"]) -> Split:
     """Returns a split of one part, all of which is here."""
-    return Split(images, labels, np.arange(len(labels)), np.zeros(len(labels), int), 1)
+    count = len(labels)
+    return Split(
+        images=images, labels=labels, place=np.arange(count), part=np.zeros(count, int), parts=1
+    )
 
 
 def take(split: Split, index: Int[np.ndarray, " k"]) -> Split:
@@ -70,26 +76,25 @@ def take(split: Split, index: Int[np.ndarray, " k"]) -> Split:
     place = split.place[index]
     here = place >= 0
     return Split(
-        split.images[place[here]],
-        split.labels[index],
-        _places(here),
-        split.part[index],
-        split.parts,
+        images=split.images[place[here]],
+        labels=split.labels[index],
+        place=_places(here),
+        part=split.part[index],
+        parts=split.parts,
     )
 
 
 def _share(parts: int) -> Share:
     """Returns the share of this process: as many parts as any other's, or all of them."""
-    processes = jax.process_count()
-    process = jax.process_index()
-    if parts % processes:
+    each, rest = divmod(parts, jax.process_count())
+    if rest:
         return Share(parts, 0, parts)
-    each = parts // processes
-    return Share(parts, process * each, (process + 1) * each)
+    first = jax.process_index() * each
+    return Share(parts, first, first + each)
 
 
 def _first_of_each_class(labels: np.ndarray, per_class: int) -> np.ndarray:
-    """Indices of the first so many images of each class; of all images for 0."""
+    """Returns the indices of the first so many images of each class; of all images for 0."""
     least = int(np.min(np.bincount(labels)))
     if per_class > least:
         raise UserError(
@@ -132,11 +137,12 @@ def _gather(data: DataSettings, name: str, info: Info, share: Share) -> Split:
     read = {record.number: record.image for record in reading.records}
     images = np.array([read[i] for i in order if i in read], np.uint8).reshape(-1, *info.shape)
     place = _places(np.isin(order, list(read)))
-    return Split(images, labels[order], place, share.deal(reading.count)[order], share.parts)
+    part = share.deal(reading.count)[order]
+    return Split(images=images, labels=labels[order], place=place, part=part, parts=share.parts)
 
 
 def _tell_labels(reading: Reading, faults: list[str | None]) -> Int[np.ndarray, " n"]:
-    """Labels of all records, those of other processes too; damage to one is damage to all."""
+    """Returns the labels of all records, those of other processes too."""
     labels = np.full(reading.count, UNREAD, np.int32)
     for record, fault in zip(reading.records, faults, strict=True):
         labels[record.number] = DAMAGED if fault else record.label
@@ -145,15 +151,12 @@ def _tell_labels(reading: Reading, faults: list[str | None]) -> Int[np.ndarray, 
 
 def _order(reading: Reading, kept: Int[np.ndarray, " k"]) -> Int[np.ndarray, " k"]:
     """Sorts numbers of records by their keys, those of other processes too."""
-    longest = max((len(record.key) for record in reading.records), default=0)
-    width = int(maximum_over_processes(np.array([longest], np.int32))[0])
-    if width == 0:
-        return kept
-    keys = np.zeros(reading.count, f"S{width}")
+    keys = np.zeros(reading.count, KEY)  # of NULs, the smallest bytes, where others have read
     for record in reading.records:
         keys[record.number] = record.key
-    told = np.ascontiguousarray(maximum_over_processes(keys.view(np.uint8).reshape(-1, width)))
-    return kept[np.argsort(told.view(keys.dtype)[kept, 0], kind="stable")]
+    told = maximum_over_processes(keys.view(np.uint8).reshape(reading.count, -1))
+    # Stable: equal keys, those of a data set without ids say, stay in the order of the files.
+    return kept[np.argsort(told.view(KEY)[kept, 0], kind="stable")]
 
 
 def _refuse_or_warn(
@@ -183,7 +186,7 @@ def _places(here: Bool[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
 
 
 def _fault(record: Record, info: Info) -> str | None:
-    """What is wrong with a record, or None."""
+    """Returns what is wrong with a record, or None."""
     image = record.image
     label = record.label
     if isinstance(image, Exception):
