@@ -78,9 +78,11 @@ def _compile_spans() -> list[Span]:
 
 @functools.cache
 def hand_back_after_compiling() -> None:
-    """From now on, hands back what each long compilation left.
+    """Hands back, from now on, the memory that each long compilation left.
 
-    Nothing is done without glibc, whose `malloc_trim` this is.
+    The C library keeps what XLA freed while it compiled, some hundred MiB for a training step, and
+    the program's own memory would come on top of it. Nothing is done without glibc, whose
+    `malloc_trim` this is.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 

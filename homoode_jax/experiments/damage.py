@@ -73,7 +73,7 @@ def label(tree: PyTree[Array], facts: dict) -> dict[str, Any]:
 
 
 def checksum(tree: PyTree[Array], facts: dict) -> int:
-    """A number that any one changed bit of arrays or facts changes, on any number of devices."""
+    """Returns a number that any changed bit changes, the same on any number of devices."""
     sums = [int(total) for total in jax.device_get(_sums(jax.tree.leaves(tree)))]
     return zlib.crc32(json.dumps([sums, facts], sort_keys=True).encode())
 
@@ -190,7 +190,7 @@ def _crc(label: dict[str, Any]) -> int:
 
 @jax.jit
 def _sums(leaves: list[Array]) -> list[UInt32[Array, ""]]:
-    """Sums of the leaves' bits modulo 2^32, each entry with an odd factor of its own."""
+    """Sums the leaves' bits modulo 2^32, each entry with an odd factor of its own."""
 
     def total(leaf: Array) -> UInt32[Array, ""]:
         bits = jax.lax.bitcast_convert_type(leaf, jnp.uint32).ravel()

@@ -41,7 +41,7 @@ def evaluate(path: str, command: Config, only: Sequence[str] | None = None) -> d
 
 
 def _evaluated(run: Run) -> dict[str, Any]:
-    """What the best weights of a run, or its latest, have on the test split."""
+    """Evaluates the best weights of a run, or its latest, on the test split."""
     state = run.initial_state()
     found = checkpoint.restore_best(run.checkpoints, state.weights)
     if found is None:

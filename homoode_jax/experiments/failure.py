@@ -36,7 +36,7 @@ from homoode_jax.networks.classifier import ImageClassifier
 NAME = "failure"
 
 
-class Retaken(NamedTuple):
+class RetakenStep(NamedTuple):
     """A step that was skipped, seen again.
 
     Attributes:
@@ -125,16 +125,16 @@ def _retake(
     batch: Batch,
     hyper: Hyperparameters,
     early: bool,
-) -> Retaken:
+) -> RetakenStep:
     """Takes a step's gradient and update again, and keeps neither."""
     found = gradient(
         config=config, classifier=classifier, state=state, batch=batch, hyper=hyper, early=early
     )
     _, taken = update_network(make_optimisers(hyper), state, found)
-    return Retaken(found=found, solved=jax.numpy.any(found.counts), taken=taken)
+    return RetakenStep(found=found, solved=jax.numpy.any(found.counts), taken=taken)
 
 
-def _why_skipped(config: Config, seen: Retaken) -> str:
+def _why_skipped(config: Config, seen: RetakenStep) -> str:
     """Says why a step was skipped."""
     if not seen.solved:
         return "no solve succeeded"
@@ -146,7 +146,7 @@ def _why_skipped(config: Config, seen: Retaken) -> str:
     return "nothing is wrong when it is taken again"
 
 
-def _facts_of(config: Config, step: int, seen: Retaken) -> dict[str, Any]:
+def _facts_of(config: Config, step: int, seen: RetakenStep) -> dict[str, Any]:
     """Returns what a step looks like."""
     found = seen.found
     results = np.broadcast_to(found.output.solution.result, found.counts.shape)

@@ -93,7 +93,7 @@ def _solve_settings(
 
 
 def early_options(config: Config, looseness: Float[Array, ""] | None) -> dict[str, Any]:
-    """Options of the solve in the first epochs.
+    """Returns the options of the solve in the first epochs.
 
     Args:
         config: the configuration.
@@ -135,7 +135,7 @@ def _bind_integrate(config: Config) -> Callable[..., Solution]:
 
 
 def make_adjoint(solver: SolverSettings) -> str | diffrax.AbstractAdjoint:
-    """Returns the route of gradients, as `integrate` takes it."""
+    """Returns the adjoint, as `integrate` takes it."""
     if solver.adjoint != "checkpointed":
         return solver.adjoint
     return diffrax.RecursiveCheckpointAdjoint(min(solver.checkpoints, solver.max_steps))

@@ -129,7 +129,7 @@ def _accept_visitor(listener: socket.socket, end: float) -> socket.socket | None
 
 
 def _is_greeting(message: Any) -> bool:
-    """True for what a process of this program says; anybody may connect."""
+    """Returns True for what a process of this program says; anybody may connect."""
     return (
         isinstance(message, dict)
         and type(message.get("process")) is int

@@ -70,7 +70,7 @@ class Run:
 
     @cached_property
     def mesh(self) -> Mesh:
-        """All devices."""
+        """Returns the mesh of all devices."""
         return make_mesh()
 
     @cached_property
@@ -97,7 +97,7 @@ class Run:
 
     @cached_property
     def layout(self) -> Any:
-        """How the training state lies on the mesh: a copy on every device, unless it is split."""
+        """Returns how the state lies on the mesh: a copy on every device, unless it is split."""
         if not self.config.train.split_parameters:
             return replicated(self.mesh)
         draw = partial(init_state, self.classifier, self.config.model.dtype)
@@ -109,18 +109,18 @@ class Run:
         return open_checkpoints(self.workdir)
 
     def early_steps(self, step: int) -> int:
-        """Steps of the schedule's first epochs if this is one of them, or else 0."""
+        """Returns the steps of the schedule's first epochs if this is one of them, or else 0."""
         early = self.epoch_steps * self.config.schedule.epochs
         return early if step < early else 0
 
     @cached_property
     def epoch_steps(self) -> int:
-        """Steps of one epoch."""
+        """Returns the number of steps of one epoch."""
         return count_batches(self.data.train, self.config.train.batch_size)
 
     @property
     def total_steps(self) -> int:
-        """Steps of the whole run."""
+        """Returns the number of steps of the whole run."""
         return self.epoch_steps * self.config.train.epochs
 
     def initial_state(self) -> TrainState:

@@ -243,7 +243,7 @@ def _update_initial_point(classifier, optimiser, state, found: Gradient, due):
 def cross_entropy(
     logits: Float[Array, "n classes"], labels: Int[Array, " n"], counts: Bool[Array, " n"]
 ) -> Float[Array, ""]:
-    """Mean cross-entropy over the rows that count (zero if none does)."""
+    """Returns the mean cross-entropy over the rows that count (zero if none does)."""
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     return jnp.sum(jnp.where(counts, losses, 0)) / jnp.maximum(jnp.sum(counts), 1)
 
@@ -251,9 +251,9 @@ def cross_entropy(
 def initial_point_loss(
     point: Float[Array, "*point c"], z1: Float[Array, "n h w c"], counts: Bool[Array, " n"]
 ) -> Float[Array, ""]:
-    """Smooth-L1 distance (beta 1) of an initial point, of any shape that broadcasts, to z(1).
+    """Returns the smooth-L1 distance (beta 1) of an initial point to z(1).
 
-    The final states are held fixed.
+    The point has any shape that broadcasts; the final states are held fixed.
     """
     losses = optax.huber_loss(jnp.broadcast_to(point, z1.shape), lax.stop_gradient(z1), delta=1.0)
     means = jnp.mean(losses, axis=(1, 2, 3))

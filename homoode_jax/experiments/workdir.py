@@ -49,7 +49,7 @@ def find_workdir(path: str, config: Config) -> Path:
 
 
 def _is_longer(config: Config, stored: Config) -> bool:
-    """True if a configuration is a stored one but for more epochs, which a run can go on to."""
+    """Returns True if a configuration is a stored one but for more epochs."""
     others = differing_settings(config, stored, (*MAY_DIFFER, LENGTH))
     return not others and config.train.epochs > stored.train.epochs
 

@@ -99,7 +99,7 @@ import sys, time
 import jax, jax.numpy as jnp
 from homoode_jax.experiments.batches import Batch, evaluation_batches
 from homoode_jax.experiments.dataset import load
-from homoode_jax.experiments.config import Data
+from homoode_jax.experiments.config import DataSettings
 from homoode_jax.experiments.devices import make_mesh
 from homoode_jax.experiments.processes import MeetingFlags, compiled_together, join
 
@@ -110,7 +110,7 @@ def mean(batch):
     return jnp.mean(batch.labels * 1.0)
 
 mean = compiled_together("mean", jax.jit(mean))
-split = load(Data()).test
+split = load(DataSettings()).test
 labels = [float(mean(batch)) for batch in evaluation_batches(split, 72, make_mesh())]
 assert abs(sum(labels) / 5 - split.labels.mean()) < 1e-5
 print(len(labels))
