@@ -1,8 +1,4 @@
-"""Trains or evaluates an image classifier: `python train.py --config=configs/digits.py`.
-
-Any setting can be changed on the command line: `--config.train.epochs=3`. Running the same
-command again on the same --workdir resumes it. `--describe` shows the model and all settings.
-"""
+"""Trains or evaluates an image classifier; `python train.py --help` says how."""
 
 import logging
 import os
@@ -35,7 +31,7 @@ def main(arguments: list[str]) -> int:
     warnings.filterwarnings("ignore", "overflow encountered in cast")  # a step that fails says so
     accept_any_encoding()
     try:
-        command.run(command.parse(arguments))
+        command.execute(command.parse(arguments))
     except UserError as error:
         complain(error)
     except OSError as error:

@@ -25,9 +25,9 @@ from homoode_jax.experiments import checkpoint
 from homoode_jax.experiments.config import from_dict
 from homoode_jax.experiments.console import say
 from homoode_jax.experiments.hyperparameters import make_hyperparameters
+from homoode_jax.experiments.model import make_classifier
 from homoode_jax.experiments.record import environment
 from homoode_jax.experiments.state import draw_state
-from homoode_jax.experiments.step import make_classifier
 from homoode_jax.experiments.training import train
 from homoode_jax.experiments.workdir import read_json, write_json
 

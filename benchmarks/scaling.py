@@ -28,12 +28,13 @@ from configs.cifar10 import get_config
 from homoode_jax.experiments.batches import Batch
 from homoode_jax.experiments.config import from_dict
 from homoode_jax.experiments.console import say
+from homoode_jax.experiments.devices import make_mesh, over_devices, replicated
 from homoode_jax.experiments.hyperparameters import make_hyperparameters
-from homoode_jax.experiments.mesh import make_mesh, over_devices, replicated
+from homoode_jax.experiments.model import make_classifier
 from homoode_jax.experiments.record import environment
 from homoode_jax.experiments.sources import INFO
 from homoode_jax.experiments.state import init_state
-from homoode_jax.experiments.step import make_classifier, make_steps
+from homoode_jax.experiments.step import make_steps
 from homoode_jax.experiments.workdir import write_json
 
 ROOT = Path(__file__).parents[1]

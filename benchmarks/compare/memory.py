@@ -19,9 +19,10 @@ from homoode_jax.experiments.batches import Batch
 from homoode_jax.experiments.config import Config, from_dict
 from homoode_jax.experiments.console import say
 from homoode_jax.experiments.hyperparameters import make_hyperparameters
+from homoode_jax.experiments.model import make_classifier
 from homoode_jax.experiments.record import environment
 from homoode_jax.experiments.state import init_state
-from homoode_jax.experiments.step import make_classifier, train_step
+from homoode_jax.experiments.step import train_step
 from homoode_jax.experiments.workdir import write_json
 
 ROOT = Path(__file__).parents[2]

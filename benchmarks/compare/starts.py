@@ -16,12 +16,12 @@ import numpy as np
 import homoode_jax
 from benchmarks.compare.audits import spread
 from benchmarks.compare.study import ROOT
-from homoode_jax.experiments.augmentation import normalise
+from homoode_jax.experiments.batches import normalise
 from homoode_jax.experiments.config import from_dict
 from homoode_jax.experiments.console import say
 from homoode_jax.experiments.dataset import load
+from homoode_jax.experiments.model import make_classifier
 from homoode_jax.experiments.record import environment
-from homoode_jax.experiments.step import make_classifier
 from homoode_jax.experiments.workdir import write_json
 from homoode_jax.networks.field import Condition
 

@@ -10,10 +10,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from homoode_jax.experiments import checkpoint
-from homoode_jax.experiments.augmentation import normalise
+from homoode_jax.experiments.batches import normalise
+from homoode_jax.experiments.compilation import keep_programs
 from homoode_jax.experiments.dataset import Split, load
+from homoode_jax.experiments.devices import use_precision
 from homoode_jax.experiments.errors import UserError
-from homoode_jax.experiments.run import Run, keep_programs, use_precision
+from homoode_jax.experiments.run import Run
 from homoode_jax.experiments.state import TrainState
 from homoode_jax.experiments.workdir import stored_config
 from homoode_jax.networks.classifier import Output, Weights, as_field

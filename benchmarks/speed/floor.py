@@ -20,8 +20,7 @@ from rich.table import Table
 
 from benchmarks.speed.setting import Setting, draw_images
 from homoode_jax.experiments.console import console
-from homoode_jax.experiments.solves import make_adjoint
-from homoode_jax.experiments.step import make_classifier
+from homoode_jax.experiments.model import make_adjoint, make_classifier
 from homoode_jax.mathematics.ode.integrate import integrate
 from homoode_jax.networks.classifier import as_field
 from homoode_jax.networks.field import Condition

@@ -6,7 +6,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from homoode_jax.experiments.config import Config, Data, Model, Solver, Train
+from homoode_jax.experiments.config import (
+    Config,
+    DataSettings,
+    ModelSettings,
+    SolverSettings,
+    TrainSettings,
+)
 from homoode_jax.experiments.sources import INFO
 
 MEANS = {3: (0.485, 0.456, 0.406), 1: (0.5,)}
@@ -37,9 +43,13 @@ class Setting:
     def config(self) -> Config:
         """Ours: no chance and no learning, so that every step of both sides is the same work."""
         channels = INFO[self.dataset].shape[2]
-        solver = Solver(rtol=self.tol, atol=self.tol, adjoint=self.adjoint, **dict(self.solver))
-        data = Data(dataset=self.dataset, mean=MEANS[channels], std=STDS[channels])
-        return Config(Model(dropout=0.0), solver, data=data, train=Train(learning_rate=0.0))
+        solver = SolverSettings(
+            rtol=self.tol, atol=self.tol, adjoint=self.adjoint, **dict(self.solver)
+        )
+        data = DataSettings(dataset=self.dataset, mean=MEANS[channels], std=STDS[channels])
+        return Config(
+            ModelSettings(dropout=0.0), solver, data=data, train=TrainSettings(learning_rate=0.0)
+        )
 
 
 class Images(NamedTuple):

@@ -10,14 +10,12 @@ from benchmarks.held import MIB, held
 from benchmarks.speed.setting import Setting, draw_images
 from benchmarks.speed.worker import Side
 from homoode_jax.experiments.batches import Batch
+from homoode_jax.experiments.compilation import hand_back_after_compiling, leave_imports_uncollected
 from homoode_jax.experiments.hyperparameters import make_hyperparameters
-from homoode_jax.experiments.memory import (
-    hand_back_after_compiling,
-    leave_imports_uncollected,
-)
+from homoode_jax.experiments.model import make_classifier
 from homoode_jax.experiments.sources import INFO
 from homoode_jax.experiments.state import draw_state
-from homoode_jax.experiments.step import make_classifier, train_step
+from homoode_jax.experiments.step import train_step
 
 
 def ours(setting: Setting) -> Side:

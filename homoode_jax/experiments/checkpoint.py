@@ -15,7 +15,15 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.options import AsyncOptions
 
 from homoode_jax.experiments.console import say
-from homoode_jax.experiments.damage import Kind, Verdict, agreed, checksum, inspect, judge, label
+from homoode_jax.experiments.damage import (
+    Diagnosis,
+    Kind,
+    agreed,
+    checksum,
+    diagnose,
+    inspect,
+    label,
+)
 from homoode_jax.experiments.errors import UserError, first_line, is_out_of_room, no_room
 from homoode_jax.experiments.processes import (
     WAIT_SECONDS,
@@ -60,7 +68,7 @@ def open_checkpoints(workdir: Path, create: bool = True) -> Checkpoints:
 def save_latest(checkpoints: Checkpoints, step: int, state: TrainState, facts: dict) -> None:
     """Starts saving the state under its step, with JSON facts beside it."""
     if step not in checkpoints.latest.all_steps():
-        _save(checkpoints.latest, step, state, facts)
+        _save_step(checkpoints.latest, step, state, facts)
 
 
 def save_best(checkpoints: Checkpoints, step: int, weights: Weights, facts: dict) -> None:
@@ -69,8 +77,8 @@ def save_best(checkpoints: Checkpoints, step: int, weights: Weights, facts: dict
     A resumed run meets the same best step again, and leaves it.
     """
     if step not in checkpoints.best.all_steps():
-        _save(checkpoints.best, step, weights, facts)
-        _finish(checkpoints.best)
+        _save_step(checkpoints.best, step, weights, facts)
+        _finish_manager(checkpoints.best)
 
 
 def restore_latest(
@@ -128,7 +136,7 @@ def leave_later_best(checkpoints: Checkpoints, step: int) -> None:
 def finish(checkpoints: Checkpoints) -> None:
     """Waits until everything is on disk."""
     for manager in checkpoints:
-        _finish(manager)
+        _finish_manager(manager)
 
 
 @contextmanager
@@ -147,14 +155,14 @@ def finished_in_the_end(checkpoints: Checkpoints) -> Iterator[None]:
         raise
 
 
-def _finish(manager: ocp.CheckpointManager) -> None:
+def _finish_manager(manager: ocp.CheckpointManager) -> None:
     try:
         manager.wait_until_finished()
     except Exception as error:
         raise _failed(manager, error) from error
 
 
-def _save(manager: ocp.CheckpointManager, step: int, tree: Any, facts: dict) -> None:
+def _save_step(manager: ocp.CheckpointManager, step: int, tree: Any, facts: dict) -> None:
     if not Path(manager.directory).is_dir():  # Orbax would make it anew
         raise UserError(f"{manager.directory} was removed while the run was going on.")
     kept = label(tree, facts)
@@ -174,18 +182,18 @@ def _restore(manager: ocp.CheckpointManager, like: Any, mend: bool) -> tuple[int
     """Returns the newest one that is whole: its step, its content and its facts."""
     for step in sorted(manager.all_steps(), reverse=True):
         folder = Path(manager.directory) / str(step)
-        found, verdict = _read(manager, step, like)
+        found, diagnosis = _read_step(manager, step, like)
         if found is not None:
             return step, *found
-        if verdict.kind != Kind.DAMAGED:
+        if diagnosis.kind != Kind.DAMAGED:
             raise UserError(
-                f"checkpoint {folder} cannot be used: {verdict.why}. It is left as it is"
-                f"{_advice(verdict.kind)}"
+                f"checkpoint {folder} cannot be used: {diagnosis.why}. It is left as it is"
+                f"{_advice(diagnosis.kind)}"
             )
         wait_for_all(f"{folder} is damaged")
         moved = f" and set aside in {_move(folder, ASIDE)}" if mend and is_first() else ""
         wait_for_all(f"{folder} is set aside")
-        say(f"warning: checkpoint {folder} is damaged ({verdict.why}){moved}.")
+        say(f"warning: checkpoint {folder} is damaged ({diagnosis.why}){moved}.")
         manager.reload()
     return None
 
@@ -196,27 +204,27 @@ def _advice(kind: Kind) -> str:
     return "; once it can be read again, the same command goes on from it."
 
 
-def _read(
+def _read_step(
     manager: ocp.CheckpointManager, step: int, like: Any
-) -> tuple[tuple[Any, dict] | None, Verdict]:
+) -> tuple[tuple[Any, dict] | None, Diagnosis]:
     """Returns state and facts, or why there are none; all processes return alike."""
-    kept, verdict = inspect(Path(manager.directory) / str(step), like)
-    verdict = agreed(verdict)
-    if verdict.kind != Kind.WHOLE:
-        return None, verdict
+    kept, diagnosis = inspect(Path(manager.directory) / str(step), like)
+    diagnosis = agreed(diagnosis)
+    if diagnosis.kind != Kind.WHOLE:
+        return None, diagnosis
     shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     args = ocp.args.Composite(state=ocp.args.StandardRestore(shapes), facts=ocp.args.JsonRestore())
     state = None
     try:
         state = manager.restore(step, args=args)["state"]
     except Exception as error:
-        verdict = judge(error, kept)
-    verdict = agreed(verdict)
-    if verdict.kind != Kind.WHOLE:
-        return None, verdict
+        diagnosis = diagnose(error, kept)
+    diagnosis = agreed(diagnosis)
+    if diagnosis.kind != Kind.WHOLE:
+        return None, diagnosis
     if kept["checksum"] != checksum(state, kept["facts"]):
-        return None, Verdict(Kind.DAMAGED, "its checksum is another one")
-    return (state, kept["facts"]), verdict
+        return None, Diagnosis(Kind.DAMAGED, "its checksum is another one")
+    return (state, kept["facts"]), diagnosis
 
 
 def _check_step(folder: Path, state: TrainState) -> None:

@@ -11,14 +11,14 @@ from ml_collections import ConfigDict, config_flags
 from homoode_jax.experiments.config import SECTIONS, Config, fit_to_layer, from_dict
 from homoode_jax.experiments.config_file import find_file, load_file
 from homoode_jax.experiments.console import say
-from homoode_jax.experiments.description import describe
-from homoode_jax.experiments.environment import check_devices, check_settings
+from homoode_jax.experiments.devices import check_devices, check_settings
 from homoode_jax.experiments.errors import UserError, first_line, nearest
 from homoode_jax.experiments.evaluation import evaluate
 from homoode_jax.experiments.failure import replay
 from homoode_jax.experiments.files import local_folder
-from homoode_jax.experiments.processes import COME_SECONDS, Place, join
-from homoode_jax.experiments.sameness import how_started
+from homoode_jax.experiments.processes import COME_SECONDS, MeetingFlags, join
+from homoode_jax.experiments.record import how_started
+from homoode_jax.experiments.report import describe
 from homoode_jax.experiments.training import train
 
 HELP = """usage: python train.py [--config=NAME] [--config.SECTION.KEY=VALUE ...]
@@ -64,7 +64,7 @@ class Command(NamedTuple):
     config: Config
     changed: list[str] | None
     workdir: str
-    place: Place
+    meeting: MeetingFlags
     init: str
     allow_restart: bool
     notes: Sequence[str] = ()
@@ -78,11 +78,11 @@ def parse(arguments: list[str]) -> Command:
     """
     values = _define()
     _check_names(values, arguments[1:])
-    files = [given for given in arguments[1:] if _name(given) == "config"]
+    files = [given for given in arguments[1:] if _flag_name(given) == "config"]
     file = files[-1].partition("=")[2] if files else "digits"
     content = load_file(find_file(file, Path(arguments[0]).parent / "configs"))
-    _read(values, content, [given for given in arguments if given not in files])
-    names = map(_name, arguments[1:])
+    _read_arguments(values, content, [given for given in arguments if given not in files])
+    names = map(_flag_name, arguments[1:])
     changed = [name.removeprefix("config.") for name in names if name.startswith("config.")]
     raw, notes = fit_to_layer(content.to_dict(), changed)
     return Command(
@@ -90,7 +90,7 @@ def parse(arguments: list[str]) -> Command:
         config=from_dict(raw),
         changed=None if files else changed,
         workdir=str(local_folder(values.workdir, "--workdir")) if values.workdir else "",
-        place=Place(
+        meeting=MeetingFlags(
             coordinator=values.coordinator,
             processes=values.processes,
             process=values.process,
@@ -102,7 +102,7 @@ def parse(arguments: list[str]) -> Command:
     )
 
 
-def run(command: Command) -> None:
+def execute(command: Command) -> None:
     """Does what the user asked for."""
     if command.action == "help":
         print(HELP)
@@ -110,7 +110,7 @@ def run(command: Command) -> None:
     check_settings()
     if command.action != "describe":
         started = how_started(command.action, command.config, command.workdir, command.init)
-        join(command.place, started)
+        join(command.meeting, started)
     for note in command.notes:
         say(note)
     if command.action == "describe":
@@ -141,12 +141,12 @@ def _define() -> flags.FlagValues:
     return values
 
 
-def _name(argument: str) -> str:
+def _flag_name(argument: str) -> str:
     """Returns the flag or setting that an argument names."""
     return argument.lstrip("-").split("=")[0]
 
 
-def _settings() -> dict[str, type]:
+def _setting_types() -> dict[str, type]:
     """Returns the type of every setting, by its name as a flag."""
     return {
         f"config.{section}.{setting.name}": type(setting.default)
@@ -157,7 +157,7 @@ def _settings() -> dict[str, type]:
 
 def _check_names(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     """Refuses unknown flags and settings, naming the nearest one, and those without a value."""
-    settings = _settings()
+    settings = _setting_types()
     sections = [f"config.{section}" for section in SECTIONS]
     switches = [name for name in values if values[name].boolean]
     switches += [f"no{name}" for name in switches]
@@ -167,7 +167,7 @@ def _check_names(values: flags.FlagValues, arguments: Sequence[str]) -> None:
             raise UserError(
                 f"unexpected argument {argument!r}; a setting is --config.section.key=value."
             )
-        name = _name(argument)
+        name = _flag_name(argument)
         if name not in known:
             raise UserError(
                 f"--{name} is not a flag or setting.{nearest(name, known)} "
@@ -178,7 +178,7 @@ def _check_names(values: flags.FlagValues, arguments: Sequence[str]) -> None:
             raise UserError(f"--{name} needs a value: --{name}=VALUE.")
 
 
-def _read(values: flags.FlagValues, content: ConfigDict, arguments: list[str]) -> None:
+def _read_arguments(values: flags.FlagValues, content: ConfigDict, arguments: list[str]) -> None:
     """Sets the flags, and the settings in `content`, that the arguments name."""
     try:
         config_flags.DEFINE_config_dict("config", content, flag_values=values, sys_argv=arguments)
@@ -193,9 +193,9 @@ def _read(values: flags.FlagValues, content: ConfigDict, arguments: list[str]) -
 
 def _wrong_type(values: flags.FlagValues, arguments: Sequence[str]) -> str:
     """Returns one line about the first argument that its flag cannot read, or nothing."""
-    settings = _settings()
+    settings = _setting_types()
     for argument in arguments[1:]:
-        name = _name(argument)
+        name = _flag_name(argument)
         kind = settings[name] if name in settings else type(values[name].default)
         reads = READS.get(kind)
         _, given, text = argument.partition("=")

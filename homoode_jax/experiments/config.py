@@ -13,15 +13,15 @@ from ml_collections import ConfigDict
 
 from homoode_jax.experiments.errors import UserError, nearest, shown
 from homoode_jax.experiments.settings import (
-    Continuation,
-    Data,
-    Equilibrium,
-    InitialPoint,
-    Model,
-    Regularise,
-    Schedule,
-    Solver,
-    Train,
+    ContinuationSettings,
+    DataSettings,
+    EquilibriumSettings,
+    InitialPointSettings,
+    ModelSettings,
+    RegulariserSettings,
+    ScheduleSettings,
+    SolverSettings,
+    TrainSettings,
 )
 from homoode_jax.experiments.sources import INFO
 from homoode_jax.networks.family import LAYERS
@@ -31,15 +31,15 @@ from homoode_jax.networks.family import LAYERS
 class Config:
     """A whole run."""
 
-    model: Model = field(default_factory=Model)
-    solver: Solver = field(default_factory=Solver)
-    equilibrium: Equilibrium = field(default_factory=Equilibrium)
-    continuation: Continuation = field(default_factory=Continuation)
-    initial_point: InitialPoint = field(default_factory=InitialPoint)
-    regularise: Regularise = field(default_factory=Regularise)
-    schedule: Schedule = field(default_factory=Schedule)
-    data: Data = field(default_factory=Data)
-    train: Train = field(default_factory=Train)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    solver: SolverSettings = field(default_factory=SolverSettings)
+    equilibrium: EquilibriumSettings = field(default_factory=EquilibriumSettings)
+    continuation: ContinuationSettings = field(default_factory=ContinuationSettings)
+    initial_point: InitialPointSettings = field(default_factory=InitialPointSettings)
+    regularise: RegulariserSettings = field(default_factory=RegulariserSettings)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+    train: TrainSettings = field(default_factory=TrainSettings)
 
     def __post_init__(self):
         _check_solver(self.solver)
@@ -54,7 +54,7 @@ class Config:
             )
 
 
-def _check_solver(solver: Solver) -> None:
+def _check_solver(solver: SolverSettings) -> None:
     if solver.controller == "constant" and solver.dt0 * solver.max_steps < 1:
         raise UserError(
             "config.solver.controller='constant' needs config.solver.dt0 of at least "
@@ -73,7 +73,7 @@ def _check_for_layer(config: Config) -> None:
     """Refuses options that the layer does not have, or that would do nothing."""
     for name, why in _unfit({key: getattr(config, key) for key in SECTIONS}):
         raise UserError(f"{why}: set it to {_default(name)!r}.")
-    if config.schedule != Schedule() and not config.schedule.epochs:
+    if config.schedule != ScheduleSettings() and not config.schedule.epochs:
         raise UserError("config.schedule needs config.schedule.epochs of at least 1, got 0.")
 
 
@@ -101,7 +101,7 @@ def _default(name: str) -> Any:
     return getattr(SECTIONS[section](), key)
 
 
-def _check_images(data: Data) -> None:
+def _check_images(data: DataSettings) -> None:
     height, width, channels = INFO[data.dataset].shape
     for name in ("mean", "std"):
         given = len(getattr(data, name))
@@ -129,15 +129,15 @@ def _check_shares(config: Config) -> None:
 
 
 SECTIONS = {
-    "model": Model,
-    "solver": Solver,
-    "equilibrium": Equilibrium,
-    "continuation": Continuation,
-    "initial_point": InitialPoint,
-    "regularise": Regularise,
-    "schedule": Schedule,
-    "data": Data,
-    "train": Train,
+    "model": ModelSettings,
+    "solver": SolverSettings,
+    "equilibrium": EquilibriumSettings,
+    "continuation": ContinuationSettings,
+    "initial_point": InitialPointSettings,
+    "regularise": RegulariserSettings,
+    "schedule": ScheduleSettings,
+    "data": DataSettings,
+    "train": TrainSettings,
 }
 
 
@@ -179,7 +179,9 @@ def fit_to_layer(raw: dict[str, Any], named: Collection[str]) -> tuple[dict[str,
 def _sections(raw: dict[str, Any]) -> dict[str, Any]:
     """Validates each setting by itself."""
     _check_keys("config", raw, SECTIONS)
-    return {name: _section(name, kind, raw.get(name, {})) for name, kind in SECTIONS.items()}
+    return {
+        name: _checked_section(name, kind, raw.get(name, {})) for name, kind in SECTIONS.items()
+    }
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -190,7 +192,7 @@ def to_dict(config: Config) -> dict[str, Any]:
     }
 
 
-def differences(a: Config, b: Config, ignore: tuple[str, ...] = ()) -> list[str]:
+def differing_settings(a: Config, b: Config, ignore: tuple[str, ...] = ()) -> list[str]:
     """Lists the settings in which two configurations differ, as "key: a, not b"."""
     left = to_dict(a)
     right = to_dict(b)
@@ -202,7 +204,7 @@ def differences(a: Config, b: Config, ignore: tuple[str, ...] = ()) -> list[str]
     ]
 
 
-def _section(name: str, kind: type, raw: Any) -> Any:
+def _checked_section(name: str, kind: type, raw: Any) -> Any:
     if not isinstance(raw, dict):
         raise UserError(f"config.{name} must be a section of settings, got {shown(raw)}.")
     fields = {f.name: f for f in dataclasses.fields(kind)}
@@ -216,12 +218,12 @@ def _check_keys(where: str, raw: dict, known: dict) -> None:
     for key in raw:
         if key not in known:
             raise UserError(
-                f"{where}.{_name(key)} is not a setting.{nearest(_name(key), known)} "
+                f"{where}.{_shown_key(key)} is not a setting.{nearest(_shown_key(key), known)} "
                 f"Settings of {where}: {', '.join(known)}."
             )
 
 
-def _name(key: Any) -> str:
+def _shown_key(key: Any) -> str:
     return key if isinstance(key, str) and key.isidentifier() else shown(key)
 
 

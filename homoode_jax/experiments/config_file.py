@@ -44,10 +44,10 @@ def load_file(file: Path) -> ConfigDict:
     if file.suffix == ".json":
         return ConfigDict(dataclasses.asdict(from_dict(read_json(file))))
     try:
-        content = _run(file)
+        content = _run_file(file)
     except (Exception, SystemExit) as error:  # whatever the user's file raises
         raise UserError(
-            f"configuration file {file} cannot be loaded: {_place(error, file)}{_reason(error)}."
+            f"configuration file {file} cannot be loaded: {_place(error, file)}{_explained(error)}."
         ) from error
     if not isinstance(content, ConfigDict):
         raise UserError(
@@ -56,7 +56,7 @@ def load_file(file: Path) -> ConfigDict:
     return _complete(content)
 
 
-def _run(file: Path) -> Any:
+def _run_file(file: Path) -> Any:
     """Runs a file; nothing of it is kept, neither in memory nor beside the file."""
     module = types.ModuleType(MODULE)
     module.__file__ = str(file)
@@ -92,7 +92,7 @@ def _place(error: BaseException, file: Path) -> str:
     return f"line {lines[-1]}: " if lines else ""
 
 
-def _reason(error: BaseException) -> str:
+def _explained(error: BaseException) -> str:
     """Returns kind and text of an error in one line."""
     text = error.msg if isinstance(error, SyntaxError) else str(error)
     if isinstance(error, AttributeError) and isinstance(error.__context__, KeyError):

@@ -13,7 +13,7 @@ from rich.console import Console
 from homoode_jax.experiments.errors import printable
 
 
-class Output(Console):
+class StandardOutput(Console):
     """Standard output, whose reader may go away: what is printed then is dropped.
 
     Attributes:
@@ -31,7 +31,7 @@ class Output(Console):
 
 
 # Names of folders and files are shown as they are: "[/b]" and ":x:" mean nothing in them.
-console = Output(highlight=False, markup=False, emoji=False)
+console = StandardOutput(highlight=False, markup=False, emoji=False)
 
 
 def say(text: str) -> None:

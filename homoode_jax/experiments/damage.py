@@ -20,7 +20,7 @@ import orbax.checkpoint as ocp
 from jaxtyping import Array, PyTree, UInt32
 
 from homoode_jax.experiments.errors import explain_os_error, first_line
-from homoode_jax.experiments.processes import are_many, most
+from homoode_jax.experiments.processes import are_many, maximum_over_processes
 
 FORMAT = 1  # to be raised when saved states or facts change their meaning but not their layout
 BLOCK = 2**20  # bytes
@@ -45,7 +45,7 @@ class Kind(IntEnum):
     OUT_OF_REACH = 3
 
 
-class Verdict(NamedTuple):
+class Diagnosis(NamedTuple):
     """What is wrong with a checkpoint, and why."""
 
     kind: Kind = Kind.WHOLE
@@ -73,12 +73,12 @@ def label(tree: PyTree[Array], facts: dict) -> dict[str, Any]:
 
 
 def checksum(tree: PyTree[Array], facts: dict) -> int:
-    """A number that any one changed bit of arrays or facts changes, on any number of devices."""
+    """Returns a number that any changed bit changes, the same on any number of devices."""
     sums = [int(total) for total in jax.device_get(_sums(jax.tree.leaves(tree)))]
     return zlib.crc32(json.dumps([sums, facts], sort_keys=True).encode())
 
 
-def inspect(folder: Path, like: PyTree[Array]) -> tuple[dict[str, Any], Verdict]:
+def inspect(folder: Path, like: PyTree[Array]) -> tuple[dict[str, Any], Diagnosis]:
     """Reads a checkpoint's label, and every file once; returns what it says of the others.
 
     This comes before the store reads them, whose errors do not tell the disk from its content.
@@ -86,34 +86,34 @@ def inspect(folder: Path, like: PyTree[Array]) -> tuple[dict[str, Any], Verdict]
     try:
         _read_all(folder)
     except FileNotFoundError as error:
-        return {}, Verdict(Kind.DAMAGED, explain_os_error(error).rstrip("."))
+        return {}, Diagnosis(Kind.DAMAGED, explain_os_error(error).rstrip("."))
     except OSError as error:
-        return {}, Verdict(Kind.OUT_OF_REACH, explain_os_error(error).rstrip("."))
+        return {}, Diagnosis(Kind.OUT_OF_REACH, explain_os_error(error).rstrip("."))
     try:
         label = json.loads((folder / "facts" / "metadata").read_bytes())
     except (OSError, ValueError) as error:
-        return {}, Verdict(Kind.DAMAGED, f"its facts: {first_line(error)}")
+        return {}, Diagnosis(Kind.DAMAGED, f"its facts: {first_line(error)}")
     if not (folder / "state").is_dir():
-        return {}, Verdict(Kind.DAMAGED, "its state is missing")
-    return label, _judge_label(label, like)
+        return {}, Diagnosis(Kind.DAMAGED, "its state is missing")
+    return label, _diagnose_label(label, like)
 
 
-def judge(error: Exception, label: dict[str, Any]) -> Verdict:
+def diagnose(error: Exception, label: dict[str, Any]) -> Diagnosis:
     """Tells what an error of the store, for a state of the right layout, says of a checkpoint."""
     causes = _causes(error)
     of_the_machine = any(OF_THE_MACHINE.search(str(cause)) for cause in causes)
     for cause in causes:
         if not of_the_machine and _is_of_the_content(cause, label["orbax"]):
-            return Verdict(Kind.DAMAGED, _described(cause))
-    return Verdict(Kind.OUT_OF_REACH, _described(causes[-1]))
+            return Diagnosis(Kind.DAMAGED, _described(cause))
+    return Diagnosis(Kind.OUT_OF_REACH, _described(causes[-1]))
 
 
-def agreed(verdict: Verdict) -> Verdict:
-    """Returns the worst verdict of all processes, which then do the same."""
+def agreed(diagnosis: Diagnosis) -> Diagnosis:
+    """Returns the worst diagnosis of all processes, which then do the same."""
     if not are_many():
-        return verdict
-    worst = Kind(int(most(np.array([verdict.kind]))[0]))
-    return verdict if verdict.kind == worst else Verdict(worst, "another process found so")
+        return diagnosis
+    worst = Kind(int(maximum_over_processes(np.array([diagnosis.kind]))[0]))
+    return diagnosis if diagnosis.kind == worst else Diagnosis(worst, "another process found so")
 
 
 def _read_all(folder: Path) -> None:
@@ -127,34 +127,34 @@ def _read_all(folder: Path) -> None:
                     pass
 
 
-def _judge_label(label: Any, like: PyTree[Array]) -> Verdict:
+def _diagnose_label(label: Any, like: PyTree[Array]) -> Diagnosis:
     if not isinstance(label, dict):
-        return Verdict(Kind.DAMAGED, "its facts are none")
+        return Diagnosis(Kind.DAMAGED, "its facts are none")
     if "crc" not in label and "format" not in label:
-        return Verdict(
+        return Diagnosis(
             Kind.OTHER, f"it has no format version, where this program reads version {FORMAT}"
         )
     rest = {name: value for name, value in label.items() if name != "crc"}
     if label.get("crc") != _crc(rest):
-        return Verdict(Kind.DAMAGED, "the checksum of its facts is another one")
+        return Diagnosis(Kind.DAMAGED, "the checksum of its facts is another one")
     if label["format"] != FORMAT:
-        return Verdict(
+        return Diagnosis(
             Kind.OTHER,
             f"its format version is {label['format']}, where this program reads version {FORMAT}",
         )
     return _compare_layouts(label["layout"], layout(like))
 
 
-def _compare_layouts(found: dict[str, str], wanted: dict[str, str]) -> Verdict:
+def _compare_layouts(found: dict[str, str], wanted: dict[str, str]) -> Diagnosis:
     names = [name for name in {**wanted, **found} if found.get(name) != wanted.get(name)]
     if not names:
-        return Verdict()
+        return Diagnosis()
     told = [
         f"{name} is {found.get(name, 'absent')}, not {wanted.get(name, 'absent')}"
         for name in names[:SHOWN]
     ]
     more = f"; and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return Verdict(Kind.OTHER, f"it holds another kind of state: {'; '.join(told)}{more}")
+    return Diagnosis(Kind.OTHER, f"it holds another kind of state: {'; '.join(told)}{more}")
 
 
 def _is_of_the_content(error: BaseException, written_by: str) -> bool:
@@ -190,7 +190,7 @@ def _crc(label: dict[str, Any]) -> int:
 
 @jax.jit
 def _sums(leaves: list[Array]) -> list[UInt32[Array, ""]]:
-    """Sums of the leaves' bits modulo 2^32, each entry with an odd factor of its own."""
+    """Sums the leaves' bits modulo 2^32, each entry with an odd factor of its own."""
 
     def total(leaf: Array) -> UInt32[Array, ""]:
         bits = jax.lax.bitcast_convert_type(leaf, jnp.uint32).ravel()

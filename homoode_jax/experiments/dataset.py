@@ -1,7 +1,8 @@
 """A data set in memory: train, validation and test images with their labels.
 
-Of many processes, each may read its own share of the images only (`Data.shares`). What there is
-then in all, and in which order, the processes tell each other.
+Of many processes, each may read its own share of the images only (`config.data.shares`). What
+there is then in all, and in which order, the processes tell each other: each fills an array with
+what it knows, zeros or less elsewhere, and the largest entry of all processes is what is there.
 """
 
 from typing import NamedTuple
@@ -10,14 +11,16 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
-from homoode_jax.experiments.config import Data
+from homoode_jax.experiments.config import DataSettings
 from homoode_jax.experiments.console import say
 from homoode_jax.experiments.errors import UserError, first_line
-from homoode_jax.experiments.processes import most
-from homoode_jax.experiments.records import Reading, Record, Share
+from homoode_jax.experiments.images import Reading, Record, Share
+from homoode_jax.experiments.processes import maximum_over_processes
 from homoode_jax.experiments.sources import INFO, Info
 
-UNREAD, DAMAGED = -1, np.iinfo(np.int32).max  # in place of labels; the larger one counts
+UNREAD = -1  # in place of a label that another process has read: below all labels
+DAMAGED = np.iinfo(np.int32).max  # above all labels: one process that says so is enough
+KEY = "S64"  # ids that decide the order, as fixed-width bytes; TFDS has some like "train_16399"
 
 
 class Split(NamedTuple):
@@ -28,7 +31,7 @@ class Split(NamedTuple):
         labels: of all images.
         place: where each is in `images`; -1 for those that other processes have.
         part: which part each belongs to.
-        parts: how many parts there are (`Data.shares`).
+        parts: how many parts there are (`config.data.shares`).
     """
 
     images: UInt8[np.ndarray, "m h w c"]
@@ -46,7 +49,7 @@ class Dataset(NamedTuple):
     test: Split
 
 
-def load(data: Data) -> Dataset:
+def load(data: DataSettings) -> Dataset:
     """Reads a data set and holds out the validation split.
 
     Raises:
@@ -55,14 +58,17 @@ def load(data: Data) -> Dataset:
     info = INFO[data.dataset]
     share = _share(data.shares)
     train, test = (_gather(data, name, info, share) for name in ("train", "test"))
-    train = take(train, _first(train.labels, data.per_class))
-    kept, held = _hold_out(train.labels, data.validation, data.split_seed)
-    return Dataset(take(train, kept), take(train, held), test)
+    train = take(train, _first_of_each_class(train.labels, data.per_class))
+    kept, held_out = _hold_out(train.labels, data.validation, data.split_seed)
+    return Dataset(take(train, kept), take(train, held_out), test)
 
 
-def whole(images: UInt8[np.ndarray, "n h w c"], labels: Int[np.ndarray, " n"]) -> Split:
+def make_split(images: UInt8[np.ndarray, "n h w c"], labels: Int[np.ndarray, " n"]) -> Split:
     """Returns a split of one part, all of which is here."""
-    return Split(images, labels, np.arange(len(labels)), np.zeros(len(labels), int), 1)
+    count = len(labels)
+    return Split(
+        images=images, labels=labels, place=np.arange(count), part=np.zeros(count, int), parts=1
+    )
 
 
 def take(split: Split, index: Int[np.ndarray, " k"]) -> Split:
@@ -70,26 +76,25 @@ def take(split: Split, index: Int[np.ndarray, " k"]) -> Split:
     place = split.place[index]
     here = place >= 0
     return Split(
-        split.images[place[here]],
-        split.labels[index],
-        _places(here),
-        split.part[index],
-        split.parts,
+        images=split.images[place[here]],
+        labels=split.labels[index],
+        place=_places(here),
+        part=split.part[index],
+        parts=split.parts,
     )
 
 
 def _share(parts: int) -> Share:
     """Returns the share of this process: as many parts as any other's, or all of them."""
-    processes = jax.process_count()
-    process = jax.process_index()
-    if parts % processes:
+    each, rest = divmod(parts, jax.process_count())
+    if rest:
         return Share(parts, 0, parts)
-    each = parts // processes
-    return Share(parts, process * each, (process + 1) * each)
+    first = jax.process_index() * each
+    return Share(parts, first, first + each)
 
 
-def _first(labels: np.ndarray, per_class: int) -> np.ndarray:
-    """Indices of the first so many images of each class; of all images for 0."""
+def _first_of_each_class(labels: np.ndarray, per_class: int) -> np.ndarray:
+    """Returns the indices of the first so many images of each class; of all images for 0."""
     least = int(np.min(np.bincount(labels)))
     if per_class > least:
         raise UserError(
@@ -112,11 +117,13 @@ def _hold_out(labels: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.
         )
     from sklearn.model_selection import train_test_split  # here: it takes a second to import
 
-    kept, held = train_test_split(everything, test_size=size, random_state=seed, stratify=labels)
-    return np.sort(kept), np.sort(held)
+    kept, held_out = train_test_split(
+        everything, test_size=size, random_state=seed, stratify=labels
+    )
+    return np.sort(kept), np.sort(held_out)
 
 
-def _gather(data: Data, name: str, info: Info, share: Share) -> Split:
+def _gather(data: DataSettings, name: str, info: Info, share: Share) -> Split:
     """Makes arrays of the records of a split; damaged ones are refused, or left out and told."""
     reading = info.read(data.data_dir, name, share)
     faults = [_fault(record, info) for record in reading.records]
@@ -130,32 +137,30 @@ def _gather(data: Data, name: str, info: Info, share: Share) -> Split:
     read = {record.number: record.image for record in reading.records}
     images = np.array([read[i] for i in order if i in read], np.uint8).reshape(-1, *info.shape)
     place = _places(np.isin(order, list(read)))
-    return Split(images, labels[order], place, share.deal(reading.count)[order], share.parts)
+    part = share.deal(reading.count)[order]
+    return Split(images=images, labels=labels[order], place=place, part=part, parts=share.parts)
 
 
 def _tell_labels(reading: Reading, faults: list[str | None]) -> Int[np.ndarray, " n"]:
-    """Labels of all records, those of other processes too; damage to one is damage to all."""
+    """Returns the labels of all records, those of other processes too."""
     labels = np.full(reading.count, UNREAD, np.int32)
     for record, fault in zip(reading.records, faults, strict=True):
         labels[record.number] = DAMAGED if fault else record.label
-    return most(labels)
+    return maximum_over_processes(labels)
 
 
 def _order(reading: Reading, kept: Int[np.ndarray, " k"]) -> Int[np.ndarray, " k"]:
     """Sorts numbers of records by their keys, those of other processes too."""
-    longest = max((len(record.key) for record in reading.records), default=0)
-    width = int(most(np.array([longest], np.int32))[0])
-    if width == 0:
-        return kept
-    keys = np.zeros(reading.count, f"S{width}")
+    keys = np.zeros(reading.count, KEY)  # of NULs, the smallest bytes, where others have read
     for record in reading.records:
         keys[record.number] = record.key
-    told = np.ascontiguousarray(most(keys.view(np.uint8).reshape(-1, width)))
-    return kept[np.argsort(told.view(keys.dtype)[kept, 0], kind="stable")]
+    told = maximum_over_processes(keys.view(np.uint8).reshape(reading.count, -1))
+    # Stable: equal keys, those of a data set without ids say, stay in the order of the files.
+    return kept[np.argsort(told.view(KEY)[kept, 0], kind="stable")]
 
 
 def _refuse_or_warn(
-    data: Data, name: str, labels: np.ndarray, reading: Reading, faults: list[str | None]
+    data: DataSettings, name: str, labels: np.ndarray, reading: Reading, faults: list[str | None]
 ) -> None:
     here = [
         f"{record.place} {fault}"
@@ -181,7 +186,7 @@ def _places(here: Bool[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
 
 
 def _fault(record: Record, info: Info) -> str | None:
-    """What is wrong with a record, or None."""
+    """Returns what is wrong with a record, or None."""
     image = record.image
     label = record.label
     if isinstance(image, Exception):

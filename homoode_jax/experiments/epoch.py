@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 from homoode_jax.experiments import checkpoint, failure, report, workdir
 from homoode_jax.experiments.batches import training_batches
 from homoode_jax.experiments.console import say
+from homoode_jax.experiments.model import step_limit
 from homoode_jax.experiments.progress import Advance
+from homoode_jax.experiments.report import Log
 from homoode_jax.experiments.run import Run
-from homoode_jax.experiments.solves import step_limit
 from homoode_jax.experiments.state import Means, TrainState, means
 from homoode_jax.experiments.stopping import Pause, Stopped
-from homoode_jax.experiments.tensorboard import Log
 
 REFRESH_SECONDS = 0.5  # the moving figures are fetched from the device at most this often
 NEAR = 0.75  # share of the steps allowed that is near their end
@@ -42,37 +42,41 @@ def train_epoch(
     """Trains to the end of the epoch under way; validates, records and saves."""
     began = time.monotonic()
     if not is_unrecorded(run, state):
-        state = _steps(run, state, facts, advance, pause)
+        state = _take_steps(run, state, facts, advance, pause)
     step = int(state.step)
     trained = means(state.totals)
     advance(step, report.moving(step // run.epoch_steps, trained))
     with _saved_if_stopped(run, state, facts, began):
-        held, tested = _evaluate(run, state, pause)
+        validated, tested = _evaluate_splits(run, state, pause)
     state = state._replace(totals=run.no_totals())
     seconds = time.monotonic() - began
-    row = _row(run=run, step=step, trained=trained, held=held, tested=tested, seconds=seconds)
+    row = _row(
+        run=run, step=step, trained=trained, validated=validated, tested=tested, seconds=seconds
+    )
     workdir.append_metrics(run.workdir, row)
     say(report.epoch_line(row, run.config.train.epochs))
     log(row)
     _warn_of_limit(run, row)
     facts = facts._replace(seconds=facts.seconds + seconds, row=row)
-    if held is not None and _better(held, facts):
-        facts = facts._replace(best_accuracy=held.accuracy, best_loss=held.loss)
-        found = {"epoch": row["epoch"], "validation_accuracy": held.accuracy}
+    if validated is not None and _better(validated, facts):
+        facts = facts._replace(best_accuracy=validated.accuracy, best_loss=validated.loss)
+        found = {"epoch": row["epoch"], "validation_accuracy": validated.accuracy}
         checkpoint.save_best(run.checkpoints, step, state.weights, found)
     checkpoint.save_latest(run.checkpoints, step, state, facts._asdict())
     return state, facts
 
 
-def _evaluate(run: Run, state: TrainState, pause: Pause) -> tuple[Means | None, Means | None]:
+def _evaluate_splits(
+    run: Run, state: TrainState, pause: Pause
+) -> tuple[Means | None, Means | None]:
     """Evaluates on the validation split, and on the test split if asked to."""
     data = run.data
     train = run.config.train
-    held = (
+    validated = (
         run.evaluate(state.weights, data.validation, pause) if len(data.validation.labels) else None
     )
     tested = run.evaluate(state.weights, data.test, pause) if train.test_each_epoch else None
-    return held, tested
+    return validated, tested
 
 
 @contextmanager
@@ -98,14 +102,16 @@ def _warn_of_limit(run: Run, row: dict[str, Any]) -> None:
         )
 
 
-def _better(held: Means, facts: Facts) -> bool:
+def _better(validated: Means, facts: Facts) -> bool:
     """Compares by accuracy, and by loss where that is equal."""
-    if facts.best_accuracy is None or facts.best_loss is None or held.loss is None:
+    if facts.best_accuracy is None or facts.best_loss is None or validated.loss is None:
         return facts.best_accuracy is None
-    return (held.accuracy, -held.loss) > (facts.best_accuracy, -facts.best_loss)
+    return (validated.accuracy, -validated.loss) > (facts.best_accuracy, -facts.best_loss)
 
 
-def _steps(run: Run, state: TrainState, facts: Facts, advance: Advance, pause: Pause) -> TrainState:
+def _take_steps(
+    run: Run, state: TrainState, facts: Facts, advance: Advance, pause: Pause
+) -> TrainState:
     """Takes the steps that the epoch under way still has."""
     train = run.config.train
     step = int(state.step)
@@ -129,7 +135,7 @@ def _steps(run: Run, state: TrainState, facts: Facts, advance: Advance, pause: P
         following = next(batches, None)  # while the device computes
         step += 1
         if int(state.skipped) >= train.max_skipped:
-            raise failure.leave(run, state, batch)
+            raise failure.write_failure(run, state, batch)
         if time.monotonic() - shown > REFRESH_SECONDS:
             advance(step, report.moving(epoch + 1, means(state.totals)))
             shown = time.monotonic()
@@ -141,16 +147,21 @@ def _steps(run: Run, state: TrainState, facts: Facts, advance: Advance, pause: P
 
 
 def _row(
-    run: Run, step: int, trained: Means, held: Means | None, tested: Means | None, seconds: float
+    run: Run,
+    step: int,
+    trained: Means,
+    validated: Means | None,
+    tested: Means | None,
+    seconds: float,
 ) -> dict[str, Any]:
     return {
         "epoch": step // run.epoch_steps,
         "step": step,
         "train_loss": trained.loss,
         "train_accuracy": trained.accuracy,
-        "validation_loss": held and held.loss,
-        "validation_accuracy": held and held.accuracy,
-        "test_accuracy": tested and tested.accuracy,
+        "validation_loss": None if validated is None else validated.loss,
+        "validation_accuracy": None if validated is None else validated.accuracy,
+        "test_accuracy": None if tested is None else tested.accuracy,
         "nfe_forward": trained.nfe_forward,
         "nfe_backward": trained.nfe_backward,
         "failed": trained.failed,

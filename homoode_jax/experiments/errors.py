@@ -54,7 +54,7 @@ def explain_os_error(error: OSError) -> str:
 
 
 def is_out_of_room(error: BaseException) -> bool:
-    """True for a full disk, also as libraries that write in C++ report it."""
+    """Returns True for a full disk, also as libraries that write in C++ report it."""
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     return full or "No space left on device" in str(error)
 

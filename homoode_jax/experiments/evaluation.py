@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from homoode_jax.experiments import checkpoint, report, workdir
+from homoode_jax.experiments.compilation import keep_programs
 from homoode_jax.experiments.config import Config
 from homoode_jax.experiments.console import say
 from homoode_jax.experiments.dataset import load
+from homoode_jax.experiments.devices import use_precision
 from homoode_jax.experiments.errors import UserError, explain_os_error
 from homoode_jax.experiments.processes import deaths_told
-from homoode_jax.experiments.run import Run, keep_programs, use_precision
+from homoode_jax.experiments.run import Run
 
 
 def evaluate(path: str, command: Config, only: Sequence[str] | None = None) -> dict[str, Any]:
@@ -39,7 +41,7 @@ def evaluate(path: str, command: Config, only: Sequence[str] | None = None) -> d
 
 
 def _evaluated(run: Run) -> dict[str, Any]:
-    """What the best weights of a run, or its latest, have on the test split."""
+    """Evaluates the best weights of a run, or its latest, on the test split."""
     state = run.initial_state()
     found = checkpoint.restore_best(run.checkpoints, state.weights)
     if found is None:

@@ -18,22 +18,25 @@ from rich.table import Table
 
 from homoode_jax.experiments import files, workdir
 from homoode_jax.experiments.batches import Batch
+from homoode_jax.experiments.compilation import keep_programs
 from homoode_jax.experiments.config import Config
 from homoode_jax.experiments.console import console
+from homoode_jax.experiments.devices import use_precision
 from homoode_jax.experiments.errors import UserError, first_line
 from homoode_jax.experiments.hyperparameters import Hyperparameters, make_hyperparameters
+from homoode_jax.experiments.model import make_classifier
 from homoode_jax.experiments.optimiser import make_optimisers
 from homoode_jax.experiments.processes import compiled_together, is_first, wait_for_all
-from homoode_jax.experiments.run import Run, keep_programs, use_precision
+from homoode_jax.experiments.run import Run
 from homoode_jax.experiments.state import TrainState, draw_state
-from homoode_jax.experiments.step import Gradient, gradient, make_classifier, update_network
+from homoode_jax.experiments.step import Gradient, gradient, update_network
 from homoode_jax.mathematics.common.solution import Result
 from homoode_jax.networks.classifier import ImageClassifier
 
 NAME = "failure"
 
 
-class Look(NamedTuple):
+class RetakenStep(NamedTuple):
     """A step that was skipped, seen again.
 
     Attributes:
@@ -47,7 +50,7 @@ class Look(NamedTuple):
     taken: Bool[Array, ""]
 
 
-def leave(run: Run, state: TrainState, batch: Batch) -> UserError:
+def write_failure(run: Run, state: TrainState, batch: Batch) -> UserError:
     """Writes the batch of a skipped step and the state before it; returns what to raise."""
     folder = run.workdir / NAME
     if is_first():
@@ -67,11 +70,12 @@ def leave(run: Run, state: TrainState, batch: Batch) -> UserError:
         "total_steps": run.total_steps,
     }
     workdir.write_json(folder / "facts.json", facts)
-    look = jax.jit(partial(_look, run.config, run.classifier, early=early_steps > 0))
+    look = jax.jit(partial(_retake, run.config, run.classifier, early=early_steps > 0))
     seen = compiled_together("a look at a failure", look)(before, batch, run.hyperparameters)
+    why = _why_skipped(run.config, seen)
     return UserError(
         f"{int(state.skipped)} steps in a row changed no weight; in the last one, step "
-        f"{facts['step']}, {_reason(run.config, seen)}. {folder} holds its batch and state; look "
+        f"{facts['step']}, {why}. {folder} holds its batch and state; look "
         f"into it with: python train.py --mode=replay --workdir={run.workdir}"
     )
 
@@ -100,8 +104,8 @@ def replay(path: str) -> dict[str, Any]:
             state = checkpointer.restore((folder / "state").absolute(), like)
     except Exception as error:
         raise UserError(f"{folder} cannot be read: {first_line(error)[:200]}") from error
-    take = jax.jit(partial(_look, config, classifier, early=facts["early_steps"] > 0))
-    found = _explain(config, facts["step"], take(state, batch, hyper))
+    take = jax.jit(partial(_retake, config, classifier, early=facts["early_steps"] > 0))
+    found = _facts_of(config, facts["step"], take(state, batch, hyper))
     _show(found)
     return found
 
@@ -114,23 +118,23 @@ def _make_anew(folder: Path) -> None:
     folder.mkdir()
 
 
-def _look(
+def _retake(
     config: Config,
     classifier: ImageClassifier,
     state: TrainState,
     batch: Batch,
     hyper: Hyperparameters,
     early: bool,
-) -> Look:
+) -> RetakenStep:
     """Takes a step's gradient and update again, and keeps neither."""
     found = gradient(
         config=config, classifier=classifier, state=state, batch=batch, hyper=hyper, early=early
     )
     _, taken = update_network(make_optimisers(hyper), state, found)
-    return Look(found=found, solved=jax.numpy.any(found.counts), taken=taken)
+    return RetakenStep(found=found, solved=jax.numpy.any(found.counts), taken=taken)
 
 
-def _reason(config: Config, seen: Look) -> str:
+def _why_skipped(config: Config, seen: RetakenStep) -> str:
     """Says why a step was skipped."""
     if not seen.solved:
         return "no solve succeeded"
@@ -142,7 +146,7 @@ def _reason(config: Config, seen: Look) -> str:
     return "nothing is wrong when it is taken again"
 
 
-def _explain(config: Config, step: int, seen: Look) -> dict[str, Any]:
+def _facts_of(config: Config, step: int, seen: RetakenStep) -> dict[str, Any]:
     """Returns what a step looks like."""
     found = seen.found
     results = np.broadcast_to(found.output.solution.result, found.counts.shape)
@@ -150,7 +154,7 @@ def _explain(config: Config, step: int, seen: Look) -> dict[str, Any]:
     leaves = jax.tree_util.tree_leaves_with_path(found.network)
     return {
         "step": step,
-        "verdict": _reason(config, seen),
+        "verdict": _why_skipped(config, seen),
         "usable": bool(found.usable),
         "update finite": bool(seen.taken),
         "loss": float(found.loss),

@@ -1,4 +1,6 @@
-"""Image files as arrays of 8 bits; what cannot become one without loss is refused by name.
+"""Images as a source gives them: records, damaged ones too, and the share of them to read.
+
+Files become arrays of 8 bits; what cannot become one without loss is refused by name.
 
 Pillow converts 16-bit and floating-point images to 8 bits by clipping, or by dropping high bits,
 without a word: the result is another picture.
@@ -6,7 +8,9 @@ without a word: the result is another picture.
 
 import io
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -17,6 +21,55 @@ GREY_MODES = ("1", "L")
 MODES = (*GREY_MODES, "P", "RGB", "RGBA", "CMYK")
 
 Shape = tuple[int, int, int]
+
+
+class Share(NamedTuple):
+    """The records to read: those dealt into one of the parts `first` ... `last` - 1."""
+
+    parts: int = 1
+    first: int = 0
+    last: int = 1
+
+    def deal(self, count: int) -> np.ndarray:
+        """Returns the part of each of so many records: at random, so that classes are in each."""
+        return np.random.default_rng(0).permutation(count) % self.parts
+
+    def numbers(self, count: int) -> list[int]:
+        """Returns the numbers of the records to read, among so many."""
+        part = self.deal(count)
+        return np.flatnonzero((self.first <= part) & (part < self.last)).tolist()
+
+    def those(self, items: Sequence[Any]) -> list[tuple[int, Any]]:
+        """Returns the items to read, each after its number."""
+        return [(number, items[number]) for number in self.numbers(len(items))]
+
+
+ALL = Share()
+
+
+class Record(NamedTuple):
+    """An image as it was found, or what went wrong in reading it.
+
+    Attributes:
+        number: which one it is in its files, from 0 on.
+        place: file and number, for people.
+        image: its pixels, or why it cannot be read.
+        label: its class.
+        key: what records are put in the order of; where keys are equal, numbers decide.
+    """
+
+    number: int
+    place: str
+    image: np.ndarray | Exception
+    label: int
+    key: bytes = b""
+
+
+class Reading(NamedTuple):
+    """The records of a share, and how many all shares have together."""
+
+    count: int
+    records: list[Record]
 
 
 def read_image(source: Path | bytes, shape: Shape) -> UInt8[np.ndarray, "h w c"] | Exception:
@@ -44,12 +97,12 @@ def decode(source: Path | bytes, shape: Shape) -> UInt8[np.ndarray, "h w c"]:
     except UnidentifiedImageError as error:
         raise ValueError("neither a JPEG nor a PNG image") from error
     with opened as image:
-        _check(image, shape)
+        _check_format(image, shape)
         converted = image.convert("L" if shape[2] == 1 else "RGB")
         return np.asarray(converted).reshape(shape)
 
 
-def _check(image, shape: Shape) -> None:
+def _check_format(image, shape: Shape) -> None:
     height, width, channels = shape
     if image.size != (width, height):
         got = "x".join(map(str, reversed(image.size)))

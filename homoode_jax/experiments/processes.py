@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from homoode_jax.experiments.console import console
-from homoode_jax.experiments.environment import check_devices
+from homoode_jax.experiments.devices import check_devices
 from homoode_jax.experiments.errors import UserError, first_line
 from homoode_jax.experiments.rendezvous import Meeting, meet, own_address, split_address
 
@@ -31,7 +31,7 @@ TOLD_AT_ONCE = 2**13  # rows of an array; each process holds those of all for a 
 LISTEN = "JAX_COORDINATOR_BIND_ADDRESS"  # says where the coordinator listens, instead of us
 
 
-class Place(NamedTuple):
+class MeetingFlags(NamedTuple):
     """Where the processes meet, as the command line gives it; the first three empty: not at all."""
 
     coordinator: str = ""
@@ -40,28 +40,28 @@ class Place(NamedTuple):
     seconds: int = COME_SECONDS
 
 
-def join(place: Place, told: dict[str, str] | None = None) -> None:
+def join(flags: MeetingFlags, told: dict[str, str] | None = None) -> None:
     """Joins the other processes, if flags or the environment say that there are some.
 
     Args:
-        place: where they meet.
+        flags: where they meet.
         told: how this one was started, by name; all of them must have been started alike.
 
     Raises:
         UserError: if what they say is not complete, the others do not come, or are not alike.
     """
-    if place[:3] != Place()[:3]:
-        _check(place)
-        meeting = _given_meeting(place)
+    if flags[:3] != MeetingFlags()[:3]:
+        _check_flags(flags)
+        meeting = _given_meeting(flags)
         meet(meeting, told or {})
         _initialize(
-            coordinator_address=place.coordinator,
-            num_processes=place.processes,
-            process_id=place.process,
+            coordinator_address=flags.coordinator,
+            num_processes=flags.processes,
+            process_id=flags.process,
             coordinator_bind_address=_bind_address(meeting),
         )
     elif _is_called_for():
-        found = _found_meeting(place.seconds)
+        found = _found_meeting(flags.seconds)
         if found is not None:
             meet(found, told or {})
         _initialize()
@@ -87,7 +87,7 @@ def abandon(code: int) -> int:
 
 
 def is_first() -> bool:
-    """True for the process that prints, and writes all files but its share of checkpoints."""
+    """Returns True for the process that prints, and writes all files but others' checkpoints."""
     return jax.process_index() == 0
 
 
@@ -120,8 +120,8 @@ def compiled_together(name: str, function: Any) -> Callable[..., Any]:
     return call if are_many() else function
 
 
-def most(array: np.ndarray) -> np.ndarray:
-    """Entry by entry, the largest that any process has; for 32 bits an entry at most."""
+def maximum_over_processes(array: np.ndarray) -> np.ndarray:
+    """Returns the element-wise maximum over all processes; entries have at most 32 bits."""
     if not are_many():
         return array
     blocks = np.split(array, range(TOLD_AT_ONCE, len(array), TOLD_AT_ONCE))
@@ -146,7 +146,7 @@ def deaths_told() -> Iterator[None]:
 
 
 def is_of_a_death(error: BaseException) -> bool:
-    """True for an error that processes get whose barrier, or sum, another one does not come to."""
+    """Returns True for the error of a barrier, or sum, that another process does not come to."""
     if not are_many():
         return False
     causes = error.__cause__ or error.__context__
@@ -164,7 +164,7 @@ def death(error: Exception) -> UserError:
 
 
 def _is_called_for() -> bool:
-    """True on slices of several TPU hosts, in Slurm steps and MPI runs of several tasks."""
+    """Returns True on slices of several TPU hosts, in Slurm steps and MPI runs of several tasks."""
     # Of the step, not of the job: a job's script is a task by itself.
     names = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
     hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "")
@@ -204,20 +204,20 @@ def _found_meeting(seconds: int) -> Meeting | None:
     )
 
 
-def _given_meeting(place: Place) -> Meeting:
+def _given_meeting(flags: MeetingFlags) -> Meeting:
     """Returns the meeting that the flags describe; process 0 listens there and nowhere else."""
-    host, port = split_address(place.coordinator)
+    host, port = split_address(flags.coordinator)
     listen = ""
-    if place.process == 0:
+    if flags.process == 0:
         given = os.environ.get(LISTEN)
         listen, port = split_address(given) if given else (own_address(host, port), port)
     return Meeting(
         host=host,
         port=port,
         listen=listen,
-        processes=place.processes,
-        process=place.process,
-        seconds=place.seconds,
+        processes=flags.processes,
+        process=flags.process,
+        seconds=flags.seconds,
     )
 
 
@@ -229,17 +229,12 @@ def _bind_address(meeting: Meeting) -> str | None:
     return f"{host}:{meeting.port}"
 
 
-def _check(place: Place) -> None:
-    if not place.coordinator or place.processes < 1 or not 0 <= place.process < place.processes:
+def _check_flags(flags: MeetingFlags) -> None:
+    if not flags.coordinator or flags.processes < 1 or not 0 <= flags.process < flags.processes:
         raise UserError(
-            f"--coordinator={place.coordinator!r} --processes={place.processes} "
-            f"--process={place.process} do not go together: the address HOST:PORT of process 0, "
+            f"--coordinator={flags.coordinator!r} --processes={flags.processes} "
+            f"--process={flags.process} do not go together: the address HOST:PORT of process 0, "
             "how many there are, and which one this is, from 0 on."
-        )
-    host, _, port = place.coordinator.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
-        raise UserError(
-            f"--coordinator={place.coordinator!r} must be HOST:PORT, e.g. 127.0.0.1:12345."
         )
 
 

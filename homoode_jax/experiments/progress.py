@@ -9,7 +9,7 @@ from datetime import timedelta
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
 from rich.text import Text
 
-from homoode_jax.experiments import compiling
+from homoode_jax.experiments import compilation
 from homoode_jax.experiments.console import console, say
 
 Advance = Callable[[int, str], None]
@@ -31,13 +31,13 @@ class Clock:
         self.total = total
         self.done = done
         self.started = time.monotonic()
-        self.compiled = compiling.seconds()
+        self.compiled = compilation.seconds_spent()
 
     def left(self, step: int) -> str:
         """Returns the time left at a step, as H:MM:SS."""
         if step <= self.done:
             return "-:--:--"
-        compiled = compiling.seconds() - self.compiled
+        compiled = compilation.seconds_spent() - self.compiled
         worked = time.monotonic() - self.started - compiled
         seconds = worked / (step - self.done) * (self.total - step)
         return str(timedelta(seconds=round(max(seconds, 0.0))))

@@ -1,9 +1,11 @@
-"""Records of runs for `results/`: `python -m homoode_jax.experiments.record WORKDIR FILE`.
+"""What was run, on what: told to the other processes, and kept in records for `results/`.
 
-A record says what was run (command, commit, configuration, seed), on what (hardware, versions)
-and what came out, so that a reader can run it again.
+`python -m homoode_jax.experiments.record WORKDIR FILE` writes one. It says what was run (command,
+commit, configuration, seed), on what (hardware, versions) and what came out, so that a reader can
+run it again.
 """
 
+import hashlib
 import os
 import platform
 import shlex
@@ -15,10 +17,12 @@ from typing import Any
 
 import jax
 
+from homoode_jax.experiments.config import Config, to_dict
 from homoode_jax.experiments.console import complain
 from homoode_jax.experiments.errors import UserError, explain_os_error
-from homoode_jax.experiments.sameness import PACKAGES
 from homoode_jax.experiments.workdir import read_json, read_metrics, write_json
+
+PACKAGES = ("jax", "jaxlib", "diffrax", "equinox", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def environment() -> dict[str, Any]:
@@ -60,6 +64,33 @@ def _processor() -> str:
         return platform.processor()
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
+
+
+def how_started(mode: str, config: Config, workdir: str, init: str) -> dict[str, str]:
+    """Returns mode, folders, settings, and versions of program and libraries, each by its name."""
+    settings = {
+        f"--config.{section}.{key}": repr(value)
+        for section, values in to_dict(config).items()
+        for key, value in values.items()
+    }
+    return {
+        "--mode": mode,
+        "--workdir": str(Path(workdir).absolute()) if workdir else "",
+        "--init": str(Path(init).absolute()) if init else "",
+        **settings,
+        "the program's digest": program_digest(),
+        **{f"the version of {name}": version(name) for name in PACKAGES},
+    }
+
+
+def program_digest() -> str:
+    """Returns a digest of this package's source."""
+    root = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for file in sorted(root.rglob("*.py")):
+        digest.update(str(file.relative_to(root)).encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def make_record(workdir: Path) -> dict[str, Any]:

@@ -15,11 +15,11 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from homoode_jax.experiments.errors import UserError
-from homoode_jax.experiments.sameness import differences
 
 GREETING_SECONDS = 10  # within which a visitor says who it is
 RETRY_SECONDS = 0.2
 LONGEST = 2**20  # bytes of a message
+SHOWN = 3  # differences that a message names; of another configuration file there are dozens
 
 
 class Meeting(NamedTuple):
@@ -80,7 +80,7 @@ def _host(meeting: Meeting, told: dict[str, str]) -> str:
     end = time.monotonic() + meeting.seconds
     with _listen(meeting) as listener:
         while not verdict and len(come) < meeting.processes and time.monotonic() < end:
-            visitor = _accept(listener, end)
+            visitor = _accept_visitor(listener, end)
             if visitor is None:
                 continue
             visitors.append(visitor)
@@ -120,7 +120,7 @@ def _cannot_listen(meeting: Meeting, error: OSError) -> str:
     return f"process 0 cannot listen on {where}: {os.strerror(error.errno or 0)}."
 
 
-def _accept(listener: socket.socket, end: float) -> socket.socket | None:
+def _accept_visitor(listener: socket.socket, end: float) -> socket.socket | None:
     listener.settimeout(max(end - time.monotonic(), 0.01))
     try:
         return listener.accept()[0]
@@ -129,7 +129,7 @@ def _accept(listener: socket.socket, end: float) -> socket.socket | None:
 
 
 def _is_greeting(message: Any) -> bool:
-    """True for what a process of this program says; anybody may connect."""
+    """Returns True for what a process of this program says; anybody may connect."""
     return (
         isinstance(message, dict)
         and type(message.get("process")) is int
@@ -159,12 +159,23 @@ def _missing(meeting: Meeting, come: Iterable[int]) -> str:
 
 
 def _different(come: dict[int, dict[str, str]]) -> str:
-    told = [differences(number, theirs, come[0]) for number, theirs in sorted(come.items())]
+    told = [_difference(number, theirs, come[0]) for number, theirs in sorted(come.items())]
     found = [text for text in told if text]
     if not found:
         return ""
     more = f" (and {len(found) - 1} more processes)" if len(found) > 1 else ""
     return f"{found[0]}{more}. All of them need the same command, program and libraries."
+
+
+def _difference(process: int, theirs: dict[str, str], ours: dict[str, str]) -> str:
+    """Says what another process was started with, and process 0 otherwise; "" if nothing."""
+    names = [name for name in {**ours, **theirs} if theirs.get(name) != ours.get(name)]
+    if not names:
+        return ""
+    told = [f"{name} is {theirs.get(name)!s}, not {ours.get(name)!s}" for name in names[:SHOWN]]
+    more = len(names) - SHOWN
+    rest = f"; and {more} more" if more > 0 else ""
+    return f"process {process} was started otherwise than process 0: {'; '.join(told)}{rest}"
 
 
 def _dismiss(visitor: socket.socket, verdict: str) -> None:

@@ -1,13 +1,35 @@
-"""What a person reads of a run: its moving figures, a line an epoch, tables."""
+"""What a person reads of a run: its description, a line an epoch, tables, curves, TensorBoard."""
 
+import dataclasses
+import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 from rich.table import Table
 
+from homoode_jax.experiments import files
+from homoode_jax.experiments.config import SECTIONS, Config, differing_settings, to_dict
 from homoode_jax.experiments.console import console, say
+from homoode_jax.experiments.errors import UserError, printable
+from homoode_jax.experiments.model import make_classifier
+from homoode_jax.experiments.processes import is_first
 from homoode_jax.experiments.state import Means
+from homoode_jax.experiments.workdir import stored_config
+from homoode_jax.networks.classifier import Weights
+
+Log = Callable[[dict[str, Any]], None]
+PANELS = {
+    "loss": ("train_loss", "validation_loss"),
+    "accuracy": ("train_accuracy", "validation_accuracy", "test_accuracy"),
+    "NFE": ("nfe_forward", "nfe_backward"),
+}
+STYLES = (  # a later line is thinner, and broken: an equal one before it shows through
+    {"linestyle": "-", "linewidth": 3.0, "marker": "o"},
+    {"linestyle": "--", "linewidth": 1.5, "marker": "."},
+    {"linestyle": ":", "linewidth": 1.0, "marker": "x"},
+)
 
 
 def moving(epoch: int, now: Means) -> str:
@@ -54,3 +76,99 @@ def show_summary(summary: dict[str, Any], workdir: Path) -> None:
 def count_parameters(tree: Any) -> int:
     """Returns the number of entries of all leaves."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def draw_curves(rows: list[dict[str, Any]], file: Path) -> None:
+    """Draws one panel each for loss, accuracy and NFE."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 3.5), layout="constrained")
+    for axes, (title, keys) in zip(figure.subplots(1, 3), PANELS.items(), strict=True):
+        for key, style in zip(keys, STYLES, strict=False):
+            points = [(row["epoch"], row[key]) for row in rows if row.get(key) is not None]
+            if points:
+                label = key.removesuffix(f"_{title}").removeprefix("nfe_")
+                axes.plot(*zip(*points, strict=True), label=label, **style)
+        axes.set(xlabel="epoch", title=title)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend()
+    files.save_figure(figure, file, dpi=120)
+
+
+def open_log(config: Config, workdir: Path, step: int) -> Log:
+    """Returns a function that writes a row of metrics; it does nothing unless asked for."""
+    if not config.train.tensorboard or not is_first():
+        return lambda row: None
+    try:
+        from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise UserError(
+            "config.train.tensorboard=True needs tensorboardX: pip install -e '.[tensorboard]'."
+        ) from error
+    # A name that cannot be known before: nobody can place a link there.
+    suffix = f".{secrets.token_hex(8)}"
+    folder = str(workdir / "tensorboard")
+    writer = SummaryWriter(folder, purge_step=step + 1, filename_suffix=suffix)
+
+    def log(row: dict[str, Any]) -> None:
+        for key, value in row.items():
+            if value is not None and key not in ("step", "seconds"):
+                writer.add_scalar(key, value, row["step"])
+        writer.flush()
+
+    return log
+
+
+def describe(config: Config, workdir: str = "") -> None:
+    """Prints model, parameter counts, every setting and the workdir; reads no data."""
+    weights: Weights = jax.eval_shape(make_classifier(config).init, jax.random.key(0))
+    console.print(_modules_table(config, weights))
+    say(f"parameters: {count_parameters(weights.network):,}")
+    say(f"initial point: {count_parameters(weights.initial_point):,}\n")
+    console.print(_settings_table(config))
+    say(f"\nworkdir: {_workdir(config, workdir)}")
+
+
+def _modules_table(config: Config, weights: Weights) -> Table:
+    table = Table(title=f"{config.model.layer} for {config.data.dataset}")
+    for name, right in (("module", False), ("shape", False), ("parameters", True)):
+        table.add_column(name, justify="right" if right else "left")
+    for group, tree in (("", weights.network), ("initial_point.", weights.initial_point)):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            name = group + ".".join(str(key.key) for key in path)
+            table.add_row(name, "×".join(map(str, leaf.shape)), f"{leaf.size:,}")
+    return table
+
+
+def _settings_table(config: Config) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(overflow="fold", no_wrap=True)
+    table.add_column()
+    values = to_dict(config)
+    for section, kind in SECTIONS.items():
+        for setting in dataclasses.fields(kind):
+            value = values[section][setting.name]
+            row = f"config.{section}.{setting.name} = {value!r}"
+            table.add_row(printable(row), _about(setting))
+    return table
+
+
+def _about(setting: dataclasses.Field) -> str:
+    """Returns what a setting is, and its choices if it has some."""
+    choices: tuple[Any, ...] | None = setting.metadata["of"]
+    about = setting.metadata["about"]
+    return about if choices is None else f"{about} ({', '.join(choices)})"
+
+
+def _workdir(config: Config, path: str) -> str:
+    if not path:
+        return "runs/DATASET-TIME, unless --workdir names another"
+    stored = stored_config(Path(path))
+    if stored is None:
+        return f"{path} (holds no run yet)"
+    changed = differing_settings(config, stored)
+    if changed:
+        return f"{path} (holds a run with other settings: {'; '.join(changed)})"
+    return f"{path} (holds a run with these settings)"

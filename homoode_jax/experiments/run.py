@@ -1,7 +1,5 @@
 """A run: its configuration, folder, data, and the functions compiled for them."""
 
-import os
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -20,20 +18,20 @@ from homoode_jax.experiments.batches import (
 from homoode_jax.experiments.checkpoint import Checkpoints, open_checkpoints
 from homoode_jax.experiments.config import Config
 from homoode_jax.experiments.dataset import Dataset, Split
-from homoode_jax.experiments.errors import UserError
-from homoode_jax.experiments.files import keep_newest
-from homoode_jax.experiments.hyperparameters import (
-    Hyperparameters,
-    make_hyperparameters,
-    rate_at,
-)
-from homoode_jax.experiments.mesh import (
+from homoode_jax.experiments.devices import (
     check_batch_size,
     make_mesh,
     put,
     replicated,
     split_parameters,
 )
+from homoode_jax.experiments.errors import UserError
+from homoode_jax.experiments.hyperparameters import (
+    Hyperparameters,
+    make_hyperparameters,
+    rate_at,
+)
+from homoode_jax.experiments.model import make_classifier
 from homoode_jax.experiments.processes import compiled_together
 from homoode_jax.experiments.progress import progress_bar
 from homoode_jax.experiments.state import (
@@ -45,28 +43,8 @@ from homoode_jax.experiments.state import (
     init_state,
     means,
 )
-from homoode_jax.experiments.step import Steps, make_classifier, make_steps
+from homoode_jax.experiments.step import CompiledSteps, make_steps
 from homoode_jax.networks.classifier import ImageClassifier, Weights
-
-CACHE_BYTES = 2 * 2**30  # of compiled programs
-
-
-def use_precision(dtype: str) -> None:
-    """Turns JAX's double precision on or off, for the whole process."""
-    jax.config.update("jax_enable_x64", dtype == "float64")
-
-
-def keep_programs() -> None:
-    """Keeps compiled programs in the user's cache folder, so that a resumed run starts at once.
-
-    The folder is this machine's own, and bounded: programs that were not used for longest go.
-    JAX_COMPILATION_CACHE_DIR names another one, and JAX_ENABLE_COMPILATION_CACHE=false keeps none.
-    """
-    if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        folder = folder / "homoode_jax" / platform.node()
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-        keep_newest(folder, CACHE_BYTES)
 
 
 @dataclass(frozen=True)
@@ -92,7 +70,7 @@ class Run:
 
     @cached_property
     def mesh(self) -> Mesh:
-        """All devices."""
+        """Returns the mesh of all devices."""
         return make_mesh()
 
     @cached_property
@@ -112,14 +90,14 @@ class Run:
         return float(rate_at(rate, step / self.total_steps))
 
     @cached_property
-    def steps(self) -> Steps:
+    def steps(self) -> CompiledSteps:
         """Returns the compiled steps."""
         steps = make_steps(self.config, self.classifier, self.layout)
-        return Steps(*map(compiled_together, Steps._fields, steps))
+        return CompiledSteps(*map(compiled_together, CompiledSteps._fields, steps))
 
     @cached_property
     def layout(self) -> Any:
-        """How the training state lies on the mesh: a copy on every device, unless it is split."""
+        """Returns how the state lies on the mesh: a copy on every device, unless it is split."""
         if not self.config.train.split_parameters:
             return replicated(self.mesh)
         draw = partial(init_state, self.classifier, self.config.model.dtype)
@@ -131,18 +109,18 @@ class Run:
         return open_checkpoints(self.workdir)
 
     def early_steps(self, step: int) -> int:
-        """Steps of the schedule's first epochs if this is one of them, or else 0."""
+        """Returns the steps of the schedule's first epochs if this is one of them, or else 0."""
         early = self.epoch_steps * self.config.schedule.epochs
         return early if step < early else 0
 
     @cached_property
     def epoch_steps(self) -> int:
-        """Steps of one epoch."""
+        """Returns the number of steps of one epoch."""
         return count_batches(self.data.train, self.config.train.batch_size)
 
     @property
     def total_steps(self) -> int:
-        """Steps of the whole run."""
+        """Returns the number of steps of the whole run."""
         return self.epoch_steps * self.config.train.epochs
 
     def initial_state(self) -> TrainState:

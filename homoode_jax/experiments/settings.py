@@ -33,7 +33,7 @@ def _setting(
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelSettings:
     """The network."""
 
     layer: str = _setting("homoode", "kind of network, of the family", of=tuple(LAYERS))
@@ -51,7 +51,7 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Solver:
+class SolverSettings:
     """Solves of ODE layers, as `homoode_jax.integrate` has them."""
 
     method: str = _setting("dopri5", "Runge-Kutta method", of=tuple(SOLVERS))
@@ -74,7 +74,7 @@ class Solver:
 
 
 @dataclass(frozen=True)
-class Equilibrium:
+class EquilibriumSettings:
     """Solves of `deq` and `continuous_deq`, as `homoode_jax.equilibrium` has them."""
 
     solver: str = _setting(
@@ -94,7 +94,7 @@ class Equilibrium:
 
 
 @dataclass(frozen=True)
-class Continuation:
+class ContinuationSettings:
     """Solves of `continuation`, as `homoode_jax.continuation` has them.
 
     `linear_tol` is that of the linear solves along the path, `backward_tol` that of implicit
@@ -121,7 +121,7 @@ class Continuation:
 
 
 @dataclass(frozen=True)
-class InitialPoint:
+class InitialPointSettings:
     """The initial point, for layers that start at one."""
 
     kind: str = _setting(
@@ -134,7 +134,7 @@ class InitialPoint:
 
 
 @dataclass(frozen=True)
-class Regularise:
+class RegulariserSettings:
     """Weights of what keeps a model easy to solve; 0: absent."""
 
     kinetic: float = _setting(
@@ -155,7 +155,7 @@ class Regularise:
 
 
 @dataclass(frozen=True)
-class Schedule:
+class ScheduleSettings:
     """What the first epochs do differently, to be quicker."""
 
     epochs: int = _setting(0, "first epochs that differ, to be quicker", low=0, high=10**5)
@@ -170,7 +170,7 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class Data:
+class DataSettings:
     """Images and their augmentation.
 
     Each batch has as many images of each of the `shares`, and an epoch as many as the smallest
@@ -204,7 +204,7 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Train:
+class TrainSettings:
     """The recipe; learning rates decay along a cosine over all epochs."""
 
     epochs: int = _setting(30, "passes over the training images", low=1, high=10**5)

@@ -15,8 +15,7 @@ import numpy as np
 
 from homoode_jax.experiments import tiny_imagenet
 from homoode_jax.experiments.errors import UserError, first_line
-from homoode_jax.experiments.images import Shape, read_image
-from homoode_jax.experiments.records import ALL, Reading, Record, Share
+from homoode_jax.experiments.images import ALL, Reading, Record, Shape, Share, read_image
 
 READ_AT_ONCE = 2000  # records; TFDS is several times slower one by one
 
@@ -69,7 +68,7 @@ def read_tfds(name: str, data_dir: str, split: str, share: Share = ALL) -> Readi
     """Reads a prepared TFDS data set in `array_record` format; ids decide the order."""
     source: Any = _open_tfds(name, data_dir, split)
     found = []
-    places = _places(source, split)
+    places = _record_names(source, split)
     for chunk in _chunks(share.numbers(len(source))):
         try:
             found += zip(chunk, source.__getitems__(chunk), strict=True)
@@ -79,7 +78,7 @@ def read_tfds(name: str, data_dir: str, split: str, share: Share = ALL) -> Readi
                 raise UserError(
                     f"{name} ({split}): {places[chunk[0]]} cannot be read, nor "
                     f"those after it: {first_line(error)[:200]}. Remove its folder {name} and "
-                    f"prepare it again: {_prepare(name, data_dir)}"
+                    f"prepare it again: {_preparing_command(name, data_dir)}"
                 ) from error
     records = [_record(i, places[i], record, TFDS[name].shape) for i, record in found]
     return Reading(len(source), records)
@@ -99,7 +98,7 @@ def _read_one(source: Any, i: int) -> dict[str, Any] | Exception:
         return error
 
 
-def _places(source: Any, split: str) -> list[str]:
+def _record_names(source: Any, split: str) -> list[str]:
     """Returns the file and number of each record."""
     return [
         f"record {i} of {file}" for file, length in _shards(source, split) for i in range(length)
@@ -130,7 +129,7 @@ def _open_tfds(name: str, data_dir: str, split: str):
         fault = _miscounted(name, split, source)
     except Exception as error:
         folder = data_dir or DATA_DIR
-        command = _prepare(name, data_dir)
+        command = _preparing_command(name, data_dir)
         if not (Path(folder).expanduser() / name).is_dir():
             raise UserError(
                 f"{name} is not prepared in {folder}. Prepare it with: {command}"
@@ -142,7 +141,7 @@ def _open_tfds(name: str, data_dir: str, split: str):
     if fault:
         raise UserError(
             f"{name} ({split}) is not whole: {fault}. Move it away and prepare it with: "
-            f"{_prepare(name, data_dir)}"
+            f"{_preparing_command(name, data_dir)}"
         )
     return source
 
@@ -156,17 +155,17 @@ def _miscounted(name: str, split: str, source: Any) -> str | None:
 
     for file, length in _shards(source, split):
         reader = ArrayRecordReader(file)
-        held = reader.num_records()
+        found = reader.num_records()
         reader.close()
-        if held != length:
-            return f"{file} holds {held} records; its dataset_info.json says {length}"
+        if found != length:
+            return f"{file} holds {found} records; its dataset_info.json says {length}"
     published = getattr(TFDS[name], split)
     if len(source) != published:
         return f"it has {len(source)} records; {published} were published"
     return None
 
 
-def _prepare(name: str, data_dir: str) -> str:
+def _preparing_command(name: str, data_dir: str) -> str:
     command = f"make data DATASET={name}"
     return f"{command} DATA_DIR={data_dir}" if data_dir else command
 

@@ -5,11 +5,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
+from homoode_jax.experiments.batches import Batch
 from homoode_jax.experiments.hyperparameters import Count, Hyperparameters
 from homoode_jax.experiments.optimiser import make_optimisers
-from homoode_jax.networks.classifier import ImageClassifier, Weights
+from homoode_jax.networks.classifier import ImageClassifier, Output, Weights
 from homoode_jax.networks.family import Layer
 
 
@@ -83,6 +84,53 @@ def empty_totals(dtype: str, layer: Layer) -> Totals:
         failed_backward=count,
         residual=total if solves_equation else None,
     )
+
+
+def add_batch(
+    totals: Totals,
+    batch: Batch,
+    output: Output,
+    loss: Float[Array, ""],
+    solved: Bool[Array, " n"],
+    vjps: Float[Array, "*batch"],
+) -> Totals:
+    """Adds a batch to the sums; rows that are padding count nowhere.
+
+    Args:
+        totals: the sums so far.
+        batch: images and labels.
+        output: what the classifier gave for them.
+        loss: the sum of the loss over the rows in `solved`.
+        solved: the rows whose solves succeeded.
+        vjps: the products that their backward solves took.
+    """
+    right = (jnp.argmax(output.logits, axis=-1) == batch.labels) & solved
+    images = jnp.sum(batch.mask)
+    # By image: the NFE of its batch, or its own where each example is solved by itself.
+    forward, backward = (
+        jnp.sum(jnp.where(batch.mask, count, 0))
+        for count in (output.solution.stats.evaluations, vjps)
+    )
+    failed = images - jnp.sum(solved)
+    residual = output.solution.stats.residual
+    if residual is not None:
+        residual = jnp.sum(jnp.where(batch.mask, residual, 0))
+    none = jnp.zeros((), jnp.int32)
+    added = Totals(
+        images=images,
+        correct=jnp.sum(right),
+        failed=failed,
+        loss=loss,
+        nfe_forward=forward,
+        nfe_backward=backward,
+        skipped=none,
+        longest=none,
+        failed_backward=none,
+        residual=residual,
+    )
+    sums = jax.tree.map(lambda a, b: a + b.astype(a.dtype), totals, added)
+    longest = jnp.max(jnp.where(batch.mask, output.solution.stats.num_steps, 0))
+    return sums._replace(longest=jnp.maximum(totals.longest, longest))
 
 
 def means(totals: Totals) -> Means:

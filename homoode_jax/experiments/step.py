@@ -16,23 +16,19 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from homoode_jax.experiments.augmentation import augment, normalise
-from homoode_jax.experiments.batches import Batch
+from homoode_jax.experiments.batches import Batch, augment, normalise
 from homoode_jax.experiments.config import Config
 from homoode_jax.experiments.hyperparameters import Hyperparameters, looseness_at
-from homoode_jax.experiments.losses import cross_entropy, initial_point_loss
-from homoode_jax.experiments.optimiser import Optimisers, make_optimisers
-from homoode_jax.experiments.solves import (
+from homoode_jax.experiments.model import (
     counts_backward,
     early_options,
     is_per_example,
-    make_solve,
 )
-from homoode_jax.experiments.sources import INFO
-from homoode_jax.experiments.state import Totals, TrainState, split_seed
-from homoode_jax.networks.classifier import Architecture, ImageClassifier, Output, Weights
+from homoode_jax.experiments.optimiser import Optimisers, make_optimisers
+from homoode_jax.experiments.state import Totals, TrainState, add_batch, split_seed
+from homoode_jax.networks.classifier import ImageClassifier, Output, Weights
 from homoode_jax.networks.initial_point import move_centre
 
 
@@ -56,7 +52,7 @@ class Gradient(NamedTuple):
     usable: Bool[Array, ""]
 
 
-class Steps(NamedTuple):
+class CompiledSteps(NamedTuple):
     """The compiled functions of a run; `early` is the training step of its first epochs."""
 
     train: Callable[[TrainState, Batch, Hyperparameters], TrainState]
@@ -64,28 +60,7 @@ class Steps(NamedTuple):
     evaluate: Callable[[Weights, Batch, Totals], Totals]
 
 
-def make_classifier(config: Config) -> ImageClassifier:
-    """Builds the classifier that a configuration describes."""
-    info = INFO[config.data.dataset]
-    model = config.model
-    sizes = Architecture(
-        info.shape[2],
-        info.classes,
-        model.channels,
-        model.width,
-        model.groups,
-        model.stride,
-        model.dropout,
-        model.layer,
-        config.initial_point.kind,
-        None if model.field_dtype == "same" else model.field_dtype,
-    )
-    terms = {"kinetic": config.regularise.kinetic, "jacobian": config.regularise.jacobian}
-    regulariser = next((name for name, weight in terms.items() if weight), None)
-    return ImageClassifier(sizes, make_solve(config), regulariser)
-
-
-def make_steps(config: Config, classifier: ImageClassifier, layout: Any = None) -> Steps:
+def make_steps(config: Config, classifier: ImageClassifier, layout: Any = None) -> CompiledSteps:
     """Compiles the steps of a run; the training state's buffers are donated.
 
     `layout` is the sharding of the state, or a tree of them.
@@ -93,7 +68,7 @@ def make_steps(config: Config, classifier: ImageClassifier, layout: Any = None) 
     compiled = partial(jax.jit, donate_argnums=0, out_shardings=layout)
     step = partial(train_step, config, classifier)
     evaluate = partial(evaluation_step, config, classifier)
-    return Steps(
+    return CompiledSteps(
         train=compiled(step),
         early=compiled(partial(step, early=True)),
         evaluate=jax.jit(evaluate, donate_argnums=2),
@@ -127,7 +102,7 @@ def train_step(
     )
     solved = found.counts & (found.vjps >= 0) & taken
     loss = jnp.where(taken, found.loss, 0) * jnp.sum(solved)
-    totals = _add(
+    totals = add_batch(
         totals=state.totals,
         batch=batch,
         output=found.output,
@@ -205,7 +180,7 @@ def evaluation_step(
     losses = optax.softmax_cross_entropy_with_integer_labels(output.logits, batch.labels)
     solved = output.solution.success & batch.mask
     loss = jnp.sum(jnp.where(solved, losses, 0))
-    return _add(
+    return add_batch(
         totals=totals,
         batch=batch,
         output=output,
@@ -265,32 +240,21 @@ def _update_initial_point(classifier, optimiser, state, found: Gradient, due):
     return lax.cond(due, update, lambda: (point, before))
 
 
-def _add(totals: Totals, batch: Batch, output: Output, loss, solved, vjps) -> Totals:
-    """Adds a batch to the sums; `solved` marks the rows whose solves succeeded."""
-    right = (jnp.argmax(output.logits, axis=-1) == batch.labels) & solved
-    images = jnp.sum(batch.mask)
-    # By image: the NFE of its batch, or its own where each example is solved by itself.
-    forward, backward = (
-        jnp.sum(jnp.where(batch.mask, count, 0))
-        for count in (output.solution.stats.evaluations, vjps)
-    )
-    failed = images - jnp.sum(solved)
-    residual = output.solution.stats.residual
-    if residual is not None:
-        residual = jnp.sum(jnp.where(batch.mask, residual, 0))
-    none = jnp.zeros((), jnp.int32)
-    added = Totals(
-        images=images,
-        correct=jnp.sum(right),
-        failed=failed,
-        loss=loss,
-        nfe_forward=forward,
-        nfe_backward=backward,
-        skipped=none,
-        longest=none,
-        failed_backward=none,
-        residual=residual,
-    )
-    sums = jax.tree.map(lambda a, b: a + b.astype(a.dtype), totals, added)
-    longest = jnp.max(jnp.where(batch.mask, output.solution.stats.num_steps, 0))
-    return sums._replace(longest=jnp.maximum(totals.longest, longest))
+def cross_entropy(
+    logits: Float[Array, "n classes"], labels: Int[Array, " n"], counts: Bool[Array, " n"]
+) -> Float[Array, ""]:
+    """Returns the mean cross-entropy over the rows that count (zero if none does)."""
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return jnp.sum(jnp.where(counts, losses, 0)) / jnp.maximum(jnp.sum(counts), 1)
+
+
+def initial_point_loss(
+    point: Float[Array, "*point c"], z1: Float[Array, "n h w c"], counts: Bool[Array, " n"]
+) -> Float[Array, ""]:
+    """Returns the smooth-L1 distance (beta 1) of an initial point to z(1).
+
+    The point has any shape that broadcasts; the final states are held fixed.
+    """
+    losses = optax.huber_loss(jnp.broadcast_to(point, z1.shape), lax.stop_gradient(z1), delta=1.0)
+    means = jnp.mean(losses, axis=(1, 2, 3))
+    return jnp.sum(jnp.where(counts, means, 0)) / jnp.maximum(jnp.sum(counts), 1)

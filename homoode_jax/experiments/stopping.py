@@ -16,7 +16,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from homoode_jax.experiments.console import console
-from homoode_jax.experiments.processes import are_many, most
+from homoode_jax.experiments.processes import are_many, maximum_over_processes
 
 Pause = Callable[[], None]
 ASK_SECONDS = 1.0  # between the calls at which many processes ask each other
@@ -65,7 +65,7 @@ def _handled() -> list[signal.Signals]:
     return [signal.SIGTERM, signal.SIGINT] + ([] if ignored else [signal.SIGHUP])
 
 
-def _reason(asked: list[int]) -> int:
+def _asking_signal(asked: list[int]) -> int:
     """Returns the signal that asks for a stop, or 0."""
     if asked:
         return asked[0]
@@ -74,7 +74,7 @@ def _reason(asked: list[int]) -> int:
 
 def _pause_alone(asked: list[int]) -> Pause:
     def pause() -> None:
-        if number := _reason(asked):
+        if number := _asking_signal(asked):
             raise Stopped(number)
 
     return pause
@@ -96,7 +96,9 @@ def _pause_together(asked: list[int]) -> Pause:
         if left:
             return
         milliseconds = 1000 * (time.monotonic() - since) / taken
-        number, slowest = most(np.array([_reason(asked), math.ceil(milliseconds)]))
+        number, slowest = maximum_over_processes(
+            np.array([_asking_signal(asked), math.ceil(milliseconds)])
+        )
         if number:
             raise Stopped(int(number))
         left = taken = max(1, min(MOST_CALLS, int(ASK_SECONDS * 1000 / max(slowest, 1))))
@@ -133,13 +135,13 @@ def _answer(receiving: int) -> None:
             continue
         interrupts += 1
         if interrupts == 1:
-            _tell(STOPPING)
+            _write_line(STOPPING)
             continue
-        _tell(QUITTING)
+        _write_line(QUITTING)
         os._exit(128 + signal.SIGINT)
 
 
-def _tell(line: str) -> None:
+def _write_line(line: str) -> None:
     """Writes on standard error, on a line of its own even beside a moving progress bar."""
     start = "\n" if sys.stderr.isatty() else ""
     try:

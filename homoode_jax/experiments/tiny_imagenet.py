@@ -4,8 +4,7 @@ import re
 from pathlib import Path
 
 from homoode_jax.experiments.errors import UserError, shown
-from homoode_jax.experiments.images import SUFFIXES, read_image
-from homoode_jax.experiments.records import ALL, Reading, Record, Share
+from homoode_jax.experiments.images import ALL, SUFFIXES, Reading, Record, Share, read_image
 
 NAME = "tiny-imagenet-200"
 SHAPE = (64, 64, 3)
@@ -19,7 +18,7 @@ def read_tiny_imagenet(data_dir: str, split: str, share: Share = ALL) -> Reading
     Raises:
         UserError: if the folder is not what it should be.
     """
-    root = _root(data_dir)
+    root = _find_root(data_dir)
     label_of = {name: label for label, name in enumerate(_classes(root / "train"))}
     if split == "train":
         files = [
@@ -36,7 +35,7 @@ def read_tiny_imagenet(data_dir: str, split: str, share: Share = ALL) -> Reading
     return Reading(len(files), records)
 
 
-def _root(data_dir: str) -> Path:
+def _find_root(data_dir: str) -> Path:
     given = Path(data_dir or "data").expanduser()
     root = given if given.name == NAME else given / NAME
     for part in ("train", "val/val_annotations.txt"):

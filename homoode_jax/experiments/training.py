@@ -6,25 +6,26 @@ from typing import Any
 
 import jax
 
-from homoode_jax.experiments import checkpoint, lock, report, workdir
+from homoode_jax.experiments import checkpoint, report, workdir
+from homoode_jax.experiments.compilation import (
+    hand_back_after_compiling,
+    keep_programs,
+    leave_imports_uncollected,
+)
 from homoode_jax.experiments.config import Config
 from homoode_jax.experiments.console import say
 from homoode_jax.experiments.dataset import load
+from homoode_jax.experiments.devices import use_precision
 from homoode_jax.experiments.epoch import Facts, is_unrecorded, train_epoch
 from homoode_jax.experiments.errors import UserError
-from homoode_jax.experiments.memory import (
-    hand_back_after_compiling,
-    leave_imports_uncollected,
-)
-from homoode_jax.experiments.plots import draw_curves
 from homoode_jax.experiments.processes import deaths_told, is_first, wait_for_all
 from homoode_jax.experiments.progress import progress_bar
 from homoode_jax.experiments.record import environment
-from homoode_jax.experiments.run import Run, keep_programs, use_precision
-from homoode_jax.experiments.start import check_init, weights_of
+from homoode_jax.experiments.report import draw_curves, open_log
+from homoode_jax.experiments.run import Run
 from homoode_jax.experiments.state import TrainState
 from homoode_jax.experiments.stopping import Pause, stoppable
-from homoode_jax.experiments.tensorboard import open_log
+from homoode_jax.networks.classifier import Weights
 
 REDRAW_SECONDS = 30  # and curves.png is drawn anew
 
@@ -53,21 +54,21 @@ def train(config: Config, path: str, init: str = "", allow_restart: bool = False
     if summary is None:
         with deaths_told():
             run = Run(config, folder, load(config.data))
-        with lock.locked(folder), stoppable() as pause, deaths_told():
+        with workdir.locked(folder), stoppable() as pause, deaths_told():
             changed = workdir.claim_workdir(folder, config)
             if changed:
                 say(changed)
             workdir.write_json(folder / "environment.json", environment())
             with checkpoint.finished_in_the_end(run.checkpoints):
-                start = _start(run, init, allow_restart)
-                summary = _summary(run, *_train(run, *start, pause), pause)
+                start = _restore_or_draw(run, init, allow_restart)
+                summary = _summary(run, *_train_epochs(run, *start, pause), pause)
             workdir.write_json(folder / "summary.json", summary)
             _draw(folder)
     report.show_summary(summary, folder)
     return summary
 
 
-def _start(run: Run, init: str, allow_restart: bool) -> tuple[TrainState, Facts]:
+def _restore_or_draw(run: Run, init: str, allow_restart: bool) -> tuple[TrainState, Facts]:
     """Restores the latest state, or makes the first one."""
     state = run.initial_state()
     facts = Facts()
@@ -95,7 +96,9 @@ def _check_length(run: Run, step: int) -> None:
         )
 
 
-def _train(run: Run, state: TrainState, facts: Facts, pause: Pause) -> tuple[TrainState, Facts]:
+def _train_epochs(
+    run: Run, state: TrainState, facts: Facts, pause: Pause
+) -> tuple[TrainState, Facts]:
     """Trains epoch by epoch to the end."""
     say(_greeting(run, int(state.step)))
     log = open_log(run.config, run.workdir, int(state.step))
@@ -165,3 +168,45 @@ def _greeting(run: Run, step: int) -> str:
         f"validation, {test} test images · {jax.device_count()} {jax.default_backend()} device(s) "
         f"· {at} · workdir {run.workdir}"
     )
+
+
+def check_init(path: str) -> None:
+    """Refuses a folder that holds no run with a checkpoint, before anything is computed."""
+    if workdir.stored_config(Path(path)) is None:
+        raise UserError(
+            f"--init={path} must be the folder of a run, with its config.json; it has none."
+        )
+    if not (Path(path) / "checkpoints" / "latest").is_dir():
+        raise UserError(f"--init={path}: that run has no checkpoint yet.")
+
+
+def weights_of(path: str, run: Run, like: Weights) -> Weights:
+    """Returns the best weights of the run in a folder, or its latest where it has no best ones.
+
+    Args:
+        path: the folder, as `check_init` lets it pass; nothing is written there.
+        run: the run that is to start from them.
+        like: weights of that run.
+
+    Raises:
+        UserError: if it has no whole checkpoint, or weights of another model.
+    """
+    folder = Path(path)
+    try:
+        return _restored(folder, run, like)
+    except UserError as error:
+        raise UserError(f"--init={path}: {error}") from error
+
+
+def _restored(folder: Path, run: Run, like: Weights) -> Weights:
+    checkpoints = checkpoint.open_checkpoints(folder, create=False)
+    best = checkpoint.restore_best(checkpoints, like)
+    if best is not None:
+        say(f"starting from the best weights of {folder}, of epoch {best[1]['epoch']}")
+        return best[0]
+    other = Run(workdir.stored_config(folder) or run.config, folder, run.data)
+    latest = checkpoint.restore_latest(checkpoints, other.initial_state())
+    if latest is None:
+        raise UserError("that run has no checkpoint yet.")
+    say(f"starting from the latest weights of {folder}, of step {int(latest[0].step)}")
+    return latest[0].weights

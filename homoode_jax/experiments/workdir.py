@@ -1,4 +1,4 @@
-"""The files of a run: config.json, metrics.jsonl, summary.json.
+"""The folder of a run: config.json, metrics.jsonl, summary.json, and the lock on it.
 
 Whole files are replaced atomically; metrics are appended a line at a time. Of many processes the
 first one writes.
@@ -6,14 +6,18 @@ first one writes.
 
 import json
 import os
+import platform
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from homoode_jax.experiments import files, lock
-from homoode_jax.experiments.config import Config, differences, from_dict, to_dict
+import filelock
+
+from homoode_jax.experiments import files
+from homoode_jax.experiments.config import Config, differing_settings, from_dict, to_dict
 from homoode_jax.experiments.errors import UserError, first_line
 from homoode_jax.experiments.processes import are_many, is_first
 
@@ -21,6 +25,7 @@ from homoode_jax.experiments.processes import are_many, is_first
 MAY_DIFFER = ("data.data_dir",)
 LENGTH = "train.epochs"
 UNFINISHED = ".orbax-checkpoint-tmp"  # in the names of folders that Orbax is still writing
+LOCK = "run.lock"
 
 
 def find_workdir(path: str, config: Config) -> Path:
@@ -44,13 +49,13 @@ def find_workdir(path: str, config: Config) -> Path:
 
 
 def _is_longer(config: Config, stored: Config) -> bool:
-    """True if a configuration is a stored one but for more epochs, which a run can go on to."""
-    others = differences(config, stored, (*MAY_DIFFER, LENGTH))
+    """Returns True if a configuration is a stored one but for more epochs."""
+    others = differing_settings(config, stored, (*MAY_DIFFER, LENGTH))
     return not others and config.train.epochs > stored.train.epochs
 
 
 def _is_foreign(file: Path) -> bool:
-    return file.suffix != ".tmp" and file.name != lock.NAME
+    return file.suffix != ".tmp" and file.name != LOCK
 
 
 def check_same(
@@ -62,7 +67,7 @@ def check_same(
     """
     changed = [
         difference
-        for difference in differences(config, stored, MAY_DIFFER)
+        for difference in differing_settings(config, stored, MAY_DIFFER)
         if only is None or difference.split(":")[0] in only
     ]
     if changed:
@@ -89,7 +94,7 @@ def claim_workdir(workdir: Path, config: Config) -> str:
         write_json(workdir / "config.json", to_dict(config))
     except OSError as error:
         raise UserError(f"cannot write in workdir {workdir}: {error.strerror}.") from error
-    remove_leftovers(workdir)
+    remove_unfinished(workdir)
     if before is None:
         return ""
     return (
@@ -114,7 +119,7 @@ def _keep_summary(workdir: Path, epochs: int) -> None:
         os.replace(file, workdir / f"summary-{epochs}-epochs.json")
 
 
-def remove_leftovers(workdir: Path) -> None:
+def remove_unfinished(workdir: Path) -> None:
     """Removes what was being written when a process died; for whoever has the folder's lock."""
     if not is_first():
         return
@@ -187,3 +192,39 @@ def mend_metrics(workdir: Path, step: int, last: dict[str, Any] | None) -> None:
         kept[last["step"]] = last
     text = "".join(json.dumps(kept[at]) + "\n" for at in sorted(kept) if at <= step)
     files.replace_text(workdir / "metrics.jsonl", text)
+
+
+@contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Holds the lock of a folder, which is made if it is not there; of many processes the first.
+
+    Raises:
+        UserError: if another process has it, or the folder cannot be written in.
+    """
+    if not is_first():
+        yield
+        return
+    file = workdir / LOCK
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        files.refuse_link(file)
+        lock = filelock.FileLock(file)
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise UserError(
+            f"{workdir} is in use by {_holder(file)}; wait until it ends, or use another --workdir."
+        ) from error
+    except OSError as error:
+        raise UserError(f"cannot write in workdir {workdir}: {error.strerror}.") from error
+    try:
+        files.overwrite_text(file, f"process {os.getpid()} on {platform.node()}")
+        yield
+    finally:
+        lock.release()
+
+
+def _holder(file: Path) -> str:
+    try:
+        return file.read_text().strip() or "another run"
+    except OSError:
+        return "another run"

@@ -25,7 +25,7 @@ from flax import nnx
 from jaxtyping import Array, PyTree
 
 from homoode_jax.mathematics.common.solution import Result, Solution, Stats
-from homoode_jax.networks.field import Field, ResidualBlocks
+from homoode_jax.networks.field import FieldNetwork, ResidualBlocks
 
 
 class Layer(NamedTuple):
@@ -81,12 +81,12 @@ def matched_hidden(layer: Layer, channels: int, width: int) -> int | None:
 
 def make_module(
     layer: Layer, channels: int, width: int, groups: int, rngs: nnx.Rngs
-) -> Field | ResidualBlocks:
+) -> FieldNetwork | ResidualBlocks:
     """Draws F, or the blocks of a layer without a solve."""
     if layer.solve == "once":
         return ResidualBlocks(channels, groups, rngs, layer.blocks)
     hidden = matched_hidden(layer, channels, width)
-    return Field(state_channels(layer, channels), groups, rngs, hidden)
+    return FieldNetwork(state_channels(layer, channels), groups, rngs, hidden)
 
 
 def call_once(

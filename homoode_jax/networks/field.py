@@ -28,7 +28,7 @@ class Condition(NamedTuple):
     dropout: Float[Array, "n 1 1 c"] | None
 
 
-class Field(nnx.Module):
+class FieldNetwork(nnx.Module):
     """F(z; x), or F(z); no time input.
 
     Args:
@@ -56,7 +56,7 @@ class ResidualBlocks(nnx.Module):
     """z <- z + F_i(z), with weights of its own for each block; no block returns z itself."""
 
     def __init__(self, channels: int, groups: int, rngs: nnx.Rngs, blocks: int):
-        self.blocks = nnx.List([Field(channels, groups, rngs) for _ in range(blocks)])
+        self.blocks = nnx.List([FieldNetwork(channels, groups, rngs) for _ in range(blocks)])
 
     def __call__(self, z: Float[Array, "n h w c"], x: Condition) -> Float[Array, "n h w c"]:
         """Returns the state after the last block."""

@@ -18,7 +18,7 @@ from benchmarks.compare.table import (
     time_table,
 )
 from homoode_jax.experiments.config import from_dict
-from homoode_jax.experiments.dataset import whole
+from homoode_jax.experiments.dataset import make_split
 from homoode_jax.experiments.errors import UserError
 from homoode_jax.experiments.workdir import read_json, write_json
 from homoode_jax.networks.family import LAYERS
@@ -151,7 +151,7 @@ def test_variants_are_valid_and_change_the_solve_alone(layer):
 
 
 def test_noise_keeps_images_and_has_the_size_asked_for():
-    split = whole(np.full((50, 8, 8, 1), 128, np.uint8), np.zeros(50, int))
+    split = make_split(np.full((50, 8, 8, 1), 128, np.uint8), np.zeros(50, int))
     noisy = add_noise(split, 0.1)
     assert noisy.images.dtype == np.uint8
     assert np.std(noisy.images.astype(float)) == pytest.approx(25.5, rel=0.05)
@@ -160,7 +160,7 @@ def test_noise_keeps_images_and_has_the_size_asked_for():
 
 def test_spread_images_are_of_all_classes_and_not_too_many():
     labels = np.repeat(np.arange(10), 1001)
-    some = spread(whole(np.zeros((10010, 2, 2, 1), np.uint8), labels), 2000)
+    some = spread(make_split(np.zeros((10010, 2, 2, 1), np.uint8), labels), 2000)
     assert len(some.labels) == len(some.images) == 1669  # every sixth
     assert set(np.bincount(some.labels)) == {166, 167}
     assert len(spread(some, 2000).labels) == 1669

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from homoode_jax.experiments.config import Config, defaults, differences, from_dict, to_dict
+from homoode_jax.experiments.config import Config, defaults, differing_settings, from_dict, to_dict
 from homoode_jax.experiments.errors import UserError
 
 FILES = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
@@ -82,4 +82,4 @@ def test_a_configuration_survives_json():
 
 def test_differences_name_the_settings():
     changed = from_dict({"train": {"epochs": 3}, "data": {"data_dir": "x"}})
-    assert differences(changed, Config(), ("data.data_dir",)) == ["train.epochs: 3, not 30"]
+    assert differing_settings(changed, Config(), ("data.data_dir",)) == ["train.epochs: 3, not 30"]

@@ -244,7 +244,7 @@ ERRORS = [
 
 @pytest.mark.parametrize(("error", "written_by", "kind"), ERRORS)
 def test_only_what_the_store_calls_corrupt_is_damage(error, written_by, kind):
-    assert damage.judge(error, {"orbax": written_by}).kind == kind
+    assert damage.diagnose(error, {"orbax": written_by}).kind == kind
 
 
 def test_the_death_of_a_process_is_not_told_as_a_failed_save(monkeypatch, tmp_path):

@@ -11,10 +11,10 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from homoode_jax.experiments import dataset, sources
-from homoode_jax.experiments.config import Data, from_dict
+from homoode_jax.experiments.config import DataSettings, from_dict
 from homoode_jax.experiments.dataset import _gather, load
 from homoode_jax.experiments.errors import UserError
-from homoode_jax.experiments.records import ALL, Reading, Record, Share
+from homoode_jax.experiments.images import ALL, Reading, Record, Share
 from homoode_jax.experiments.run import Run
 
 SHARED = Path(__file__).parents[3] / "shared" / "tfds"
@@ -22,7 +22,7 @@ needs_tfds = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no prepared data s
 
 
 def test_digits_are_scikit_learns():
-    data = load(Data(dataset="digits"))
+    data = load(DataSettings(dataset="digits"))
     assert data.train.images.shape == (1437, 8, 8, 1) and data.test.images.shape == (360, 8, 8, 1)
     images = np.concatenate([data.train.images, data.test.images])[..., 0]
     theirs = load_digits().images
@@ -35,7 +35,7 @@ def test_digits_are_scikit_learns():
 
 def test_validation_is_held_out_by_its_seed():
     whole, data, again, other = (
-        load(Data(dataset="digits", validation=size, split_seed=seed))
+        load(DataSettings(dataset="digits", validation=size, split_seed=seed))
         for size, seed in ((0, 0), (150, 0), (150, 0), (150, 1))
     )
     together = np.concatenate([data.train.images, data.validation.images])
@@ -49,23 +49,23 @@ def test_validation_is_held_out_by_its_seed():
 @pytest.mark.parametrize("size", [5, 1430])
 def test_validation_needs_an_image_of_each_class_on_either_side(size):
     with pytest.raises(UserError, match=f"config.data.validation={size} must be 0, or from 10 to"):
-        load(Data(dataset="digits", validation=size))
+        load(DataSettings(dataset="digits", validation=size))
 
 
 def test_the_first_images_of_each_class_can_be_all_there_is():
-    whole, few = (load(Data(dataset="digits", per_class=size)) for size in (0, 20))
+    whole, few = (load(DataSettings(dataset="digits", per_class=size)) for size in (0, 20))
     np.testing.assert_array_equal(np.bincount(few.train.labels), 20)
     places = [np.flatnonzero(whole.train.labels == label)[:20] for label in range(10)]
     chosen = np.sort(np.concatenate(places))
     np.testing.assert_array_equal(few.train.images, whole.train.images[chosen])
     np.testing.assert_array_equal(few.test.images, whole.test.images)
     with pytest.raises(UserError, match="per_class=150 is more than the smallest class has, 139"):
-        load(Data(dataset="digits", per_class=150))
+        load(DataSettings(dataset="digits", per_class=150))
 
 
 @needs_tfds
 def test_cifar10_is_in_the_order_of_its_ids():
-    data = load(Data(dataset="cifar10", data_dir=str(SHARED)))
+    data = load(DataSettings(dataset="cifar10", data_dir=str(SHARED)))
     source = sources._open_tfds("cifar10", str(SHARED), "test")
     first = min((source[i] for i in range(len(source))), key=lambda record: record["id"])
     expected = np.asarray(Image.open(io.BytesIO(first["image"])))
@@ -77,7 +77,7 @@ def test_cifar10_is_in_the_order_of_its_ids():
 @pytest.mark.parametrize("damaged", [False, True])
 def test_two_halves_are_in_one_order(damaged, monkeypatch):
     """What each process tells of its half gives both the order of the whole."""
-    data = Data(dataset="cifar10", data_dir=str(SHARED), skip_damaged=True)
+    data = DataSettings(dataset="cifar10", data_dir=str(SHARED), skip_damaged=True)
     info = sources.INFO["cifar10"]
     halves = Share(4, 0, 2), Share(4, 2, 4)
     readings = {share: info.read(data.data_dir, "test", share) for share in halves}
@@ -92,13 +92,15 @@ def test_two_halves_are_in_one_order(damaged, monkeypatch):
 
     for share in halves:  # notes what each would tell, then gives both what both have told
         told.append([])
-        monkeypatch.setattr(dataset, "most", lambda a: told[-1].append(a) or a)
+        monkeypatch.setattr(dataset, "maximum_over_processes", lambda a: told[-1].append(a) or a)
         _gather(data, "test", info, share)
     both = [np.maximum(*arrays) for arrays in zip(*told, strict=True)]
     found = []
     for share in halves:
         answers = iter(both)
-        monkeypatch.setattr(dataset, "most", lambda a, answers=answers: next(answers))
+        monkeypatch.setattr(
+            dataset, "maximum_over_processes", lambda a, answers=answers: next(answers)
+        )
         found.append(_gather(data, "test", info, share))
     for split in found:
         np.testing.assert_array_equal(split.labels, expected.labels)
@@ -112,7 +114,7 @@ def test_two_halves_are_in_one_order(damaged, monkeypatch):
 
 @needs_tfds
 def test_mnist_is_read_without_tensorflow():
-    data = load(Data(dataset="mnist", data_dir=str(SHARED)))
+    data = load(DataSettings(dataset="mnist", data_dir=str(SHARED)))
     assert data.test.images.shape == (10_000, 28, 28, 1) and data.test.images.dtype == np.uint8
     # Published class counts of the MNIST test set.
     counts = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
@@ -152,7 +154,7 @@ def test_a_record_that_is_no_image_is_named_or_left_out(mnist, capsys):
         middle = len(record) // 2
         writer.write(record[:middle] + bytes(60) + record[middle + 60 :] if i == 4321 else record)
     writer.close()
-    data = Data(dataset="mnist", data_dir=str(mnist))
+    data = DataSettings(dataset="mnist", data_dir=str(mnist))
     info = sources.INFO["mnist"]
     with pytest.raises(UserError, match=r"record 4321 of .*mnist-test\.array_record") as caught:
         _gather(data, "test", info, ALL)
@@ -165,7 +167,7 @@ def test_a_record_that_is_no_image_is_named_or_left_out(mnist, capsys):
 
 
 def test_an_unprepared_data_set_names_the_command(tmp_path):
-    data = Data(dataset="cifar100", data_dir=str(tmp_path))
+    data = DataSettings(dataset="cifar100", data_dir=str(tmp_path))
     command = rf"repare it with: make data DATASET=cifar100 DATA_DIR={tmp_path}$"
     with pytest.raises(UserError, match=rf"^cifar100 is not prepared in {tmp_path}\. P{command}"):
         load(data)
@@ -193,7 +195,7 @@ def tiny_imagenet(root, classes=200):
 
 def test_tiny_imagenet_is_read_from_its_folder(tmp_path):
     tiny_imagenet(tmp_path / "tiny-imagenet-200")
-    data = load(Data(dataset="tiny_imagenet", data_dir=str(tmp_path)))
+    data = load(DataSettings(dataset="tiny_imagenet", data_dir=str(tmp_path)))
     assert data.train.images.shape == data.test.images.shape == (200, 64, 64, 3)
     np.testing.assert_array_equal(np.sort(data.test.labels), np.arange(200))
     difference = data.train.images[5].astype(int) - data.test.images[5]
@@ -246,7 +248,7 @@ def test_what_a_system_hides_is_no_data(tmp_path):
     (folder / "._n00000005_0.JPEG").write_bytes(b"no image")
     (folder / "notes.txt").write_text("no image")
     shutil.copy(folder / "n00000005_0.JPEG", folder / "n00000005_1.jpeg")
-    data = load(Data(dataset="tiny_imagenet", data_dir=str(tmp_path)))
+    data = load(DataSettings(dataset="tiny_imagenet", data_dir=str(tmp_path)))
     np.testing.assert_array_equal(np.bincount(data.train.labels), [1] * 5 + [2] + [1] * 194)
 
 
@@ -258,16 +260,16 @@ def test_a_folder_too_many_is_named_or_counted(name, tmp_path):
     (root / "train" / name / "images").mkdir(parents=True)
     words = "201 folders of classes; there must be 200" if len(name) == 9 else f"'{name}', which is"
     with pytest.raises(UserError, match=words):
-        load(Data(dataset="tiny_imagenet", data_dir=str(tmp_path)))
+        load(DataSettings(dataset="tiny_imagenet", data_dir=str(tmp_path)))
 
 
 def test_data_may_be_in_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     tiny_imagenet(tmp_path / "data" / "tiny-imagenet-200")
-    data = load(Data(dataset="tiny_imagenet", data_dir="~/data"))
+    data = load(DataSettings(dataset="tiny_imagenet", data_dir="~/data"))
     assert len(data.train.labels) == 200
     with pytest.raises(UserError, match="cifar10 is not prepared in ~/here"):
-        load(Data(dataset="cifar10", data_dir="~/here"))
+        load(DataSettings(dataset="cifar10", data_dir="~/here"))
 
 
 @needs_tfds
@@ -347,7 +349,9 @@ def test_damaged_data_gets_one_line_that_names_the_file(damage, whole, tmp_path,
         shutil.copytree(whole, root)
         DAMAGES[damage](root, np.random.default_rng(seed))
         for skip in (False, True)[: 1 if seed else 2]:
-            data = Data(dataset="tiny_imagenet", data_dir=str(root.parent), skip_damaged=skip)
+            data = DataSettings(
+                dataset="tiny_imagenet", data_dir=str(root.parent), skip_damaged=skip
+            )
             with pytest.raises(UserError) as caught:
                 load(data)
             text = str(caught.value)
@@ -366,7 +370,7 @@ def test_annotations_cannot_lead_out_of_their_folder(whole, tmp_path):
     shutil.copy(root / "val/images/val_7.JPEG", tmp_path / "secret.JPEG")
     rewrite(root / ANNOTATIONS, lambda old: old.replace(b"val_7.", b"../../../secret."))
     with pytest.raises(UserError, match=r"'../../../secret.JPEG' is not a file of its folder"):
-        load(Data(dataset="tiny_imagenet", data_dir=str(tmp_path)))
+        load(DataSettings(dataset="tiny_imagenet", data_dir=str(tmp_path)))
 
 
 def test_records_that_are_left_out_are_counted(whole, tmp_path, capsys):
@@ -375,7 +379,7 @@ def test_records_that_are_left_out_are_counted(whole, tmp_path, capsys):
     for i in range(3):  # of classes that have another image
         folder = root / "train" / f"n{i:08d}" / "images"
         (folder / "more.JPEG").write_bytes(b"no image")
-    data = Data(dataset="tiny_imagenet", data_dir=str(tmp_path), skip_damaged=True)
+    data = DataSettings(dataset="tiny_imagenet", data_dir=str(tmp_path), skip_damaged=True)
     found = load(data)
     out = capsys.readouterr().out
     assert "warning: 3 of 203 records of tiny_imagenet (train) are damaged and left out" in out
@@ -406,8 +410,8 @@ def test_a_record_must_be_what_the_data_set_holds(image, label, message, monkeyp
 
     monkeypatch.setitem(sources.INFO, "digits", info._replace(read=read))
     with pytest.raises(UserError, match=r"digits \(train\): record 5 of file .*" + message):
-        load(Data(dataset="digits"))
-    assert len(load(Data(dataset="digits", skip_damaged=True)).train.labels) == 1437
+        load(DataSettings(dataset="digits"))
+    assert len(load(DataSettings(dataset="digits", skip_damaged=True)).train.labels) == 1437
     assert capsys.readouterr().out.count("warning: 1 of ") == 2
 
 
@@ -420,4 +424,4 @@ def test_a_class_must_have_an_image(monkeypatch):
 
     monkeypatch.setitem(sources.INFO, "digits", info._replace(read=read))
     with pytest.raises(UserError, match="there is no image of class 9"):
-        load(Data(dataset="digits"))
+        load(DataSettings(dataset="digits"))

@@ -18,10 +18,10 @@ CODE = """
 import json, sys, tempfile
 from pathlib import Path
 import jax
-from homoode_jax.experiments import mesh
+from homoode_jax.experiments import devices
 from homoode_jax.experiments.batches import training_batches
 from homoode_jax.experiments.dataset import load
-from homoode_jax.experiments.processes import Place, is_first, join
+from homoode_jax.experiments.processes import MeetingFlags, is_first, join
 from homoode_jax.experiments.run import Run
 from homoode_jax.experiments.state import means
 from tests.experiments.runs import small_config
@@ -48,9 +48,9 @@ def losses(dtype, steps, shares):
     return rows[:steps]
 
 split = sys.argv[1:] == ["split"]
-mesh.WORTH_SPLITTING = 1
+devices.WORTH_SPLITTING = 1
 if len(sys.argv) > 2:
-    join(Place(sys.argv[1], 2, int(sys.argv[2])))
+    join(MeetingFlags(sys.argv[1], 2, int(sys.argv[2])))
 single = losses("float32", 1, 1)
 jax.config.update("jax_enable_x64", True)
 double = losses("float64", 50, 4)
@@ -99,18 +99,18 @@ import sys, time
 import jax, jax.numpy as jnp
 from homoode_jax.experiments.batches import Batch, evaluation_batches
 from homoode_jax.experiments.dataset import load
-from homoode_jax.experiments.config import Data
-from homoode_jax.experiments.mesh import make_mesh
-from homoode_jax.experiments.processes import Place, compiled_together, join
+from homoode_jax.experiments.config import DataSettings
+from homoode_jax.experiments.devices import make_mesh
+from homoode_jax.experiments.processes import MeetingFlags, compiled_together, join
 
-join(Place(sys.argv[1], 2, int(sys.argv[2])))
+join(MeetingFlags(sys.argv[1], 2, int(sys.argv[2])))
 
 def mean(batch):
     time.sleep(35 * jax.process_index())
     return jnp.mean(batch.labels * 1.0)
 
 mean = compiled_together("mean", jax.jit(mean))
-split = load(Data()).test
+split = load(DataSettings()).test
 labels = [float(mean(batch)) for batch in evaluation_batches(split, 72, make_mesh())]
 assert abs(sum(labels) / 5 - split.labels.mean()) < 1e-5
 print(len(labels))

@@ -9,9 +9,9 @@ import jax
 import pytest
 from rich.table import Table
 
-from homoode_jax.experiments import console, environment
+from homoode_jax.experiments import console, devices
 from homoode_jax.experiments.errors import UserError
-from homoode_jax.experiments.processes import Place, _is_called_for, join
+from homoode_jax.experiments.processes import MeetingFlags, _is_called_for, join
 from tests.experiments.runs import command, start
 
 SETTINGS = {
@@ -23,20 +23,20 @@ SETTINGS = {
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_settings_for_finding_faults_are_refused(name, monkeypatch):
-    environment.check_settings()
+    devices.check_settings()
     before = getattr(jax.config, name)
     jax.config.update(name, SETTINGS[name])
     try:
         words = f"{name.upper()}={SETTINGS[name]} in the environment"
         with pytest.raises(UserError, match=words):
-            environment.check_settings()
+            devices.check_settings()
     finally:
         jax.config.update(name, before)
 
 
 def test_guards_of_transfers_are_refused():
     with jax.transfer_guard("disallow"), pytest.raises(UserError, match="JAX_TRANSFER_GUARD"):
-        environment.check_settings()
+        devices.check_settings()
 
 
 def test_a_platform_that_is_not_there_is_one_line():
@@ -74,7 +74,7 @@ def test_a_number_of_tasks_must_be_one(monkeypatch):
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.1:", ":80", "host:http", "host:99999"])
 def test_a_coordinator_has_a_port(address):
     with pytest.raises(UserError, match=f"--coordinator='{address}' must be HOST:PORT"):
-        join(Place(address, 2, 0))
+        join(MeetingFlags(address, 2, 0))
 
 
 def test_names_are_shown_as_they_are(capsys):

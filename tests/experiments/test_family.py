@@ -13,10 +13,15 @@ import pytest
 from homoode_jax.experiments import workdir
 from homoode_jax.experiments.batches import Batch
 from homoode_jax.experiments.hyperparameters import looseness_at, make_hyperparameters
+from homoode_jax.experiments.model import (
+    counts_backward,
+    early_options,
+    make_classifier,
+    make_solve,
+)
 from homoode_jax.experiments.optimiser import make_optimisers
-from homoode_jax.experiments.solves import counts_backward, early_options, make_solve
 from homoode_jax.experiments.state import init_state
-from homoode_jax.experiments.step import evaluation_step, make_classifier, train_step
+from homoode_jax.experiments.step import evaluation_step, train_step
 from homoode_jax.networks.family import LAYERS
 from homoode_jax.networks.initial_point import KINDS
 from tests.experiments.runs import FLAGS, command, small_config

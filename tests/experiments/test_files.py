@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from homoode_jax.experiments import files, lock, plots, workdir
+from homoode_jax.experiments import files, report, workdir
 from homoode_jax.experiments.errors import UserError, printable
 
 ROW = {"epoch": 1, "step": 20, "train_loss": 0.5, "nfe_forward": 3.0}
@@ -34,7 +34,7 @@ REPLACED = {
     "config.json": lambda run: workdir.write_json(run / "config.json", {"a": 1}),
     "summary.json": lambda run: workdir.write_json(run / "summary.json", {"a": 1}),
     "metrics.jsonl": lambda run: workdir.mend_metrics(run, 20, None),
-    "curves.png": lambda run: plots.draw_curves([ROW], run / "curves.png"),
+    "curves.png": lambda run: report.draw_curves([ROW], run / "curves.png"),
 }
 
 
@@ -55,7 +55,7 @@ def test_a_link_under_a_name_that_could_be_written_first_is_left(name, victim, r
 
 WRITTEN = {
     "metrics.jsonl": lambda run: workdir.append_metrics(run, ROW),
-    "run.lock": lambda run: lock.locked(run).__enter__(),
+    "run.lock": lambda run: workdir.locked(run).__enter__(),
 }
 
 
@@ -109,7 +109,7 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(run):
     for file in (unfinished / "state" / "x", run / f".config.json.{'a' * 16}.tmp", *kept):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("x")
-    workdir.remove_leftovers(run)
+    workdir.remove_unfinished(run)
     assert {path for path in run.rglob("*") if path.is_file()} == set(kept)
     assert not unfinished.exists()
 

@@ -16,10 +16,11 @@ from homoode_jax.experiments.config import SECTIONS, Config, from_dict
 from homoode_jax.experiments.dataset import load
 from homoode_jax.experiments.errors import UserError
 from homoode_jax.experiments.hyperparameters import make_hyperparameters
+from homoode_jax.experiments.model import make_classifier
 from homoode_jax.experiments.run import Run
 from homoode_jax.experiments.sources import INFO
 from homoode_jax.experiments.state import init_state, means
-from homoode_jax.experiments.step import make_classifier, train_step
+from homoode_jax.experiments.step import train_step
 
 STRANGE = st.one_of(
     st.none(),

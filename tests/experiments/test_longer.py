@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from homoode_jax.experiments import checkpoint, start
+from homoode_jax.experiments import checkpoint, training
 from homoode_jax.experiments.dataset import load
 from homoode_jax.experiments.run import Run
 from homoode_jax.experiments.workdir import read_metrics, stored_config
@@ -93,7 +93,7 @@ def test_the_latest_weights_do_where_there_are_no_best_ones(copy, tmp_path):
     shutil.rmtree(copy / "checkpoints" / "best")
     run = opened(copy)
     before = sorted(copy.rglob("*"))
-    found = start.weights_of(str(copy), run, run.initial_state().weights)
+    found = training.weights_of(str(copy), run, run.initial_state().weights)
     assert sorted(copy.rglob("*")) == before
     latest = checkpoint.restore_latest(run.checkpoints, run.initial_state())
     assert latest is not None

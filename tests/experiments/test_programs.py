@@ -8,11 +8,12 @@ import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
+from homoode_jax.experiments.compilation import keep_programs
 from homoode_jax.experiments.config import Config
 from homoode_jax.experiments.hyperparameters import make_hyperparameters
-from homoode_jax.experiments.run import keep_programs
+from homoode_jax.experiments.model import make_classifier
 from homoode_jax.experiments.state import init_state
-from homoode_jax.experiments.step import make_classifier, train_step
+from homoode_jax.experiments.step import train_step
 from homoode_jax.experiments.training import train
 from tests.experiments.runs import small_config
 from tests.experiments.test_family import BATCH

@@ -6,19 +6,17 @@ import re
 import time
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from rich.console import Console
 
-from homoode_jax.experiments import compiling, progress
 from homoode_jax.experiments import console as printing
+from homoode_jax.experiments import progress
 from homoode_jax.experiments.dataset import load
-from homoode_jax.experiments.plots import draw_curves
-from homoode_jax.experiments.report import moving
+from homoode_jax.experiments.report import draw_curves, moving
 from homoode_jax.experiments.run import Run
 from homoode_jax.experiments.state import Means
-from homoode_jax.experiments.step import Steps
+from homoode_jax.experiments.step import CompiledSteps
 from tests.experiments.runs import small_config
 
 
@@ -38,30 +36,12 @@ def shown(monkeypatch):
     return put
 
 
-def test_spans_within_others_count_once():
-    spans = []
-    for span in ((0.0, 1.0), (2.0, 3.0), (3.5, 4.0), (1.5, 5.0), (7.0, 8.0)):
-        compiling.add(spans, *span)
-    assert spans == [(0.0, 1.0), (1.5, 5.0), (7.0, 8.0)]
-
-
-def test_compiling_is_counted_once_and_steps_are_not():
-    before = compiling.seconds()
-    began = time.monotonic()
-    jax.jit(lambda x: jax.lax.fori_loop(0, 3, lambda _, y: jax.jit(jax.numpy.sin)(y) + 0.1, x))(1.0)
-    spent = time.monotonic() - began
-    counted = compiling.seconds() - before
-    assert 0 < counted <= spent
-    time.sleep(0.05)
-    assert compiling.seconds() - before == counted
-
-
 def test_time_left_leaves_compilation_out(monkeypatch):
     """An hour of compiling, then ten steps of a second each."""
     clock = itertools.count(100.0, 3610.0)
     compiled = itertools.count(5.0, 3600.0)
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
-    monkeypatch.setattr(progress.compiling, "seconds", lambda: next(compiled))
+    monkeypatch.setattr(progress.compilation, "seconds_spent", lambda: next(compiled))
     at = progress.Clock(total=70, done=20)
     assert at.left(30) == "0:00:40"
 
@@ -150,7 +130,7 @@ def test_an_evaluation_tells_how_far_it_is(shown, monkeypatch, tmp_path):
         time.sleep(0.1)
         return totals
 
-    run.__dict__["steps"] = Steps(train=slow, early=slow, evaluate=slow)  # pyright: ignore
+    run.__dict__["steps"] = CompiledSteps(train=slow, early=slow, evaluate=slow)  # pyright: ignore
     run.evaluate(None, run.data.test)  # pyright: ignore
     out = file.getvalue()
     assert "batches 0/4 · evaluating · ETA -:--:--" in out

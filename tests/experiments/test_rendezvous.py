@@ -9,8 +9,8 @@ import pytest
 from homoode_jax.experiments import rendezvous
 from homoode_jax.experiments.config import Config
 from homoode_jax.experiments.errors import UserError
+from homoode_jax.experiments.record import how_started
 from homoode_jax.experiments.rendezvous import Meeting, meet, split_address
-from homoode_jax.experiments.sameness import how_started
 from tests.experiments.runs import QUICK, free_address, start, start_pair
 
 ALIKE = {"--mode": "train", "--config.train.seed": "0"}

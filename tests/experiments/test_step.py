@@ -8,20 +8,21 @@ import numpy as np
 import optax
 import pytest
 
-from homoode_jax.experiments.augmentation import augment, normalise
 from homoode_jax.experiments.batches import (
+    augment,
     count_batches,
     count_evaluation_batches,
     evaluation_batches,
+    normalise,
     training_batches,
 )
 from homoode_jax.experiments.checkpoint import restore_latest
-from homoode_jax.experiments.dataset import load, take, whole
-from homoode_jax.experiments.losses import cross_entropy, initial_point_loss
-from homoode_jax.experiments.mesh import make_mesh
+from homoode_jax.experiments.dataset import load, make_split, take
+from homoode_jax.experiments.devices import make_mesh
 from homoode_jax.experiments.optimiser import make_optimisers
 from homoode_jax.experiments.run import Run
 from homoode_jax.experiments.state import means
+from homoode_jax.experiments.step import cross_entropy, initial_point_loss
 from homoode_jax.experiments.training import train
 from homoode_jax.mathematics.ode import adjoint_backsolve
 from tests.experiments.runs import small_config
@@ -99,7 +100,7 @@ def test_losses_leave_out_rows_that_do_not_count():
 
 
 def test_every_image_comes_once_an_epoch_in_an_order_of_its_own():
-    split = whole(np.arange(50, dtype=np.uint8).reshape(50, 1, 1, 1), np.arange(50))
+    split = make_split(np.arange(50, dtype=np.uint8).reshape(50, 1, 1, 1), np.arange(50))
     epochs = [
         np.concatenate(
             [
@@ -136,7 +137,7 @@ def test_every_image_comes_once_an_epoch_in_an_order_of_its_own():
 def test_a_batch_has_as_many_images_of_each_part():
     """Each part in its own rows: what another process has, this one need not look at."""
     part = np.random.default_rng(0).permutation(50) % 4
-    split = whole(np.arange(50, dtype=np.uint8).reshape(50, 1, 1, 1), np.arange(50))
+    split = make_split(np.arange(50, dtype=np.uint8).reshape(50, 1, 1, 1), np.arange(50))
     split = split._replace(part=part, parts=4)
     batches = list(
         training_batches(split=split, size=8, seed=3, epoch=0, start=0, mesh=make_mesh())

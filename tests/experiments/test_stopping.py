@@ -13,9 +13,9 @@ import pytest
 
 from homoode_jax.experiments import checkpoint, training
 from homoode_jax.experiments.dataset import load
-from homoode_jax.experiments.lock import locked
 from homoode_jax.experiments.run import Run
 from homoode_jax.experiments.stopping import Stopped, stoppable
+from homoode_jax.experiments.workdir import locked
 from tests.experiments.runs import (
     FLAGS,
     QUICK,
@@ -292,7 +292,7 @@ def test_two_runs_do_not_share_a_folder(tmp_path, capsys):
 def test_a_lock_ends_with_its_process(tmp_path):
     code = (
         "import sys, time; from pathlib import Path; "
-        "from homoode_jax.experiments.lock import locked\n"
+        "from homoode_jax.experiments.workdir import locked\n"
         f"with locked(Path({str(tmp_path)!r})): print('held', flush=True); time.sleep(60)"
     )
     process = start(code=code)

@@ -12,7 +12,7 @@ from flax import nnx
 
 import homoode_jax
 from homoode_jax.networks.classifier import Architecture, ImageClassifier
-from homoode_jax.networks.field import Condition, Field, draw_dropout
+from homoode_jax.networks.field import Condition, FieldNetwork, draw_dropout
 from homoode_jax.networks.initial_point import InitialPoint, alternating
 
 REFERENCE = {
@@ -57,7 +57,7 @@ def flax_field(field, z, x):
 
 
 def test_field_is_the_formula():
-    field = Field(8, 4, nnx.Rngs(0))
+    field = FieldNetwork(8, 4, nnx.Rngs(0))
     keys = jax.random.split(jax.random.key(0), 3)
     z, features = (jax.random.normal(key, (5, 4, 4, 8)) for key in keys[:2])
     x = Condition(features, draw_dropout(keys[2], 0.3, features))

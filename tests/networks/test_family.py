@@ -12,7 +12,7 @@ from flax import nnx
 import homoode_jax
 from homoode_jax.networks.classifier import Architecture, ImageClassifier
 from homoode_jax.networks.family import LAYERS, call_once
-from homoode_jax.networks.field import Condition, Field
+from homoode_jax.networks.field import Condition, FieldNetwork
 from homoode_jax.networks.initial_point import MODULES, REGRESSED, move_centre
 
 SIZES = {
@@ -103,7 +103,7 @@ def test_residual_blocks_are_sums():
     module, params = classifier.function(weights)
     features = jax.random.normal(jax.random.key(3), (3, 4, 4, 8))
     none = Condition(None, None)
-    graph, one = nnx.split(Field(8, 4, nnx.Rngs(0)))
+    graph, one = nnx.split(FieldNetwork(8, 4, nnx.Rngs(0)))
 
     def summed(params):
         z = features
@@ -121,7 +121,7 @@ def test_an_augmented_ode_with_its_features_frozen_is_homoode():
     with jax.enable_x64(True):
         keys = jax.random.split(jax.random.key(0), 2)
         x, a0 = (jax.random.normal(key, (4, 6, 6, 8), float) for key in keys)
-        graph, params = nnx.split(Field(8, 4, nnx.Rngs(0)))
+        graph, params = nnx.split(FieldNetwork(8, 4, nnx.Rngs(0)))
         params = jax.tree.map(lambda leaf: leaf.astype(float), nnx.to_pure_dict(params))
 
         def homoode(params, t, z, x):

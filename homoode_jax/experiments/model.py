@@ -1,4 +1,4 @@
-"""The solve of a run: the public function of its layer, with the options of the configuration."""
+"""The model of a run: its classifier, and the solve of its layer, as the configuration has them."""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,13 +8,40 @@ import diffrax
 from jaxtyping import Array, Float
 
 from homoode_jax.experiments.config import Config
-from homoode_jax.experiments.settings import Continuation, Equilibrium, Solver
+from homoode_jax.experiments.settings import (
+    ContinuationSettings,
+    EquilibriumSettings,
+    SolverSettings,
+)
+from homoode_jax.experiments.sources import INFO
 from homoode_jax.mathematics.cells.adjoints import Implicit
 from homoode_jax.mathematics.common.solution import Solution
 from homoode_jax.mathematics.equilibria.continuation import continuation
 from homoode_jax.mathematics.equilibria.equilibrium import equilibrium
 from homoode_jax.mathematics.ode.integrate import integrate
+from homoode_jax.networks.classifier import Architecture, ImageClassifier
 from homoode_jax.networks.family import LAYERS, call_once
+
+
+def make_classifier(config: Config) -> ImageClassifier:
+    """Builds the classifier that a configuration describes."""
+    info = INFO[config.data.dataset]
+    model = config.model
+    sizes = Architecture(
+        image_channels=info.shape[2],
+        classes=info.classes,
+        channels=model.channels,
+        width=model.width,
+        groups=model.groups,
+        stride=model.stride,
+        dropout=model.dropout,
+        layer=model.layer,
+        initial_point=config.initial_point.kind,
+        field_dtype=None if model.field_dtype == "same" else model.field_dtype,
+    )
+    terms = {"kinetic": config.regularise.kinetic, "jacobian": config.regularise.jacobian}
+    regulariser = next((name for name, weight in terms.items() if weight), None)
+    return ImageClassifier(sizes, make_solve(config), regulariser)
 
 
 def make_solve(config: Config) -> Callable[..., Solution]:
@@ -23,9 +50,9 @@ def make_solve(config: Config) -> Callable[..., Solution]:
         options = {"solver": "euler", "controller": "constant", "dt0": 1.0, "max_steps": 1}
         return partial(integrate, batching=config.solver.batching, **options)
     makers = {
-        "integrate": _integrate,
-        "equilibrium": _equilibrium,
-        "continuation": _continuation,
+        "integrate": _bind_integrate,
+        "equilibrium": _bind_equilibrium,
+        "continuation": _bind_continuation,
         "once": lambda config: partial(call_once, nfe=LAYERS[config.model.layer].blocks),
     }
     return makers[LAYERS[config.model.layer].solve](config)
@@ -33,25 +60,29 @@ def make_solve(config: Config) -> Callable[..., Solution]:
 
 def is_per_example(config: Config) -> bool:
     """Returns True if each image is solved by itself."""
-    section = _section(config)
+    section = _solve_settings(config)
     return section is not None and section.batching == "per_example"
 
 
 def counts_backward(config: Config) -> bool:
     """Returns True if the backward pass says how many products it took; -1 is then a failure."""
-    section = _section(config)
+    section = _solve_settings(config)
     return section is not None and section.adjoint != "unrolled"
 
 
 def step_limit(config: Config) -> tuple[str, int] | None:
-    """The setting that bounds the steps of a solve, and its value; None where nothing does."""
-    section = _section(config)
+    """Returns the setting that bounds the steps of a solve and its value; None if nothing does."""
+    section = _solve_settings(config)
     if section is None or config.model.layer == "euler":
         return None
-    return f"config.{type(section).__name__.lower()}.max_steps", section.max_steps
+    solve = LAYERS[config.model.layer].solve
+    name = "solver" if solve == "integrate" else solve
+    return f"config.{name}.max_steps", section.max_steps
 
 
-def _section(config: Config) -> Solver | Equilibrium | Continuation | None:
+def _solve_settings(
+    config: Config,
+) -> SolverSettings | EquilibriumSettings | ContinuationSettings | None:
     """Returns the settings of the layer's solve."""
     sections = {
         "integrate": config.solver,
@@ -62,7 +93,7 @@ def _section(config: Config) -> Solver | Equilibrium | Continuation | None:
 
 
 def early_options(config: Config, looseness: Float[Array, ""] | None) -> dict[str, Any]:
-    """Options of the solve in the first epochs.
+    """Returns the options of the solve in the first epochs.
 
     Args:
         config: the configuration.
@@ -87,7 +118,7 @@ def _tolerances(config: Config, solve: str) -> dict[str, float]:
     return {"rtol": config.solver.rtol, "atol": config.solver.atol}
 
 
-def _integrate(config: Config) -> Callable[..., Solution]:
+def _bind_integrate(config: Config) -> Callable[..., Solution]:
     solver = config.solver
     adaptive = config.solver.controller == "pid"
     return partial(
@@ -103,14 +134,14 @@ def _integrate(config: Config) -> Callable[..., Solution]:
     )
 
 
-def make_adjoint(solver: Solver) -> str | diffrax.AbstractAdjoint:
-    """Returns the route of gradients, as `integrate` takes it."""
+def make_adjoint(solver: SolverSettings) -> str | diffrax.AbstractAdjoint:
+    """Returns the adjoint, as `integrate` takes it."""
     if solver.adjoint != "checkpointed":
         return solver.adjoint
     return diffrax.RecursiveCheckpointAdjoint(min(solver.checkpoints, solver.max_steps))
 
 
-def _equilibrium(config: Config) -> Callable[..., Solution]:
+def _bind_equilibrium(config: Config) -> Callable[..., Solution]:
     chosen = config.equilibrium
     return partial(
         equilibrium,
@@ -122,7 +153,7 @@ def _equilibrium(config: Config) -> Callable[..., Solution]:
     )
 
 
-def _continuation(config: Config) -> Callable[..., Solution]:
+def _bind_continuation(config: Config) -> Callable[..., Solution]:
     chosen = config.continuation
     return partial(
         continuation,
