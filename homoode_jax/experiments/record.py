@@ -15,8 +15,10 @@ from typing import Any
 
 import jax
 
+from homoode_jax.experiments.config import from_dict
 from homoode_jax.experiments.console import complain
 from homoode_jax.experiments.errors import UserError, explain_os_error
+from homoode_jax.experiments.golden import golden_step
 from homoode_jax.experiments.sameness import PACKAGES
 from homoode_jax.experiments.workdir import read_json, read_metrics, write_json
 
@@ -63,10 +65,11 @@ def _processor() -> str:
 
 
 def make_record(workdir: Path) -> dict[str, Any]:
-    """Gathers what a finished run left in its folder."""
+    """Gathers what a finished run left in its folder, and takes its golden step."""
     parts = ("environment", "config", "summary")
     read = {name: read_json(workdir / f"{name}.json") for name in parts}
-    return {**read, "metrics": read_metrics(workdir)}
+    golden = golden_step(from_dict(read["config"]))
+    return {**read, "golden": golden, "metrics": read_metrics(workdir)}
 
 
 def main(arguments: list[str]) -> int:
