@@ -8,7 +8,7 @@ QUICK := XLA_FLAGS=--xla_backend_optimization_level=0
 STUDY ?= layers
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-all lint accuracy gradients reversible nonlinear bench compare data counts lock clean
+.PHONY: help install train test test-all lint accuracy gradients nonlinear bench compare records data counts lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,11 +43,11 @@ lint: install  ## Run the linters: ruff and pyright
 counts: install  ## Count what makes the code hard to read
 	@$(BIN)/python -m benchmarks.counts
 
-accuracy: install  ## Measure answers and gradients (writes results/accuracy.json)
+accuracy: install  ## Measure gradients by tolerance (writes results/accuracy.json)
 	@$(BIN)/python -m benchmarks.accuracy
 
-reversible: install  ## Measure the reversible adjoint (writes results/reversible.json)
-	@$(BIN)/python -m benchmarks.reversible
+records: install  ## List the records under results/ that the code has outrun
+	@$(BIN)/python -m benchmarks.records
 
 gradients: install  ## Measure every gradient route of every function (writes results/gradients.json)
 	@$(BIN)/python -m benchmarks.gradients

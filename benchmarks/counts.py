@@ -5,69 +5,49 @@ They are no goal in themselves: a filler comment is worse than none.
 
 import ast
 import re
-from collections.abc import Iterator
+import sys
 from pathlib import Path
-from typing import NamedTuple
 
-ROOT = Path(__file__).parents[1]
+from benchmarks.shared import ROOT, run_main, show
+
 FOLDERS = ("homoode_jax", "benchmarks", "tests", "configs", "examples")
 MANY = 6  # positional arguments
 VERB = re.compile(r"[A-Z]\w*(?<!s)s\b(?! of\b)")  # "Returns", "Solves": third person singular
 
 
-class Counts(NamedTuple):
-    """What was counted in some files."""
-
-    lines: int
-    skips: int
-    tuples: int
-    calls: int
-    functions: int
-    verbs: int
+HEADS = ("lines", "skips", "parallel", "calls", "verbs")
 
 
-def count(files: list[Path]) -> Counts:
-    """Returns the counts of all files together."""
+def count(files: list[Path]) -> dict[str, str]:
+    """Returns the counts of all files together, and the share of docstrings that begin well."""
     texts = [file.read_text() for file in files]
     nodes = [node for text in texts for node in ast.walk(ast.parse(text))]
-    documented = list(_docstrings(nodes))
-    return Counts(
-        lines=sum(text.count("\n") for text in texts),
-        skips=sum(len(re.findall(r"# fmt: (?:skip|off)", text)) for text in texts),
-        tuples=sum(_assigns_in_parallel(node) for node in nodes),
-        calls=sum(isinstance(node, ast.Call) and len(node.args) >= MANY for node in nodes),
-        functions=len(documented),
-        verbs=sum(bool(VERB.match(text)) for text in documented),
+    functions = [node for node in nodes if isinstance(node, ast.FunctionDef)]
+    documented = [text for text in map(ast.get_docstring, functions) if text]
+    calls = sum(isinstance(node, ast.Call) and len(node.args) >= MANY for node in nodes)
+    verbs = sum(bool(VERB.match(text)) for text in documented) / max(len(documented), 1)
+    found = (
+        sum(text.count("\n") for text in texts),
+        sum(len(re.findall(r"# fmt: (?:skip|off)", text)) for text in texts),
+        sum(_assigns_in_parallel(node) for node in nodes),
+        calls,
+        f"{verbs:.0%}",
     )
-
-
-def _docstrings(nodes: list[ast.AST]) -> Iterator[str]:
-    for node in nodes:
-        if isinstance(node, ast.FunctionDef):
-            text = ast.get_docstring(node)
-            if text:
-                yield text
+    return dict(zip(HEADS, map(str, found), strict=True))
 
 
 def _assigns_in_parallel(node: ast.AST) -> bool:
     """Returns whether a line makes several values into several names; unpacking a call does not."""
-    if not isinstance(node, ast.Assign):
+    if not isinstance(node, ast.Assign) or len(node.targets) > 1:
         return False
-    both = isinstance(node.value, ast.Tuple) and isinstance(node.targets[0], ast.Tuple)
-    return both and len(node.targets) == 1
+    return isinstance(node.value, ast.Tuple) and isinstance(node.targets[0], ast.Tuple)
 
 
 def main() -> None:
     """Prints one line for each folder."""
-    print(f"{'':12} {'lines':>7} {'fmt: skip':>9} {'parallel':>8} {'6+ args':>7} {'verbs':>6}")
-    for folder in FOLDERS:
-        found = count(sorted((ROOT / folder).rglob("*.py")))
-        share = f"{100 * found.verbs / max(found.functions, 1):.0f} %"
-        print(
-            f"{folder:12} {found.lines:7} {found.skips:9} {found.tuples:8} {found.calls:7} "
-            f"{share:>6}"
-        )
+    rows = {folder: count(sorted((ROOT / folder).rglob("*.py"))) for folder in FOLDERS}
+    show("what makes code hard to read", rows, {head: f"{{{head}}}" for head in HEADS})
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_main(main))

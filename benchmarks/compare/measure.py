@@ -1,26 +1,31 @@
 """What a trained model costs and stands: `python -m benchmarks.compare.measure WORKDIR`.
 
-Writes WORKDIR/measured.json: milliseconds of a training step, memory of its compiled program,
-and accuracy on some of the test images as trained, under other solvers and tolerances, and under
-input noise.
+Writes WORKDIR/measured.json: milliseconds of a training step, memory of its compiled program, the
+run's golden step, and accuracy on some of the test images as trained, under other solvers and
+tolerances, and under input noise.
 """
 
 import dataclasses
+import itertools
 import statistics
 import sys
-import time
+from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
-from benchmarks.compare.trained import Trained, for_workdir
-from benchmarks.held import MIB, held
+from benchmarks.shared import MIB, milliseconds, program_bytes, run_main
+from homoode_jax.experiments import checkpoint
 from homoode_jax.experiments.batches import training_batches
+from homoode_jax.experiments.compilation import keep_programs
 from homoode_jax.experiments.config import Config
-from homoode_jax.experiments.dataset import Split, take
+from homoode_jax.experiments.dataset import Split, load, take
+from homoode_jax.experiments.devices import use_precision
+from homoode_jax.experiments.errors import UserError
+from homoode_jax.experiments.golden import golden_step
 from homoode_jax.experiments.run import Run
-from homoode_jax.experiments.workdir import write_json
+from homoode_jax.experiments.state import TrainState
+from homoode_jax.experiments.workdir import stored_config, write_json
 from homoode_jax.networks.family import LAYERS
 
 TIMED_STEPS = 15
@@ -41,32 +46,38 @@ SECTION = {"integrate": "solver", "equilibrium": "equilibrium", "continuation": 
 TOLERANCES = {"integrate": ("rtol", "atol"), "equilibrium": ("tol",), "continuation": ("rtol",)}
 
 
-def cost(model: Trained) -> dict[str, float]:
-    """Time and memory of a training step."""
-    run = model.run
-    state = model.state
+def open_trained(workdir: Path) -> tuple[Run, TrainState]:
+    """Opens a finished run, with the state of its last step."""
+    config = stored_config(workdir)
+    if config is None:
+        raise UserError(f"{workdir} holds no run.")
+    use_precision(config.model.dtype)
+    keep_programs()
+    run = Run(config, workdir, load(config.data))
+    found = checkpoint.restore_latest(run.checkpoints, run.initial_state())
+    if found is None:
+        raise UserError(f"{workdir} holds no checkpoint yet; train it first.")
+    return run, found[0]
+
+
+def cost(run: Run, state: TrainState) -> dict[str, float]:
+    """Returns time and memory of a training step."""
     train = run.config.train
-    begun = 0
-    batches = list(
-        training_batches(
-            split=run.data.train,
-            size=train.batch_size,
-            seed=train.seed,
-            epoch=begun,
-            start=0,
-            mesh=run.mesh,
-        )
-    )
+    rest = {"epoch": 0, "start": 0, "mesh": run.mesh}
+    made = training_batches(run.data.train, size=train.batch_size, seed=train.seed, **rest)
+    batches = itertools.cycle(made)
     hyper = run.hyperparameters
-    program = run.steps.train.lower(state, batches[0], hyper).compile()  # pyright: ignore
-    seconds = []
+    program = run.steps.train.lower(state, next(batches), hyper).compile()  # pyright: ignore
+    states = [state]
+
+    def step():
+        states[:] = [program(states[0], next(batches), hyper)]
+        return states
+
+    times = [milliseconds(step) for _ in range(TIMED_STEPS)]
     arguments = program.memory_analysis().argument_size_in_bytes
-    for i in range(TIMED_STEPS):
-        began = time.perf_counter()
-        state = jax.block_until_ready(program(state, batches[i % len(batches)], hyper))
-        seconds.append(time.perf_counter() - began)
-    mib = (held(program) + arguments) / MIB
-    return {"step_ms": 1e3 * statistics.median(seconds[3:]), "program_mib": mib}
+    mib = (program_bytes(program) + arguments) / MIB
+    return {"step_ms": statistics.median(times[3:]), "program_mib": mib}
 
 
 def variants(config: Config) -> dict[str, Config]:
@@ -76,22 +87,15 @@ def variants(config: Config) -> dict[str, Config]:
     if solve not in SECTION or layer == "euler":
         return {}
     section = getattr(config, SECTION[solve])
-
-    def changed(**settings) -> Config:
-        return dataclasses.replace(
-            config, **{SECTION[solve]: dataclasses.replace(section, **settings)}
-        )
-
-    finer, coarser = FOREIGN[solve]
+    tolerances = {key: getattr(section, key) for key in TOLERANCES[solve]}
+    settings = {
+        f"tolerance × {factor:g}": {key: factor * value for key, value in tolerances.items()}
+        for factor in (0.1, 10)
+    }
+    settings["finer solver"], settings["coarser solver"] = FOREIGN[solve]
     return {
-        **{
-            f"tolerance × {factor:g}": changed(
-                **{name: factor * getattr(section, name) for name in TOLERANCES[solve]}
-            )
-            for factor in (0.1, 10)
-        },
-        "finer solver": changed(**finer),
-        "coarser solver": changed(**coarser),
+        name: dataclasses.replace(config, **{SECTION[solve]: dataclasses.replace(section, **given)})
+        for name, given in settings.items()
     }
 
 
@@ -103,33 +107,30 @@ def add_noise(split: Split, sd: float) -> Split:
 
 
 def spread(split: Split, most: int) -> Split:
-    """Every k-th image, so many that they are not more: a split may be in order of its classes."""
+    """Takes every k-th image, as a split may be in order of its classes, `most` at the most."""
     images = len(split.labels)
     return take(split, np.arange(0, images, -(-images // most)))
 
 
-def stands(model: Trained) -> dict[str, dict[str, Any]]:
-    """Accuracy and evaluations of the last weights, as trained and otherwise."""
-    run = model.run
-    weights = model.weights
-    test = model.run.data.test
-    test = spread(test, STOOD)
-    results = {"as trained": run.evaluate(weights, test)}
-    for name, config in variants(run.config).items():
-        results[name] = Run(config, run.workdir, run.data).evaluate(weights, test)
-    for sd in NOISE:
-        results[f"noise {sd:g}"] = run.evaluate(weights, add_noise(test, sd))
+def stands(run: Run, state: TrainState) -> dict[str, dict[str, Any]]:
+    """Returns accuracy and evaluations of the last weights, as trained and otherwise."""
+    test = spread(run.data.test, STOOD)
+    runs = {name: Run(other, run.workdir, run.data) for name, other in variants(run.config).items()}
+    asked = {"as trained": (run, test), **{name: (other, test) for name, other in runs.items()}}
+    asked |= {f"noise {sd:g}": (run, add_noise(test, sd)) for sd in NOISE}
+    found = {name: one.evaluate(state.weights, split) for name, (one, split) in asked.items()}
     return {
         name: {"accuracy": m.accuracy, "nfe": m.nfe_forward, "failed": m.failed}
-        for name, m in results.items()
+        for name, m in found.items()
     }
 
 
-def measure(model: Trained) -> None:
+def measure(workdir: Path) -> None:
     """Writes measured.json beside a run."""
-    found = {"stands": stands(model), **cost(model)}
-    write_json(model.run.workdir / "measured.json", found)
+    run, state = open_trained(workdir)
+    found = {"stands": stands(run, state), "golden": golden_step(run.config), **cost(run, state)}
+    write_json(workdir / "measured.json", found)
 
 
 if __name__ == "__main__":
-    sys.exit(for_workdir("benchmarks.compare.measure", sys.argv, measure))
+    sys.exit(run_main(measure, ("workdir", {"type": Path, "help": "the folder of a run"})))

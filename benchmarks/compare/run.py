@@ -1,14 +1,12 @@
 """The family side by side: `make compare`, or `python -m benchmarks.compare.run [STUDY]`.
 
-Trains each case of a study (`layers`; or `initial_point`, `evaluations`, `regularise`) for each
-seed, run by run; what was cut off is resumed, and what is finished is kept. Then come
-results/compare_STUDY_DATASET.json and .md, and plots in docs/images. A record that is there keeps
-its rows of cases that were not asked for, as long as seeds and flags are the same.
-
-From the environment: DATASET (digits), DATA_DIR, SEEDS (3), ONLY (some cases of the study, with
-";" between them), FLAGS (of every run).
+Trains each case of a study for each seed; what was cut off is resumed, what is finished is kept.
+Then come results/compare_STUDY_DATASET.json and .md, and plots in docs/images. A record that is
+there keeps its rows of other cases, as long as seeds and flags are the same. From the environment:
+DATASET (digits), DATA_DIR, SEEDS (3), ONLY (some cases, with ";" between them), FLAGS.
 """
 
+import itertools
 import os
 import sys
 import time
@@ -17,50 +15,48 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from benchmarks.compare import table
 from benchmarks.compare.measure import STOOD
 from benchmarks.compare.plots import Rows, draw, draw_stability
-from benchmarks.compare.study import CASES, ROOT, RunResult, Study, read_study, run_one
-from benchmarks.compare.table import (
-    epochs_table,
-    main_table,
-    stability,
-    stability_table,
-    summarise,
-    time_table,
-)
+from benchmarks.compare.study import CASES, RunResult, Study, read_study, run_one
+from benchmarks.shared import IMAGES, RESULTS, run_main
 from homoode_jax.experiments.console import say
-from homoode_jax.experiments.errors import UserError
 from homoode_jax.experiments.record import environment
 from homoode_jax.experiments.workdir import read_json, write_json
 
+STUDY = ("study", {"nargs": "?", "default": "layers", "help": f"one of {', '.join(CASES)}"})
 GIVEN = "DATASET", "SEEDS", "FLAGS"
 RENAMED = {"cifar10": "cifar10-jpeg"}  # ours is a JPEG re-encoding, and says so
+
+TEXT = """# {name} on {dataset}
+
+`{command}`, seeds: {seeds}, trained by {makers}. NFE counts products with the Jacobian too, over
+the last epoch of training; MiB is what the compiled training step holds; failed solves, of images,
+and loss spikes (a training loss beyond twice the least before it) are over all epochs and seeds.
+"""
 
 
 def train_all(study: Study) -> dict[str, list[RunResult]]:
     """Trains and measures run by run, seed by seed."""
-    cases = study.cases
     began = time.monotonic()
-    runs: dict[str, list[RunResult]] = {case: [] for case in cases}
-    total = len(cases) * study.seeds
-    for seed in range(study.seeds):
-        for case in cases:
-            done = sum(map(len, runs.values()))
-            left = (time.monotonic() - began) / done * (total - done) if done else None
-            eta = "" if left is None else f" · ETA {timedelta(seconds=round(left))}"
-            say(f"run {done + 1}/{total} · {case}, seed {seed}{eta}")
-            runs[case].append(run_one(study, case, seed))
-            summary = runs[case][-1].summary
-            say(f"  test accuracy {summary['test_accuracy']:.4f} · {summary['seconds']:.0f} s")
+    runs: dict[str, list[RunResult]] = {case: [] for case in study.cases}
+    asked = list(itertools.product(range(study.seeds), study.cases))
+    for done, (seed, case) in enumerate(asked):
+        left = (time.monotonic() - began) / max(done, 1) * (len(asked) - done)
+        eta = f" · ETA {timedelta(seconds=round(left))}" if done else ""
+        say(f"run {done + 1}/{len(asked)} · {case}, seed {seed}{eta}")
+        runs[case].append(run_one(study, case, seed))
+        summary = runs[case][-1].summary
+        say(f"  test accuracy {summary['test_accuracy']:.4f} · {summary['seconds']:.0f} s")
     return runs
 
 
 def with_kept(record: Path, asked: dict[str, Any], rows: Rows, order: Iterable[str]) -> Rows:
-    """Rows, and those of other cases that a record of the same conditions and form has."""
+    """Returns rows, and those of other cases that a record of the same conditions and form has."""
     there = read_json(record) if record.exists() else {}
     if all(there.get(name) == value for name, value in asked.items()):
-        form = set(next(iter(rows.values())))
-        kept = {case: row for case, row in there["rows"].items() if set(row) == form}
+        form = set(next(iter(rows.values()))) - {"golden"}
+        kept = {c: row for c, row in there["rows"].items() if set(row) - {"golden"} == form}
         lost = [case for case in there["rows"] if case not in {**kept, **rows}]
         if lost:
             say(f"left out of {record.name}, being of an older form: {', '.join(lost)}")
@@ -78,62 +74,46 @@ def command_of(study: Study, rows: Rows) -> str:
 
 
 def text_of(study: Study, command: str, dataset: str, rows: Rows) -> str:
-    """How to have a record again, what its columns mean, and its tables."""
+    """Says how to have a record again, what its columns mean, and its tables."""
     makers = "; ".join(sorted({maker for row in rows.values() for maker in row["trained_by"]}))
-    begin = (
-        f"# {study.name} on {dataset}\n\n`{command}`, "
-        f"seeds: {study.seeds}, trained by {makers}. NFE counts products with the Jacobian too, "
-        "over the last epoch of training; MiB is what the compiled training step holds; failed "
-        "solves, of images, and loss spikes (a training loss beyond twice the least before it) "
-        "are over all epochs and seeds."
-    )
+    begin = TEXT.format(**study._asdict() | {"dataset": dataset}, command=command, makers=makers)
     tables = {
-        "Test accuracy after each epoch": epochs_table(rows),
+        "Test accuracy after each epoch": table.epochs_table(rows),
         "Training (validation and the initial point's own steps included) to a validation "
-        "accuracy that every run reached": time_table(rows),
+        "accuracy that every run reached": table.time_table(rows),
         f"Accuracy of the last weights on the test images (every k-th of more than {STOOD:,}), "
-        "solved otherwise and under noise": stability_table(rows),
+        "solved otherwise and under noise": table.stability_table(rows),
     }
-    told = [f"{head}:\n\n{table}" for head, table in tables.items() if table]
-    return "\n".join([f"{begin}\n", main_table(rows), *told])
+    told = [f"{head}:\n\n{lines}" for head, lines in tables.items() if lines]
+    return "\n".join([begin, table.main_table(rows), *told])
 
 
 def write(study: Study, runs: dict[str, list[RunResult]], told: dict) -> Path:
     """Writes record, tables and plots."""
     dataset = RENAMED.get(study.dataset, study.dataset)
     name = f"compare_{study.name}_{dataset}"
-    record = ROOT / "results" / f"{name}.json"
+    record = RESULTS / f"{name}.json"
     asked = {"dataset": dataset, "seeds": study.seeds, "flags": list(study.flags)}
-    rows = {case: {**summarise(r), "stability": stability(r)} for case, r in runs.items()}
+    rows = {
+        case: {**table.summarise(r), "stability": table.stability(r)} for case, r in runs.items()
+    }
     rows = with_kept(record, asked, rows, CASES[study.name])
     command = command_of(study, rows)
     write_json(record, {**told, "command": command, **asked, "rows": rows})
     text = text_of(study, command, dataset, rows)
     record.with_suffix(".md").write_text(text)
-    images = ROOT / "docs" / "images"
-    draw(rows, images / f"{name}.png", f"{study.name} on {dataset}, seeds: {study.seeds}")
-    draw_stability(rows, images / f"{name}_stability.png", f"{study.name} on {dataset}")
+    draw(rows, IMAGES / f"{name}.png", f"{study.name} on {dataset}, seeds: {study.seeds}")
+    draw_stability(rows, IMAGES / f"{name}_stability.png", f"{study.name} on {dataset}")
     say(text)
     return record
 
 
-def main(arguments: list[str]) -> int:
-    """Runs a study; returns the exit code."""
-    if len(arguments) > 2:
-        print("usage: python -m benchmarks.compare.run [STUDY]", file=sys.stderr)
-        return 2
-    try:
-        study = read_study(arguments[1] if len(arguments) == 2 else "layers")
-        told = environment()  # the commit before the record changes
-        say(f"written: {write(study, train_all(study), told)}")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on", file=sys.stderr)
-        return 130
-    return 0
+def main(study: str) -> None:
+    """Trains a study, and writes its record, tables and plots."""
+    asked = read_study(study)
+    told = environment()  # the commit before the record changes
+    say(f"written: {write(asked, train_all(asked), told)}")
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    sys.exit(run_main(main, STUDY))

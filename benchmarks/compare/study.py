@@ -1,7 +1,7 @@
 """A study: cases of one configuration file, trained for several seeds, and where the runs lie.
 
-Each run is `train.py` in a process of its own, in runs/compare/DATASET/CASE-SEED: what was cut
-off is resumed, what is finished is kept. A `measured.json` beside it has what `measure` found.
+Each run is `train.py` in a process of its own, in runs/compare/DATASET/CASE-SEED.
+A `measured.json` beside it has what `measure` found.
 """
 
 import os
@@ -10,29 +10,27 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.shared import ROOT
 from homoode_jax.experiments.errors import UserError
 from homoode_jax.experiments.workdir import read_json, read_metrics
 from homoode_jax.networks.family import LAYERS
 
-ROOT = Path(__file__).parents[2]
 # Where evaluations are compared: the reference's solver, which selects its first step.
 FREE = "--config.solver.method=dopri5", "--config.solver.dt0=0", "--config.regularise.kinetic=0"
+HUBER = *FREE, "--config.initial_point.kind=huber"
 ALTERNATING = *FREE, "--config.initial_point.kind=alternating"
 # A configuration may regularise paths, which not every layer has.
 PLAIN = "--config.regularise.kinetic=0"
 DEQ = "--config.model.layer=deq", PLAIN
+JACOBIAN_FREE = "--config.schedule.epochs=10", "--config.schedule.adjoint=jacobian_free"
 # What has the same name in two studies is the same case, and trained once.
 CASES: dict[str, dict[str, tuple[str, ...]]] = {
     "layers": {layer: (f"--config.model.layer={layer}", PLAIN) for layer in LAYERS},
     "initial_point": {
         "dopri5, alternating": ALTERNATING,
         "dopri5, learned": FREE,
-        "dopri5, huber": (
-            *FREE,
-            "--config.initial_point.kind=huber",
-            "--config.initial_point.every=1",
-        ),
-        "dopri5, huber, slower": (*FREE, "--config.initial_point.kind=huber"),
+        "dopri5, huber": (*HUBER, "--config.initial_point.every=1"),
+        "dopri5, huber, slower": HUBER,
         "dopri5, predicted": (*FREE, "--config.initial_point.kind=predicted"),
     },
     "evaluations": {
@@ -48,42 +46,25 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
         "dopri5, scale 1": (*FREE, "--config.regularise.scale=1.0"),
         "deq": DEQ,
         "deq, jacobian 1": (*DEQ, "--config.regularise.jacobian=1.0"),
-        "deq, jacobian-free first": (
-            *DEQ,
-            "--config.schedule.epochs=10",
-            "--config.schedule.adjoint=jacobian_free",
-        ),
+        "deq, jacobian-free first": (*DEQ, *JACOBIAN_FREE),
     },
 }
 
 
 class Study(NamedTuple):
-    """What to train.
+    """What to train."""
 
-    Attributes:
-        name: a key of `CASES`.
-        dataset: a file of configs/, without its ending.
-        data_dir: where the data is; "": its usual place.
-        seeds: how many.
-        flags: further flags of every run.
-        cases: those of `CASES[name]` to train, with their flags.
-    """
-
-    name: str
-    dataset: str
-    data_dir: str
+    name: str  # a key of `CASES`
+    dataset: str  # a file of configs/, without its ending
+    data_dir: str  # where the data is; "": its usual place
     seeds: int
-    flags: tuple[str, ...]
-    cases: dict[str, tuple[str, ...]]
-
-    @property
-    def folder(self) -> Path:
-        """Where its runs lie."""
-        return ROOT / "runs" / "compare" / self.dataset
+    flags: tuple[str, ...]  # of every run
+    cases: dict[str, tuple[str, ...]]  # those of `CASES[name]` to train, with their flags
 
     def workdir(self, case: str, seed: int) -> Path:
         """Returns the folder of one run."""
-        return self.folder / f"{case.replace(', ', '-').replace(' ', '-')}-{seed}"
+        name = f"{case.replace(', ', '-').replace(' ', '-')}-{seed}"
+        return ROOT / "runs" / "compare" / self.dataset / name
 
 
 class RunResult(NamedTuple):
@@ -106,16 +87,18 @@ def read_study(name: str) -> Study:
         raise UserError(f"DATASET={dataset!r} has no file in configs/; there are {there}.")
     if not seeds.isdigit() or int(seeds) < 1:
         raise UserError(f"SEEDS={seeds!r} must be the number of seeds, 1 or more.")
-    flags = tuple(os.environ.get("FLAGS", "").split())
-    data_dir = os.environ.get("DATA_DIR", "")
-    cases = _chosen(name, os.environ.get("ONLY", ""))
     return Study(
-        name=name, dataset=dataset, data_dir=data_dir, seeds=int(seeds), flags=flags, cases=cases
+        name=name,
+        dataset=dataset,
+        data_dir=os.environ.get("DATA_DIR", ""),
+        seeds=int(seeds),
+        flags=tuple(os.environ.get("FLAGS", "").split()),
+        cases=_chosen(name, os.environ.get("ONLY", "")),
     )
 
 
 def _chosen(name: str, only: str) -> dict[str, tuple[str, ...]]:
-    """The cases of a study that a list, with ";" between them, names; all for an empty one."""
+    """Returns the cases that a list, with ";" between them, names; all for an empty one."""
     wanted = [case.strip() for case in only.split(";") if case.strip()]
     for case in wanted:
         if case not in CASES[name]:
@@ -126,32 +109,18 @@ def _chosen(name: str, only: str) -> dict[str, tuple[str, ...]]:
 def run_one(study: Study, case: str, seed: int) -> RunResult:
     """Trains and measures one run, or reads what is there."""
     workdir = study.workdir(case, seed)
-    _start(
-        "train.py",
-        f"--config=configs/{study.dataset}.py",
-        f"--workdir={workdir}",
-        f"--config.train.seed={seed}",
-        f"--config.data.data_dir={study.data_dir}",
-        *study.cases[case],
-        *study.flags,
-    )
+    place = (f"--workdir={workdir}", f"--config.data.data_dir={study.data_dir}")
+    flags = (f"--config.train.seed={seed}", *study.cases[case], *study.flags)
+    _start("train.py", f"--config=configs/{study.dataset}.py", *place, *flags)
     if not (workdir / "measured.json").exists():
         _start("-m", "benchmarks.compare.measure", str(workdir))
-    summary, measured, environment = (
-        read_json(workdir / f"{name}.json") for name in ("summary", "measured", "environment")
-    )
-    return RunResult(summary, read_metrics(workdir), measured, environment)
+    parts = ("summary", "measured", "environment")
+    found = {name: read_json(workdir / f"{name}.json") for name in parts}
+    return RunResult(metrics=read_metrics(workdir), **found)
 
 
 def _start(*arguments: str) -> None:
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         told = done.stderr.strip().splitlines() or ["it said nothing"]
         raise UserError(f"{' '.join(arguments)} failed: {told[-1].removeprefix('error: ')}")

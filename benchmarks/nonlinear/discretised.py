@@ -27,7 +27,7 @@ def minus_second_difference(z: Vector) -> Vector:
 
 
 def discrete_boundary_value(n: int) -> Problem:
-    """u'' = (u + t + 1)^3 / 2, whose solution is 2 / (2 - t) - t - 1 up to O(h^2)."""
+    """u'' = (u + t + 1)^3 / 2, whose solution is 2 / (2 - t) - t - 1 up to O(h^2) (MGH 28)."""
     t = interior(n)
     h = 1 / (n + 1)
 
@@ -37,18 +37,11 @@ def discrete_boundary_value(n: int) -> Problem:
     # g' is positive definite everywhere: no fixed-point path has a fold. Norm near the start at
     # most 4 + 6 h^2. Smallest eigenvalue: pi^2 h^2 and about 3 h^2 from the cubic term.
     s = 1 / (4 + 6 * h**2)
-    return Problem(
-        name="discrete_boundary_value",
-        g=g,
-        z_start=t * (t - 1),
-        s=s,
-        sigma=s * 13 * h**2,
-        reference="MGH 28",
-    )
+    return Problem(g, z_start=t * (t - 1), s=s, sigma=s * 13 * h**2)
 
 
 def discrete_integral(n: int) -> Problem:
-    """Returns the same boundary value problem through its Green's function."""
+    """Returns the same boundary value problem through its Green's function (MGH 29)."""
     t = interior(n)
     h = 1 / (n + 1)
 
@@ -60,9 +53,7 @@ def discrete_integral(n: int) -> Problem:
 
     # g' = I + a product of two positive semidefinite matrices: eigenvalues at least 1. Norm near
     # the start about 1 + 6 / pi^2 at most, so that s = 1, the problem's own fixed-point form.
-    return Problem(
-        name="discrete_integral", g=g, z_start=t * (t - 1), s=1.0, sigma=1.0, reference="MGH 29"
-    )
+    return Problem(g, z_start=t * (t - 1), s=1.0, sigma=1.0)
 
 
 def chandrasekhar(n: int, c: float) -> Problem:
@@ -77,14 +68,7 @@ def chandrasekhar(n: int, c: float) -> Problem:
     # at the smaller root (the physical one), above which the start (ones) does not lie. The
     # smallest eigenvalue of g' there is of the order of sqrt(1 - c).
     sigma = {0.9: 0.4, 0.9999: 0.014}[c]
-    return Problem(
-        name=f"chandrasekhar c={c}",
-        g=g,
-        z_start=np.ones(n),
-        s=1.0,
-        sigma=sigma,
-        reference="Kelley 2003",
-    )
+    return Problem(g, z_start=np.ones(n), s=1.0, sigma=sigma, parameter=f"c={c}")
 
 
 def bratu_1d(n: int, load: float) -> Problem:
@@ -97,15 +81,7 @@ def bratu_1d(n: int, load: float) -> Problem:
     # Norm below 4 near the start. g' is positive definite from the start (zero) up to the smaller
     # root, which bounds the fixed-point path (a supersolution): that path has no fold.
     sigma = {1.0: 2.2, 3.5: 0.22}[load] * h**2
-    name = f"bratu_1d lambda={load}"
-    return Problem(
-        name=name,
-        g=g,
-        z_start=np.zeros(n),
-        s=1 / 4,
-        sigma=sigma,
-        reference="Bratu; fold at 3.513830719",
-    )
+    return Problem(g, z_start=np.zeros(n), s=1 / 4, sigma=sigma, parameter=f"lambda={load}")
 
 
 def bratu_2d(side: int, load: float) -> Problem:
@@ -120,12 +96,4 @@ def bratu_2d(side: int, load: float) -> Problem:
 
     # As in one dimension, with norm below 8.
     sigma = {1.0: 2.3, 6.0: 1.1}[load] * h**2
-    name = f"bratu_2d lambda={load}"
-    return Problem(
-        name=name,
-        g=g,
-        z_start=np.zeros(side**2),
-        s=1 / 8,
-        sigma=sigma,
-        reference="Bratu; fold at 6.808",
-    )
+    return Problem(g, z_start=np.zeros(side**2), s=1 / 8, sigma=sigma, parameter=f"lambda={load}")

@@ -29,17 +29,8 @@ def coupled_cubic(n: int) -> Problem:
     # until about 1 and falls to the root: two folds. On the Newton path lambda = 1 - g(z) / g(-2.5)
     # has its folds at z = -1 and 1 (0.91 and 0.55). The pull keeps every other direction away from
     # singular, so that the folds are simple. s: norm of g' at the start is 19.75 (15.75 for n = 1).
-    root = 2 * np.cosh(np.arccosh(1.5) / 3)
-    start = np.full(n, -2.5)
-    return Problem(
-        name="coupled_cubic",
-        g=g,
-        z_start=start,
-        s=1 / 20,
-        sigma=0.5,
-        reference="this list",
-        solution=np.full(n, root),
-    )
+    root = np.full(n, 2 * np.cosh(np.arccosh(1.5) / 3))
+    return Problem(g, z_start=np.full(n, -2.5), s=1 / 20, sigma=0.5, solution=root)
 
 
 def reactor() -> Problem:
@@ -55,13 +46,5 @@ def reactor() -> Problem:
     # and extinction (0.294) before it comes to the only root. On the Newton path lambda is
     # 1 + conversion / 0.1 - rate / 0.1, which folds at 0.098 and returns to 0: no way to the root.
     conversion = 0.9629971188580264  # by bisection of conversion = rate with heat = 8 conversion
-    solution = np.array([conversion, HEAT * conversion])
-    return Problem(
-        name="reactor",
-        g=g,
-        z_start=np.zeros(2),
-        s=1.0,
-        sigma=0.1,
-        reference="Uppal, Ray & Poore 1974",
-        solution=solution,
-    )
+    root = conversion * np.array([1.0, HEAT])
+    return Problem(g, z_start=np.zeros(2), s=1.0, sigma=0.1, solution=root)

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Callable
 
-import jax
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -12,33 +11,32 @@ from jaxtyping import Array, Float
 class Problem:
     """A square system g(z) = 0 as the equilibrium z = f(z) of f(z) = z - s g(z).
 
-    Attributes:
-        name: of the problem and its parameters, without n.
-        g: the system; pure, works on traced and batched (`vmap`) arrays. float64 wants `x64`.
-        z_start: the standard starting point of the reference.
-        s: scaling with its sign, fixed from the Jacobian of g and never from how a solver fares.
-        sigma: smallest singular value of s g' at the solution, to one digit: from theory, or by
-            SVD at the root that SciPy finds; 0 where g' is singular there.
-        reference: where the problem is stated.
-        solution: a known root, or None. Others may exist.
+    g is defined in the function that the problem is named after. s is fixed, with its sign, from
+    the Jacobian of g and never from how a solver fares. sigma is the smallest singular value of
+    s g' at the solution, to one digit: from theory, or by SVD at the root that SciPy finds; 0 where
+    g' is singular there.
     """
 
-    name: str
     g: Callable[[Float[Array, " n"]], Float[Array, " n"]]
-    z_start: Float[np.ndarray, " n"]
+    z_start: Float[np.ndarray, " n"]  # the standard one of the reference
     s: float
     sigma: float
-    reference: str
-    solution: Float[np.ndarray, " n"] | None = None
+    solution: Float[np.ndarray, " n"] | None = None  # a known root; others may exist
+    parameter: str = ""  # as the name shows it
+
+    @property
+    def name(self) -> str:
+        """Returns the name of the problem and its parameter, without n."""
+        return f"{self.g.__qualname__.split('.')[0]} {self.parameter}".strip()
 
     @property
     def n(self) -> int:
-        """Number of equations and unknowns."""
+        """Returns the number of equations and unknowns."""
         return len(self.z_start)
 
     @property
     def tol(self) -> float:
-        """Relative residual asked of every solver.
+        """Returns the relative residual asked of every solver.
 
         1e-4 sigma, since the relative error in z is up to the residual over sigma; at most 1e-8;
         at least 1e-12, as rounding alone leaves 1e-16 and a solver needs room. Where sigma is 0
@@ -51,11 +49,7 @@ class Problem:
         return z - self.s * self.g(z)
 
     def start(self, factor: float = 1.0) -> Float[np.ndarray, " n"]:
-        """Multiples of the standard start; of ones where that is zero, as MINPACK does."""
+        """Returns multiples of the standard start; of ones where that is zero, as MINPACK does."""
         if factor != 1 and not self.z_start.any():
             return np.full(self.n, float(factor))
         return factor * self.z_start
-
-    def jacobian(self, z: Float[Array, " n"]) -> Float[Array, "n n"]:
-        """Dense g', for tests and small n."""
-        return jax.jacfwd(self.g)(z)

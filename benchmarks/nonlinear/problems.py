@@ -3,9 +3,11 @@
 from benchmarks.nonlinear import discretised, folds, mgh
 from benchmarks.nonlinear.problem import Problem
 
+SIZES = (10, 100, 1_000, 10_000)
 
-def small() -> list[Problem]:
-    """Systems of fixed or small size, from Moré, Garbow & Hillstrom (1981)."""
+
+def every() -> list[Problem]:
+    """Returns the small systems, those of any size, and those whose paths fold."""
     return [
         mgh.rosenbrock(2),
         mgh.powell_singular(4),
@@ -17,33 +19,18 @@ def small() -> list[Problem]:
         *(mgh.brown_almost_linear(n) for n in (10, 40)),
         *(mgh.trigonometric(n) for n in (10, 100)),
         mgh.variably_dimensioned(10),
-    ]
-
-
-def scalable() -> list[Problem]:
-    """Systems of any size, dense only in Chandrasekhar's equation."""
-    sizes = (10, 100, 1_000, 10_000)
-    return [
         *(mgh.rosenbrock(n) for n in (1_000, 10_000)),
         *(mgh.powell_singular(n) for n in (1_000, 10_000)),
-        *(mgh.broyden_tridiagonal(n) for n in sizes),
-        *(mgh.broyden_banded(n) for n in sizes),
-        *(discretised.discrete_boundary_value(n) for n in sizes),
-        *(discretised.discrete_integral(n) for n in sizes),
+        *(mgh.broyden_tridiagonal(n) for n in SIZES),
+        *(mgh.broyden_banded(n) for n in SIZES),
+        *(discretised.discrete_boundary_value(n) for n in SIZES),
+        *(discretised.discrete_integral(n) for n in SIZES),
         *(discretised.chandrasekhar(n, c) for c in (0.9, 0.9999) for n in (100, 1_000)),
         # The fold of the difference equations lies O(h^2) below that of the differential equation:
         # with n = 10 there is no root at lambda = 3.5.
-        *(discretised.bratu_1d(n, 1.0) for n in sizes),
-        *(discretised.bratu_1d(n, 3.5) for n in sizes[1:]),
+        *(discretised.bratu_1d(n, 1.0) for n in SIZES),
+        *(discretised.bratu_1d(n, 3.5) for n in SIZES[1:]),
         *(discretised.bratu_2d(side, load) for load in (1.0, 6.0) for side in (10, 32, 100)),
+        *(folds.coupled_cubic(n) for n in (1, 1_000)),
+        folds.reactor(),
     ]
-
-
-def folding() -> list[Problem]:
-    """Systems whose paths from the standard start fold."""
-    return [folds.coupled_cubic(1), folds.coupled_cubic(1_000), folds.reactor()]
-
-
-def every() -> list[Problem]:
-    """Returns the whole list."""
-    return [*small(), *scalable(), *folding()]

@@ -4,47 +4,55 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from homoode_jax.experiments.console import console
+from benchmarks.shared import markdown
+from homoode_jax.experiments.console import say
 
 FINDINGS = Path(__file__).with_name("findings.md")  # of the record that is committed
 PLAIN = ("newton", "anderson", "picard")
+STARTS = ("1", "10", "100")
+TEXT = """# Solver x problem x start
+
+Record: nonlinear.json (commit {commit:.12}, `make nonlinear`); rules:
+benchmarks/nonlinear/README.md.
+
+{totals}
+How runs ended:
+
+{reasons}
+One line a problem; in each cell the starts x1, x10, x100: the cost (evaluations + JVPs + VJPs)
+where solved, else the reason in brackets, `budget` for more than {budget:,}.
+
+{problems}
+{findings}"""
 
 
 def summary(problem: dict) -> str:
-    """Which solvers solved it, from how many of the starts."""
-    counts = {name: _solved(starts) for name, starts in problem["solvers"].items()}
+    """Returns which solvers solved it, from how many of the starts."""
+    solvers = problem["solvers"].items()
+    counts = {name: sum(run["solved"] for run in starts.values()) for name, starts in solvers}
     return ", ".join(f"{name} {count}" for name, count in counts.items() if count) or "none"
 
 
-def _solved(starts: dict) -> int:
-    return sum(run["solved"] for run in starts.values())
-
-
 def write_table(record: dict, file: Path) -> None:
-    """Writes Markdown, and prints its first half."""
+    """Writes Markdown, and prints who solved how many."""
     problems = record["problems"]
     budget = record["budget"]
     names = list(next(iter(problems.values()))["solvers"])
-    totals = [*_totals(problems, names), "", "How runs ended:", ""]
-    totals += [*_reasons(problems, names, budget), ""]
+    totals = _totals(problems, names)
     lines = [
-        "# Solver x problem x start",
-        "",
-        f"Record: nonlinear.json (commit {record['commit'][:12]}, `make nonlinear`); rules: "
-        "benchmarks/nonlinear/README.md.",
-        "",
-        *totals,
-        "One line a problem; in each cell the starts x1, x10, x100: the cost (evaluations + JVPs + "
-        f"VJPs) where solved, else the reason in brackets, `budget` for more than {budget:,}.",
-        "",
-        "| problem / n | " + " | ".join(names) + " |",
-        "|---|" + "---|" * len(names),
+        [key, *(_cell(problem["solvers"][name], budget) for name in names)]
+        for key, problem in problems.items()
     ]
-    for key, problem in problems.items():
-        cells = (_cell(problem["solvers"][name], budget) for name in names)
-        lines.append(f"| {key} | " + " | ".join(cells) + " |")
-    file.write_text("\n".join(lines) + "\n\n" + FINDINGS.read_text())
-    console.print("\n".join(totals), markup=False)
+    text = TEXT.format(
+        commit=record["commit"],
+        totals=totals,
+        reasons=_reasons(problems, names, budget),
+        budget=budget,
+        problems=markdown(("problem / n", *names), lines),
+        findings=FINDINGS.read_text(),
+    )
+    file.write_text(text)
+    say(totals)
 
 
 def _cell(starts: dict, budget: int) -> str:
@@ -58,50 +66,34 @@ def _entry(run: dict, budget: int) -> str:
     return f"({'wrong' if reason == 'ok' else reason})"
 
 
-def _totals(problems: dict, names: list[str]) -> list[str]:
-    """Solved runs by solver and start, and what only this solver or none of the plain ones got."""
-    rows = ["| solver | x1 | x10 | x100 | all | solved where newton, anderson, picard all fail |"]
-    rows.append("|---|---|---|---|---|---|")
-    for name in names:
-        by_start = [sum(p["solvers"][name][k]["solved"] for p in problems.values()) for k in KEYS]
-        alone = sum(_alone(p, name, k) for p in problems.values() for k in KEYS)
-        row = [name, *map(str, by_start), str(sum(by_start)), str(alone)]
-        rows.append("| " + " | ".join(row) + " |")
+def _totals(problems: dict, names: list[str]) -> str:
+    """Returns solved runs by solver and start, and what none of the plain solvers got."""
     paths = [name for name in names if name.startswith(("natural", "arclength"))]
-    for title, group in (("any of the four paths", paths), ("newton, anderson or picard", PLAIN)):
-        by_start = [sum(_any(p, group, k) for p in problems.values()) for k in KEYS]
-        alone = sum(
-            _any(p, group, k) and not _any(p, PLAIN, k) for p in problems.values() for k in KEYS
-        )
-        rows.append(f"| {title} | {' | '.join(map(str, [*by_start, sum(by_start), alone]))} |")
+    groups = {name: [name] for name in names}
+    groups |= {"any of the four paths": paths, "newton, anderson or picard": PLAIN}
+
+    def solved(problem: dict, group: Sequence[str], start: str) -> bool:
+        return any(problem["solvers"][name][start]["solved"] for name in group)
+
+    rows = []
+    for title, group in groups.items():
+        counts = [sum(solved(p, group, k) for p in problems.values()) for k in STARTS]
+        pairs = [(p, k) for p in problems.values() for k in STARTS]
+        alone = sum(solved(p, group, k) and not solved(p, PLAIN, k) for p, k in pairs)
+        rows.append([title, *map(str, [*counts, sum(counts), alone])])
     total = len(problems)
-    return [*rows, f"| of | {total} | {total} | {total} | {3 * total} | |"]
+    rows.append(["of", *map(str, [total, total, total, 3 * total]), ""])
+    alone = "solved where newton, anderson, picard all fail"
+    return markdown(("solver", "x1", "x10", "x100", "all", alone), rows)
 
 
-def _any(problem: dict, group: Sequence[str], start: str) -> bool:
-    return any(problem["solvers"][name][start]["solved"] for name in group)
-
-
-def _reasons(problems: dict, names: list[str], budget: int) -> list[str]:
-    """How often each solver ended in each way."""
-    counts = {
-        name: Counter(
-            "solved" if run["solved"] else _entry(run, budget).strip("()")
-            for problem in problems.values()
-            for run in problem["solvers"][name].values()
-        )
-        for name in names
-    }
-    ways = sorted({way for count in counts.values() for way in count} - {"solved"})
-    rows = ["| solver | solved | " + " | ".join(ways) + " |", "|---|---|" + "---|" * len(ways)]
-    for name, count in counts.items():
-        cells = (str(count[way] or "") for way in ("solved", *ways))
-        rows.append("| " + " | ".join([name, *cells]) + " |")
-    return rows
-
-
-KEYS = ("1", "10", "100")
-
-
-def _alone(problem: dict, name: str, start: str) -> bool:
-    return problem["solvers"][name][start]["solved"] and not _any(problem, PLAIN, start)
+def _reasons(problems: dict, names: list[str], budget: int) -> str:
+    """Returns how often each solver ended in each way."""
+    counts = {}
+    for name in names:
+        runs = [run for p in problems.values() for run in p["solvers"][name].values()]
+        ends = ("solved" if run["solved"] else _entry(run, budget).strip("()") for run in runs)
+        counts[name] = Counter(ends)
+    ways = ["solved", *sorted({way for count in counts.values() for way in count} - {"solved"})]
+    rows = [[name, *(str(count[way] or "") for way in ways)] for name, count in counts.items()]
+    return markdown(("solver", *ways), rows)

@@ -2,36 +2,43 @@
 
     floor = NFE forward x (time of F) + NFE backward x (time of one vjp of F, F included)
 
-What is above it is the solver's own: stages, error norms, loops, checkpoints. All routes evaluate
-again on the way back; that is in their vjps. F and vjp are timed in loops of ten, as a solve has
-them, each on what the one before gave. Beside it each gradient's relative error, against
-backpropagation at a tolerance of 1e-6.
+What is above it is the solver's own: stages, error norms, loops, checkpoints. F and vjp are timed
+in loops of ten, as a solve has them, each on what the one before gave. Beside it each gradient's
+relative error, against backpropagation at a tolerance of 1e-6.
 """
 
 import functools
 import statistics
-import time
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from rich.table import Table
+from jaxtyping import PyTree
 
+from benchmarks.shared import milliseconds
 from benchmarks.speed.setting import Setting, draw_images
-from homoode_jax.experiments.console import console
 from homoode_jax.experiments.model import make_adjoint, make_classifier
 from homoode_jax.mathematics.ode.integrate import integrate
 from homoode_jax.networks.classifier import as_field
 from homoode_jax.networks.field import Condition
 
+TITLE = "overhead of the solver over its evaluations"
+COLUMNS = {
+    "ms": "{ms:.0f}",
+    "floor ms": "{floor_ms:.0f}",
+    "ratio": "{overhead:.2f}",
+    "range": "{overhead_range[0]:.2f} to {overhead_range[1]:.2f}",
+    "NFE": "{nfe_forward} + {nfe_backward}",
+    "error": "{error_params:.1e}",
+}
 REPEATS = 9
 LOOP = 10
 ROUTES = ("direct", "checkpointed", "backsolve", "reversible")
 
 
 def problem():
-    """The reference network's field as training has it, its parameters, z0 and condition."""
+    """Returns the field of the reference network in training, its parameters, z0 and condition."""
     setting = Setting()
     classifier = make_classifier(setting.config)
     weights = jax.jit(classifier.init)(jax.random.key(0))
@@ -42,47 +49,38 @@ def problem():
 
 
 def measure() -> dict:
-    """Milliseconds and evaluations by route, interleaved with those of F and its vjp."""
+    """Returns milliseconds and evaluations by route, interleaved with those of F and its vjp."""
     field, params, z0, x = problem()
-    runs = {"field": functools.partial(jax.jit(_fields, static_argnums=0), field, params, z0, x)}
-    runs["vjp"] = functools.partial(jax.jit(_vjps, static_argnums=0), field, params, z0, x)
+    derive = functools.partial(jax.grad, argnums=(0, 1, 2), has_aux=True)
+    runs = {
+        "field": functools.partial(jax.jit(_fields, static_argnums=0), field, params, z0, x),
+        "vjp": functools.partial(jax.jit(_vjps, static_argnums=0), field, params, z0, x),
+    }
     for route in ROUTES:
-        gradient = jax.jit(
-            jax.grad(functools.partial(_loss, field, route), (0, 1, 2), has_aux=True)
-        )
+        gradient = jax.jit(derive(functools.partial(_loss, field, route)))
         runs[route] = functools.partial(gradient, params, x, 0.0, z0)
     told = {name: jax.block_until_ready(run()) for name, run in runs.items()}
-    fine = functools.partial(_loss, field, "checkpointed", tol=1e-6)
-    exact, _ = jax.block_until_ready(
-        jax.jit(jax.grad(fine, (0, 1), has_aux=True))(params, x, 0.0, z0)
-    )
-    times = {name: [] for name in runs}
-    for _ in range(REPEATS):
-        for name, run in runs.items():
-            times[name].append(_milliseconds(run))
-    for name in ("field", "vjp"):
-        times[name] = [each / LOOP for each in times[name]]
-    rows: dict = {f"{name}_ms": statistics.median(times[name]) for name in ("field", "vjp")}
-    return rows | {route: _row(told[route], exact, times, route) for route in ROUTES}
+    fine = jax.jit(derive(functools.partial(_loss, field, "checkpointed", tol=1e-6)))
+    exact = fine(params, x, 0.0, z0)[0][0]
+    rounds = [{name: milliseconds(run) for name, run in runs.items()} for _ in range(REPEATS)]
+    return {route: _row(told[route], exact, rounds, route) for route in ROUTES}
 
 
-def _row(told: tuple, exact: tuple, times: dict[str, list[float]], route: str) -> dict:
-    """One route, each of its times beside the floor of the same round."""
-    (g_params, g_x, backward), solution = told
+def _row(told: tuple, exact: PyTree, rounds: list[dict[str, float]], route: str) -> dict:
+    """Returns one route, each of its times beside the floor of the same round."""
+    (gradient, _, backward), solution = told
     forward = int(solution.stats.nfe)
     backward = int(backward)
-    rounds = zip(times[route], times["field"], times["vjp"], strict=True)
-    floors = [forward * f + backward * v for _, f, v in rounds]
-    ratios = [ms / floor for ms, floor in zip(times[route], floors, strict=True)]
+    floors = [(forward * ms["field"] + backward * ms["vjp"]) / LOOP for ms in rounds]
+    ratios = [ms[route] / floor for ms, floor in zip(rounds, floors, strict=True)]
     return {
-        "ms": statistics.median(times[route]),
+        "ms": statistics.median(ms[route] for ms in rounds),
         "floor_ms": statistics.median(floors),
         "overhead": statistics.median(ratios),
         "overhead_range": [min(ratios), max(ratios)],
         "nfe_forward": forward,
         "nfe_backward": backward,
-        "error_params": _apart(g_params, exact[0]),
-        "error_x": _apart(g_x, exact[1]),
+        "error_params": _apart(gradient, exact),
     }
 
 
@@ -105,48 +103,13 @@ def _vjps(field, params, z, x):
 
 def _loss(field, route, params, x, probe, z0, tol=1e-3):
     solver = Setting(adjoint=route).config.solver
-    solution = integrate(
-        field,
-        params,
-        z0,
-        x,
-        adjoint=make_adjoint(solver),
-        rtol=tol,
-        atol=tol,
-        max_steps=solver.max_steps,
-        backward_probe=probe,
-    )
+    options = {"adjoint": make_adjoint(solver), "max_steps": solver.max_steps}
+    options |= {"rtol": tol, "atol": tol, "backward_probe": probe}
+    solution = integrate(field, params, z0, x, **options)
     return jnp.sum(jnp.square(solution.z)), solution
 
 
 def _apart(gradient, exact) -> float:
-    """Norm of the difference over that of the second."""
+    """Returns the norm of the difference over that of the second."""
     difference = optax.tree.norm(jax.tree.map(jnp.subtract, gradient, exact))
     return float(difference / optax.tree.norm(exact))
-
-
-def _milliseconds(run) -> float:
-    began = time.perf_counter()
-    jax.block_until_ready(run())
-    return 1e3 * (time.perf_counter() - began)
-
-
-def show(rows: dict) -> None:
-    """Prints the table of overheads."""
-    title = f"overhead of the solver; F {rows['field_ms']:.1f} ms, vjp {rows['vjp_ms']:.1f} ms"
-    table = Table(title=title)
-    columns = "route", "ms", "floor ms", "ratio", "range", "NFE forward", "backward", "error"
-    for name in columns:
-        table.add_column(name, justify="left" if name == "route" else "right")
-    for route in ROUTES:
-        row = rows[route]
-        ms = (f"{row[name]:.0f}" for name in ("ms", "floor_ms"))
-        spread = "{:.2f} to {:.2f}".format(*row["overhead_range"])
-        nfe = (str(row[name]) for name in ("nfe_forward", "nfe_backward"))
-        error = f"{row['error_params']:.1e}"
-        table.add_row(route, *ms, f"{row['overhead']:.2f}", spread, *nfe, error)
-    console.print(table)
-
-
-if __name__ == "__main__":
-    show(measure())

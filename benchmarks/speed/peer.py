@@ -14,86 +14,85 @@ from benchmarks.speed.worker import Side
 ROUTES = {"direct": torchdiffeq.odeint, "adjoint": torchdiffeq.odeint_adjoint}
 
 
-class Encoder(nn.Module):
+class _Encoder(nn.Module):
     """conv3x3 - BatchNorm - ReLU - conv3x3 (stride 2) - BatchNorm - ReLU."""
 
     def __init__(self, inputs: int, c: int):
         super().__init__()
-        self.conv1, self.norm1 = nn.Conv2d(inputs, c, 3, 1, 1), nn.BatchNorm2d(c)
-        self.conv2, self.norm2 = nn.Conv2d(c, c, 3, 2, 1), nn.BatchNorm2d(c)
+        self.conv1 = nn.Conv2d(inputs, c, 3, padding=1)
+        self.norm1 = nn.BatchNorm2d(c)
+        self.conv2 = nn.Conv2d(c, c, 3, stride=2, padding=1)
+        self.norm2 = nn.BatchNorm2d(c)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Returns the condition."""
         x = torch.relu(self.norm1(self.conv1(images)))
         return torch.relu(self.norm2(self.conv2(x)))
 
 
-class Field(nn.Module):
+class _Field(nn.Module):
     """F(z; x), its condition set before a solve; counts its evaluations."""
 
     def __init__(self, c: int, groups: int):
         super().__init__()
-        self.conv1, self.norm1 = nn.Conv2d(c, c, 3, 1, 1), nn.GroupNorm(groups, c)
-        self.conv2, self.norm2 = nn.Conv2d(c, c, 3, 1, 1), nn.GroupNorm(groups, c)
+        self.conv1 = nn.Conv2d(c, c, 3, padding=1)
+        self.norm1 = nn.GroupNorm(groups, c)
+        self.conv2 = nn.Conv2d(c, c, 3, padding=1)
+        self.norm2 = nn.GroupNorm(groups, c)
         self.x = torch.zeros(())
         self.nfe = 0
 
     def forward(self, t: Tensor, z: Tensor) -> Tensor:
-        """Returns dz/dt."""
         del t
         self.nfe += 1
-        hidden = self.conv2(torch.relu(self.norm1(self.conv1(z))) + self.x)
-        return self.norm2(hidden)
+        return self.norm2(self.conv2(torch.relu(self.norm1(self.conv1(z))) + self.x))
 
 
-class Head(nn.Module):
+class _Head(nn.Module):
     """GroupNorm - ReLU - conv1x1 - BatchNorm - ReLU - global average pool - linear."""
 
     def __init__(self, c: int, width: int, classes: int, groups: int):
         super().__init__()
-        self.norm1, self.conv = nn.GroupNorm(groups, c), nn.Conv2d(c, width, 1)
-        self.norm2, self.linear = nn.BatchNorm2d(width), nn.Linear(width, classes)
+        self.norm1 = nn.GroupNorm(groups, c)
+        self.conv = nn.Conv2d(c, width, 1)
+        self.norm2 = nn.BatchNorm2d(width)
+        self.linear = nn.Linear(width, classes)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Returns the logits."""
         hidden = torch.relu(self.norm2(self.conv(torch.relu(self.norm1(z)))))
         return self.linear(hidden.mean((2, 3)))
 
 
-class Classifier(nn.Module):
+class _Classifier(nn.Module):
     """Encoder, solve from a fixed initial point, head."""
 
     def __init__(self, inputs: int, c: int, width: int, classes: int, groups: int):
         super().__init__()
-        self.encoder, self.field = Encoder(inputs, c), Field(c, groups)
-        self.head = Head(c, width, classes, groups)
+        self.encoder = _Encoder(inputs, c)
+        self.field = _Field(c, groups)
+        self.head = _Head(c, width, classes, groups)
         self.z0 = torch.zeros(c)
 
-    def forward(self, images: Tensor, route: str, rtol: float, atol: float) -> Tensor:
-        """Returns the logits; the adjoint has the gradient with respect to the condition too."""
+    def forward(self, images: Tensor, route: str, tol: float) -> Tensor:
         field = self.field
-        x = self.encoder(images)
-        field.x = x
+        x = field.x = self.encoder(images)
         z0 = self.z0[None, :, None, None].expand_as(x).contiguous()
+        # The adjoint has the gradient with respect to the condition too.
         params = {"adjoint_params": (*field.parameters(), x)} if route == "adjoint" else {}
         times = torch.tensor([0.0, 1.0], device=x.device)
-        tols = {"rtol": rtol, "atol": atol}
-        z1 = ROUTES[route](field, z0, times, method="dopri5", **tols, **params)[1]
-        return self.head(z1)
+        solve = ROUTES[route]
+        return self.head(solve(field, z0, times, method="dopri5", rtol=tol, atol=tol, **params)[1])
 
 
-def load(model: Classifier, network: dict, batch_stats: dict, z0: np.ndarray) -> None:
+def load(model: _Classifier, network: dict, batch_stats: dict, z0: np.ndarray) -> None:
     """Copies the weights of an `ImageClassifier`."""
-    state = {
-        name: torch.tensor(value) for tree in (network, batch_stats) for name, value in _named(tree)
-    }
+    state = {name: torch.tensor(a) for tree in (network, batch_stats) for name, a in _named(tree)}
     missing = model.load_state_dict(state, strict=False).missing_keys
     assert all(name.endswith("num_batches_tracked") for name in missing), missing
     model.z0 = torch.tensor(z0)
 
 
 def _named(tree: dict, prefix: str = ""):
-    """Names and values as PyTorch has them."""
+    """Yields names and values as PyTorch has them."""
     names = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
     for key, value in tree.items():
         if isinstance(value, dict):
@@ -113,8 +112,8 @@ def make_side(
     tol: float,
     device: str = "cpu",
 ) -> Side:
-    """A step of training by Adam, with a learning rate of 0; inference where `route` is None."""
-    model = Classifier(*shape)
+    """Returns a step of Adam with a learning rate of 0; inference where `route` is None."""
+    model = _Classifier(*shape)
     last = []
     load(model, *weights)
     model.to(device).train(route is not None)
@@ -123,20 +122,19 @@ def make_side(
     targets = torch.tensor(labels).to(device)
     optimiser = torch.optim.Adam(model.parameters(), 0.0)
 
-    def infer() -> Tensor:
-        with torch.no_grad():
-            return model(pixels, "direct", tol, tol)
-
     def step() -> Tensor:
+        if route is None:
+            with torch.no_grad():
+                return model(pixels, "direct", tol)
         optimiser.zero_grad(set_to_none=True)
-        loss = nn.functional.cross_entropy(model(pixels, route or "", tol, tol), targets)
+        loss = nn.functional.cross_entropy(model(pixels, route, tol), targets)
         loss.backward()
         optimiser.step()
         return loss.detach()
 
     def repeat():
         model.field.nfe = 0
-        last[:] = [(infer() if route is None else step()).cpu().numpy()]  # waits for a GPU
+        last[:] = [step().cpu().numpy()]  # waits for a GPU
 
     def tell():
         logits = {"logits": last[0]} if route is None else {}

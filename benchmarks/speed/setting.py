@@ -1,7 +1,7 @@
 """What is measured: a data set's shape, a batch and a solve; the same for both sides."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -21,31 +21,19 @@ STDS = {3: (0.229, 0.224, 0.225), 1: (0.5,)}
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """One case of the benchmark.
+    """One case of the benchmark."""
 
-    Attributes:
-        dataset: gives the images' shape and the number of classes.
-        batch: images in a batch.
-        adjoint: ours as `integrate` names them; PyTorch's "direct" or "adjoint".
-        train: a training step, else inference.
-        tol: rtol and atol of dopri5.
-        solver: other options of ours, as (name, value) pairs.
-    """
-
-    dataset: str = "cifar10"
+    dataset: str = "cifar10"  # gives the images' shape and the number of classes
     batch: int = 64
-    adjoint: str = "checkpointed"
-    train: bool = True
-    tol: float = 1e-3
-    solver: tuple[tuple[str, Any], ...] = ()
+    adjoint: str = "checkpointed"  # as `integrate` names them; PyTorch's "direct" or "adjoint"
+    train: bool = True  # a training step, else inference
+    tol: float = 1e-3  # rtol and atol of dopri5
 
     @property
     def config(self) -> Config:
-        """Ours: no chance and no learning, so that every step of both sides is the same work."""
+        """Returns ours: no chance and no learning, so that every step is the same work."""
         channels = INFO[self.dataset].shape[2]
-        solver = SolverSettings(
-            rtol=self.tol, atol=self.tol, adjoint=self.adjoint, **dict(self.solver)
-        )
+        solver = SolverSettings(rtol=self.tol, atol=self.tol, adjoint=self.adjoint)
         data = DataSettings(dataset=self.dataset, mean=MEANS[channels], std=STDS[channels])
         return Config(
             ModelSettings(dropout=0.0), solver, data=data, train=TrainSettings(learning_rate=0.0)

@@ -16,40 +16,35 @@ from typing import Any, NamedTuple
 
 
 class Side(NamedTuple):
-    """One side of a comparison.
+    """One side of a comparison."""
 
-    Attributes:
-        repeat: the work, waited for.
-        tell: NFE and memory of the last repetition, and its logits where it is inference.
-    """
-
-    repeat: Callable[[], Any]
-    tell: Callable[[], dict[str, Any]]
+    repeat: Callable[[], Any]  # the work, waited for
+    tell: Callable[[], dict[str, Any]]  # of the last repetition: NFE, memory, logits of inference
 
 
 class Worker:
-    """One side, as its parent sees it; `make` is "module:function", imported by its process,
-    which has `environment` added to ours.
+    """One side, as its parent sees it.
 
-    Attributes:
-        seconds_to_first: from imports to the end of the first repetition, compilation included.
+    `make` is "module:function", imported by its process, which has `environment` added to ours.
+    `seconds_to_first` are from imports to the end of the first repetition, compilation included.
     """
 
     def __init__(self, make: str, environment: dict[str, str] | None = None, **arguments: Any):
-        command = [sys.executable, "-m", "benchmarks.speed.worker"]
-        root = Path(__file__).parents[2]
-        pipe = subprocess.PIPE
         self._process = subprocess.Popen(
-            command, cwd=root, stdin=pipe, stdout=pipe, env={**os.environ, **(environment or {})}
+            [sys.executable, "-m", "benchmarks.speed.worker"],
+            cwd=Path(__file__).parents[2],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, **(environment or {})},
         )
         self.seconds_to_first: float = self._ask((make, arguments))
 
     def repeat(self) -> float:
-        """Seconds of one repetition."""
+        """Returns the seconds of one repetition."""
         return self._ask("repeat")
 
     def stop(self) -> dict[str, Any]:
-        """What the side has to tell; its process ends."""
+        """Ends the process; returns what the side has to tell."""
         told = self._ask("stop")
         self._process.wait()
         return told

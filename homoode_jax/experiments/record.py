@@ -17,9 +17,10 @@ from typing import Any
 
 import jax
 
-from homoode_jax.experiments.config import Config, to_dict
+from homoode_jax.experiments.config import Config, from_dict, to_dict
 from homoode_jax.experiments.console import complain
 from homoode_jax.experiments.errors import UserError, explain_os_error
+from homoode_jax.experiments.golden import golden_step
 from homoode_jax.experiments.workdir import read_json, read_metrics, write_json
 
 PACKAGES = ("jax", "jaxlib", "diffrax", "equinox", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -94,10 +95,11 @@ def program_digest() -> str:
 
 
 def make_record(workdir: Path) -> dict[str, Any]:
-    """Gathers what a finished run left in its folder."""
+    """Gathers what a finished run left in its folder, and takes its golden step."""
     parts = ("environment", "config", "summary")
     read = {name: read_json(workdir / f"{name}.json") for name in parts}
-    return {**read, "metrics": read_metrics(workdir)}
+    golden = golden_step(from_dict(read["config"]))
+    return {**read, "golden": golden, "metrics": read_metrics(workdir)}
 
 
 def main(arguments: list[str]) -> int:

@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 
 from benchmarks.compare import run
-from benchmarks.compare.document import fill, first_steps_table
-from benchmarks.compare.first_steps import check
 from benchmarks.compare.measure import NOISE, add_noise, spread, variants
 from benchmarks.compare.study import CASES, RunResult, read_study
 from benchmarks.compare.table import (
@@ -17,9 +15,9 @@ from benchmarks.compare.table import (
     summarise,
     time_table,
 )
+from benchmarks.shared import run_main
 from homoode_jax.experiments.config import from_dict
 from homoode_jax.experiments.dataset import make_split
-from homoode_jax.experiments.errors import UserError
 from homoode_jax.experiments.workdir import read_json, write_json
 from homoode_jax.networks.family import LAYERS
 
@@ -110,9 +108,8 @@ def test_time_to_accuracy_is_that_to_what_every_run_reached():
 def test_a_record_keeps_the_rows_of_other_cases_under_the_same_conditions(
     monkeypatch, tmp_path, capsys
 ):
-    for folder in ("results", "docs/images"):
-        (tmp_path / folder).mkdir(parents=True)
-    monkeypatch.setattr(run, "ROOT", tmp_path)
+    monkeypatch.setattr(run, "RESULTS", tmp_path)
+    monkeypatch.setattr(run, "IMAGES", tmp_path)
 
     def rows_after(case: str, accuracy: float, **variables: str) -> dict[str, float]:
         for name in ("DATASET", "ONLY", "FLAGS", "DATA_DIR"):
@@ -127,11 +124,11 @@ def test_a_record_keeps_the_rows_of_other_cases_under_the_same_conditions(
     assert rows_after("deq", 0.8) == {"deq": 0.8}
     assert list(rows_after("homoode", 0.9)) == ["homoode", "deq"]
     assert rows_after("deq", 0.7) == {"homoode": 0.9, "deq": 0.7}
-    text = (tmp_path / "results" / "compare_layers_digits.md").read_text()
-    told = read_json(tmp_path / "results" / "compare_layers_digits.json")["command"]
+    text = (tmp_path / "compare_layers_digits.md").read_text()
+    told = read_json(tmp_path / "compare_layers_digits.json")["command"]
     assert told == "SEEDS='1' ONLY='homoode;deq' make compare STUDY=layers" and told in text
     assert "trained by 0123456 on Z80" in text and "| homoode |" in text
-    record = tmp_path / "results" / "compare_layers_digits.json"
+    record = tmp_path / "compare_layers_digits.json"
     older = read_json(record)
     del older["rows"]["deq"]["trained_by"]
     write_json(record, older)
@@ -182,7 +179,7 @@ def test_spread_images_are_of_all_classes_and_not_too_many():
 def test_bad_input_is_one_line_and_exit_code_2(variables, study, message, monkeypatch, capsys):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert run.main(["run", study]) == 2
+    assert run_main(run.main, run.STUDY, arguments=[study]) == 2
     told = capsys.readouterr()
     assert message in told.err and told.err.count("\n") == 1
 
@@ -209,32 +206,3 @@ def test_a_case_of_two_studies_is_one_case():
             flags.setdefault(case, set()).add(given)
     assert all(len(given) == 1 for given in flags.values())
     assert len(flags) < sum(map(len, CASES.values()))
-
-
-def test_a_table_replaces_the_one_below_its_comment_and_no_other():
-    text = "a\n\n<!-- one -->\n\n| old |\n| -- |\n\nb\n\n<!-- two -->\n\nc\n"
-    table = "| new |\n| -- |\n| 1 |\n"
-    once = fill(text, {"one": table, "two": table})
-    assert once == f"a\n\n<!-- one -->\n\n{table}\nb\n\n<!-- two -->\n\n{table}\nc\n"
-    assert fill(once, {"one": table, "two": table}) == once
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"model": {"layer": "deq"}}, "layer 'deq' has no first step"),
-        ({"model": {"layer": "none"}}, "layer 'none' has no first step"),
-        ({"solver": {"controller": "constant", "dt0": 0.1}}, "no first step to choose"),
-    ],
-)
-def test_first_steps_are_of_adaptive_solves(settings, message):
-    with pytest.raises(UserError, match=message):
-        check(from_dict(settings))
-    check(from_dict({}))
-
-
-def test_first_steps_are_a_column_each():
-    row = {"selected": {"nfe": 20.0, "accuracy": 0.99}, "0.5": {"nfe": 13.0, "accuracy": 0.99}}
-    lines = first_steps_table({"rows": {"digits, learned-0": row}}).splitlines()
-    assert lines[0] == "| first step | selected | 0.5 |"
-    assert lines[2] == "| digits, learned-0 | 20.0 (0.9900) | 13.0 (0.9900) |"

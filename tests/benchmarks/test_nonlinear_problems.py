@@ -38,7 +38,7 @@ def root(problem):
     """The known root, polished; or SciPy's from the standard start."""
     start = problem.z_start if problem.solution is None else problem.solution
     g = jax.jit(problem.g)
-    jacobian = jax.jit(problem.jacobian)
+    jacobian = jax.jit(jax.jacfwd(problem.g))
     found = scipy.optimize.root(
         lambda z: np.asarray(g(z)), start, jac=lambda z: np.asarray(jacobian(z)), tol=1e-14
     )
@@ -47,7 +47,7 @@ def root(problem):
 
 
 def scaled_jacobian(problem, z):
-    return problem.s * np.asarray(problem.jacobian(jnp.asarray(z)))
+    return problem.s * np.asarray(jax.jacfwd(problem.g)(jnp.asarray(z)))
 
 
 @parametrize_small
