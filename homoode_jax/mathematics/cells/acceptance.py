@@ -16,9 +16,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
-from homoode_jax.mathematics.cells.vectors import Cost, Equation, Vector, finite, no_cost
+from homoode_jax.mathematics.cells.vectors import Cost, Equation, Vector, no_cost
 from homoode_jax.mathematics.cells.verdict import ROUNDINGS, Scale, Verdict, judge, norm
 from homoode_jax.mathematics.common.solution import Result
+from homoode_jax.mathematics.common.trees import all_finite
 
 PROBE = 0.1  # how far to look, relative to the state
 CHANGE = 100.0  # by how many times its size the residual must change there
@@ -80,12 +81,12 @@ def look_again(
 
     def body(state):
         z, f, part, tries, _, _, _ = state
-        given = fine | finite(z, f)
+        given = fine | all_finite((z, f))
         beside = z + part * _direction(verdict, z, f, equation.z0)
         elsewhere = jnp.where(given, z, _drawn(z, back))
         point = jnp.where(fine, beside, elsewhere)
         f_there = lax.stop_gradient(equation.f(point))
-        reached = finite(point, f_there)
+        reached = all_finite((point, f_there))
         change = norm((point - f_there) - (z - f))
         confirmed = fine & reached & _is_steep(scale, verdict, change)
         z = jnp.where(given, z, point)
@@ -118,7 +119,7 @@ def _drawn(z: Vector, back: tuple[Vector, Vector]) -> Vector:
     """Returns a point nearer to where the cell was finite."""
     start, f = back
     # It depends on z, so that XLA leaves it in the loop; `f - start` alone would be moved out.
-    end = jnp.where(finite(z), z, f)
+    end = jnp.where(all_finite(z), z, f)
     return start + RETREAT * (end - start)
 
 

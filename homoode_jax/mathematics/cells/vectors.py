@@ -135,11 +135,6 @@ def relative_residual(z: Vector, f: Vector) -> Float[Array, ""]:
     return rms(z - f) / jnp.maximum(rms(f), FLOOR)
 
 
-def finite(*vectors: Vector) -> Bool[Array, ""]:
-    """Returns True if all entries are finite."""
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(v)) for v in vectors]))
-
-
 def repeat(goes_on: Callable, body: Callable, start: PyTree, most: int, unrolled: bool) -> PyTree:
     """Runs a while loop; if `unrolled` as a scan of `most` turns, which can be backpropagated."""
     if not unrolled:

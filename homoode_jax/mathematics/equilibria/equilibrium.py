@@ -23,7 +23,6 @@ from homoode_jax.mathematics.cells.solve import (
 from homoode_jax.mathematics.cells.vectors import (
     Equation,
     Vector,
-    finite,
     no_cost,
     relative_residual,
 )
@@ -32,6 +31,7 @@ from homoode_jax.mathematics.common.checks import check_not_mapped, check_option
 from homoode_jax.mathematics.common.functions import check_products, check_untraced
 from homoode_jax.mathematics.common.options import whole
 from homoode_jax.mathematics.common.solution import Result, Solution
+from homoode_jax.mathematics.common.trees import all_finite
 from homoode_jax.mathematics.iterations.fixed_point import Anderson, Broyden, Picard
 from homoode_jax.mathematics.iterations.iterate import Iteration, iterate
 from homoode_jax.mathematics.iterations.newton_krylov import INSTEAD, NewtonKrylov
@@ -108,7 +108,7 @@ class ByOptimistix(eqx.Module):
             adjoint=adjoint,
             throw=False,
         )
-        fine = finite(end.value)
+        fine = all_finite(end.value)
         z = jnp.where(fine, end.value, equation.z0)
         f = equation.f(z)
         f0 = equation.f(equation.z0)
@@ -118,7 +118,7 @@ class ByOptimistix(eqx.Module):
         result = jnp.where(late, Result.max_steps.value, Result.stagnated.value)
         result = jnp.where(doubt, why_not(scale, norm(f)), result)
         result = jnp.where(found, Result.ok.value, result)
-        result = jnp.where(fine & finite(f), result, Result.nonfinite.value)
+        result = jnp.where(fine & all_finite(f), result, Result.nonfinite.value)
         residual = relative_residual(z, f)
         zero = jnp.zeros((), jnp.int32)
         unknown = jnp.full((), -1, jnp.int32)

@@ -13,7 +13,8 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from homoode_jax.mathematics.cells.gmres import solve_linear
-from homoode_jax.mathematics.cells.vectors import Cost, finite, no_cost, repeat
+from homoode_jax.mathematics.cells.vectors import Cost, no_cost, repeat
+from homoode_jax.mathematics.common.trees import all_finite
 from homoode_jax.mathematics.homotopy.equations import Homotopy, Point, linearise
 
 ITERATIONS = 12
@@ -86,7 +87,7 @@ def correct(
         # A first correction has none before it to show that corrections shrink: make another.
         settled = ((length <= rounding) | ((length <= near) & (state.turn > 0))) & linear.close
         ratio = jnp.where(small | (length <= rounding), 0, length / state.last)
-        failed = ~small & ~(finite(here.h) & (linear.close | (length > 0)) & (ratio < 1))
+        failed = ~small & ~(all_finite(here.h) & (linear.close | (length > 0)) & (ratio < 1))
         return _State(
             y=jnp.where(failed, state.y, state.y + linear.value),
             last=length,
@@ -94,7 +95,7 @@ def correct(
             done=small | (settled & ~failed),
             failed=failed,
             linear_ok=state.linear_ok & (linear.close | small),
-            finite=finite(here.h),
+            finite=all_finite(here.h),
             contraction=jnp.maximum(state.contraction, ratio),
             cost=state.cost.plus(nfe=1, num_jvp=linear.products),
         )

@@ -20,9 +20,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from homoode_jax.mathematics.cells.gmres import tighten
-from homoode_jax.mathematics.cells.vectors import Cost, finite, no_cost, repeat
+from homoode_jax.mathematics.cells.vectors import Cost, no_cost, repeat
 from homoode_jax.mathematics.common.solution import RUNNING, Result
-from homoode_jax.mathematics.common.trees import choose
+from homoode_jax.mathematics.common.trees import all_finite, choose
 from homoode_jax.mathematics.homotopy.corrector import correct
 from homoode_jax.mathematics.homotopy.endings import Slopes, ending, first_slopes, next_slopes
 from homoode_jax.mathematics.homotopy.equations import Homotopy, lam_row
@@ -106,7 +106,7 @@ def _start(homotopy: Homotopy, method: Method, lams, keep_steps: bool) -> Walk:
         aim=jnp.asarray(False),
         strictness=zero,
     )
-    result = jnp.where(finite(z0, f0), RUNNING, Result.nonfinite).astype(jnp.int32)
+    result = jnp.where(all_finite((z0, f0)), RUNNING, Result.nonfinite).astype(jnp.int32)
     return Walk(
         place=place,
         size=first_size(h),

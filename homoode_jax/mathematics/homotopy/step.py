@@ -41,8 +41,9 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from homoode_jax.mathematics.cells.gmres import solve_linear, tighten
-from homoode_jax.mathematics.cells.vectors import Cost, finite, no_cost
+from homoode_jax.mathematics.cells.vectors import Cost, no_cost
 from homoode_jax.mathematics.common.solution import Result
+from homoode_jax.mathematics.common.trees import all_finite
 from homoode_jax.mathematics.homotopy.corrector import Correction, correct
 from homoode_jax.mathematics.homotopy.equations import Homotopy, Point, Schedule, lam_row, linearise
 
@@ -160,7 +161,7 @@ def try_step(homotopy: Homotopy, method: Method, place: Place) -> Step:
     error = jnp.linalg.norm(done.y - predicted) / (BEND * length)
     error = jnp.maximum(error, jnp.where(arrives, 0, done.contraction / CONTRACTION))
     lands = done.ok & ~turned & (arrives | (not method.arclength) | _inside(homotopy, done.y))
-    error = jnp.where(lands & finite(done.y), error, jnp.inf)
+    error = jnp.where(lands & all_finite(done.y), error, jnp.inf)
     trouble = _trouble(done, turned | singular, length / place.h)
     return Step(
         y=done.y,
@@ -272,7 +273,7 @@ def _trouble(done: Correction, singular, speed) -> Int[Array, ""]:
     solved = (speed > 0) & (speed < jnp.finfo(speed.dtype).eps ** -0.5)
     failed = ~done.ok & ~done.linear_ok | ~solved
     code = jnp.where(failed, Result.linear_solve, code)
-    return jnp.where(finite(done.y) & done.finite, code, Result.nonfinite).astype(jnp.int32)
+    return jnp.where(all_finite(done.y) & done.finite, code, Result.nonfinite).astype(jnp.int32)
 
 
 def first_direction(homotopy: Homotopy, method: Method) -> tuple[Point, Cost]:

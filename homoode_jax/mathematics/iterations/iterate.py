@@ -17,14 +17,13 @@ from homoode_jax.mathematics.cells.vectors import (
     Cost,
     Equation,
     Vector,
-    finite,
     no_cost,
     relative_residual,
     repeat,
 )
 from homoode_jax.mathematics.cells.verdict import Scale, judge, measure, norm, norms
 from homoode_jax.mathematics.common.solution import RUNNING, Result
-from homoode_jax.mathematics.common.trees import choose
+from homoode_jax.mathematics.common.trees import all_finite, choose
 
 PATIENCE = 100  # iterations without a better iterate, all about as good: no progress
 REFUSALS = 5  # iterates in a row at which the cell is not finite end the iteration
@@ -146,7 +145,7 @@ def _first(
     z0 = equation.z0
     verdict = judge(scale, norm(f0), norm(z0 - f0), tol)
     residual = relative_residual(z0, f0)
-    fine = finite(z0, f0) & jnp.isfinite(tol)
+    fine = all_finite((z0, f0)) & jnp.isfinite(tol)
     result = jnp.where(verdict.found, Result.ok.value, RUNNING)
     zero = jnp.zeros((), jnp.int32)
     return _State(
@@ -205,7 +204,7 @@ def _look_again(state: _State, equation: Equation, scale: Scale, move: Move, tol
     # The residual may overflow where z and f are finite: `look_again` then looks at those.
     # `move.f`, not `point.f`: XLA computes the last operations of a convolution in the shape in
     # which they are read, and on the flat vector they take much longer.
-    fine = finite(move.f) & jnp.isfinite(verdict.residual)
+    fine = all_finite(move.f) & jnp.isfinite(verdict.residual)
     asks = fine & verdict.doubtful & (verdict.residual <= 0.5 * state.looked)
     seen = look_again(
         equation=equation,
@@ -217,7 +216,7 @@ def _look_again(state: _State, equation: Equation, scale: Scale, move: Move, tol
         fine=jnp.asarray(True) if fixed else fine,
         back=(state.z, state.f),
     )
-    fine = finite(move.z, move.f) if fixed else seen.given
+    fine = all_finite((move.z, move.f)) if fixed else seen.given
     usable = fine if fixed else seen.finite
     root = fine & (verdict.found | seen.confirmed)
     return _Seen(

@@ -12,9 +12,10 @@ import lineax as lx
 from jax import lax
 
 from homoode_jax.mathematics.cells.gmres import make_linear_solver, solve_linear
-from homoode_jax.mathematics.cells.vectors import Equation, Vector, finite, no_cost, repeat
+from homoode_jax.mathematics.cells.vectors import Equation, Vector, no_cost, repeat
 from homoode_jax.mathematics.common.functions import check_products
 from homoode_jax.mathematics.common.options import real_field
+from homoode_jax.mathematics.common.trees import all_finite
 from homoode_jax.mathematics.iterations.iterate import Move
 
 ARMIJO = 1e-4
@@ -72,7 +73,7 @@ def _search(equation: Equation, z: Vector, f: Vector, step: Vector):
 
     def falls(part, new, f_new):
         change = jnp.linalg.norm(lax.stop_gradient(f_new - new))
-        return finite(new, f_new) & (change <= (1 - ARMIJO * part) * size)
+        return all_finite((new, f_new)) & (change <= (1 - ARMIJO * part) * size)
 
     def body(state):
         part, tries, *_ = state

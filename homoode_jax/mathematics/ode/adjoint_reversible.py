@@ -23,7 +23,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from homoode_jax.mathematics.common.plan import Pullback
 from homoode_jax.mathematics.common.trees import all_finite, cast_like, select_rows, wide_zeros
-from homoode_jax.mathematics.ode.solve import Raw, Stepping
+from homoode_jax.mathematics.ode.solve import Raw, RightHandSide, Stepping
 from homoode_jax.mathematics.ode.solvers import Reversible
 from homoode_jax.mathematics.ode.stepping import Norm
 
@@ -119,11 +119,8 @@ def _undo_step(
 def _increment(field: Callable, solver: Reversible, fixed: PyTree) -> Increment:
     """Returns Psi as a function of the inputs that have a gradient; the others are fixed."""
 
-    def rhs(t, z, args):
-        return field(args[0], t, z, args[1])
-
     def increment(inputs, t0, t1, z):
-        term = diffrax.ODETerm(rhs)  # pyright: ignore
+        term = diffrax.ODETerm(RightHandSide(field))  # pyright: ignore
         return solver.increment(term, t0, t1, z, eqx.combine(inputs, fixed))
 
     return increment

@@ -12,7 +12,7 @@ from homoode_jax.mathematics.common.plan import Inputs, Pullback
 from homoode_jax.mathematics.common.trees import drop_axis, map_examples, times_first
 from homoode_jax.mathematics.ode.adjoint_backsolve import backsolve, backsolve_examples
 from homoode_jax.mathematics.ode.adjoint_reversible import undo
-from homoode_jax.mathematics.ode.solve import Raw, Stepping, solve_ode
+from homoode_jax.mathematics.ode.solve import Raw, RightHandSide, Stepping, solve_ode
 from homoode_jax.mathematics.ode.stepping import Norm, count_vjps
 
 ADJOINTS = {
@@ -21,16 +21,6 @@ ADJOINTS = {
     "backsolve": None,
     "reversible": None,
 }
-
-
-class RightHandSide(eqx.Module):
-    """A field as Diffrax calls it, with `(params, x)` as its arguments."""
-
-    field: Callable
-
-    def __call__(self, t: Array, z: PyTree[Array], args: tuple[PyTree, PyTree]) -> PyTree[Array]:
-        """Returns the slope."""
-        return self.field(args[0], t, z, args[1])
 
 
 class FieldPlan(eqx.Module):

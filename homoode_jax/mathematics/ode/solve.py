@@ -30,6 +30,16 @@ from homoode_jax.mathematics.ode.stepping import (
 from homoode_jax.mathematics.ode.times import run_in_order, save_at
 
 
+class RightHandSide(eqx.Module):
+    """A field as Diffrax calls it, with `(params, x)` as its arguments."""
+
+    field: Callable
+
+    def __call__(self, t: Array, z: PyTree[Array], args: tuple[PyTree, PyTree]) -> PyTree[Array]:
+        """Returns the slope."""
+        return self.field(args[0], t, z, args[1])
+
+
 class Stepping(eqx.Module):
     """How to step from t0 to t1; dynamic in its numbers, static in its methods."""
 
