@@ -100,14 +100,18 @@ def _by_lsmr(product, b: Vector) -> tuple[Vector, Vector, Int[Array, ""]]:
 
     Returns the solution, its residual and the number of products.
     """
-    structure = jax.eval_shape(lambda: b)
     if not _has_transpose(product, b):
         return jnp.zeros_like(b), b, jnp.asarray(0)
-    operator = lx.FunctionLinearOperator(product, structure)
+    # Lineax's LSMR writes its constants as Python numbers: float64 where that is enabled, and then
+    # it takes no float32 vector.
+    wide = jnp.result_type(float)
+    operator = lx.FunctionLinearOperator(
+        lambda v: product(v.astype(b.dtype)).astype(wide), jax.ShapeDtypeStruct(b.shape, wide)
+    )
     eps = float(jnp.finfo(b.dtype).eps)
     solver = lx.LSMR(rtol=eps, atol=0.0, max_steps=LSMR_STEPS)
-    solved = lx.linear_solve(operator, b, solver, throw=False)
-    x = solved.value
+    solved = lx.linear_solve(operator, b.astype(wide), solver, throw=False)
+    x = solved.value.astype(b.dtype)
     return x, b - product(x), 2 * jnp.asarray(solved.stats["num_steps"]) + 2
 
 
