@@ -1,7 +1,4 @@
-"""Counts what makes code hard to read, so that a change shows its direction: `make counts`.
-
-They are no goal in themselves: a filler comment is worse than none.
-"""
+"""Counts what makes code hard to read: `make counts`. A filler comment is worse than none."""
 
 import ast
 import re
@@ -13,8 +10,6 @@ from benchmarks.shared import ROOT, run_main, show
 FOLDERS = ("homoode_jax", "benchmarks", "tests", "configs", "examples")
 MANY = 6  # positional arguments
 VERB = re.compile(r"[A-Z]\w*(?<!s)s\b(?! of\b)")  # "Returns", "Solves": third person singular
-
-
 HEADS = ("lines", "skips", "parallel", "calls", "verbs")
 
 

@@ -6,13 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from homoode_jax.experiments.config import (
-    Config,
-    DataSettings,
-    ModelSettings,
-    SolverSettings,
-    TrainSettings,
-)
+from homoode_jax.experiments import config as settings
 from homoode_jax.experiments.sources import INFO
 
 MEANS = {3: (0.485, 0.456, 0.406), 1: (0.5,)}
@@ -30,14 +24,14 @@ class Setting:
     tol: float = 1e-3  # rtol and atol of dopri5
 
     @property
-    def config(self) -> Config:
+    def config(self) -> settings.Config:
         """Returns ours: no chance and no learning, so that every step is the same work."""
-        channels = INFO[self.dataset].shape[2]
-        solver = SolverSettings(rtol=self.tol, atol=self.tol, adjoint=self.adjoint)
-        data = DataSettings(dataset=self.dataset, mean=MEANS[channels], std=STDS[channels])
-        return Config(
-            ModelSettings(dropout=0.0), solver, data=data, train=TrainSettings(learning_rate=0.0)
-        )
+        c = INFO[self.dataset].shape[2]
+        solver = settings.SolverSettings(rtol=self.tol, atol=self.tol, adjoint=self.adjoint)
+        data = settings.DataSettings(dataset=self.dataset, mean=MEANS[c], std=STDS[c])
+        model = settings.ModelSettings(dropout=0.0)
+        train = settings.TrainSettings(learning_rate=0.0)
+        return settings.Config(model, solver, data=data, train=train)
 
 
 class Images(NamedTuple):
