@@ -88,6 +88,7 @@ WRONG_ITERATION = {
 }
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize("solve", SOLVES)
 @pytest.mark.parametrize("name", WRONG)
 def test_what_both_refuse_is_named(solve, name):
@@ -96,6 +97,7 @@ def test_what_both_refuse_is_named(solve, name):
         solve(cell, None, ONE, None, **options)
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize("name", WRONG_PATH)
 def test_what_continuation_refuses_is_named(name):
     options, message = WRONG_PATH[name]
@@ -103,6 +105,7 @@ def test_what_continuation_refuses_is_named(name):
         continuation(half, None, ONE, None, **options)
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize("name", WRONG_ITERATION)
 def test_what_equilibrium_refuses_is_named(name):
     options, message = WRONG_ITERATION[name]
@@ -110,6 +113,7 @@ def test_what_equilibrium_refuses_is_named(name):
         equilibrium(half, None, ONE, None, **options)
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize("solve", SOLVES)
 def test_complex_states_and_unequal_batches_are_refused(solve):
     with pytest.raises(ValueError, match="z0 must be real"):
@@ -118,6 +122,7 @@ def test_complex_states_and_unequal_batches_are_refused(solve):
         solve(half, None, ONE, np.ones((3, 2)))
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize("solve", SOLVES)
 def test_a_closure_over_a_traced_array_is_refused(solve):
     @jax.grad

@@ -81,6 +81,7 @@ def test_states_and_conditions_without_a_common_batch_axis_are_refused(z0, x, ma
     refused(match, z0=z0, x=x)
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize(
     ("options", "match"),
     [
@@ -110,6 +111,7 @@ def test_the_backsolve_of_diffrax_is_refused_in_favour_of_ours():
 PID = diffrax.PIDController(rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize(
     ("options", "match"),
     [
@@ -148,11 +150,13 @@ def test_times_to_save_at_outside_the_interval_or_out_of_order_are_refused(kind,
     refused("save_at must run from t0=", save_at=kind(times), **options)
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize("times", [0.5, [], [[0.5]]])
 def test_times_to_save_at_that_are_no_vector_are_refused(times):
     refused("save_at must be a one-dimensional array", save_at=times)
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize(
     ("mask", "got"),
     [(np.ones(3), "float"), (np.ones(2, bool), r"bool\[2\]"), (True, r"bool\[\]")],

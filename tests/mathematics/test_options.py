@@ -94,6 +94,7 @@ NEGATIVE = ("rtol", "atol", "tol", "linear_tol", "accuracy", "coupling")
 WRONG = [float("nan"), float("inf"), "1e-3", [0.5], jnp.array([0.5]), 1j, True, np.array("a")]
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize("name", BOUNDS)
 @pytest.mark.parametrize("got", [0, -1, 2.0, True, np.bool_(True), "3", [3], np.nan])
 def test_bounds_that_are_not_positive_integers_are_named(name, got):
@@ -102,6 +103,7 @@ def test_bounds_that_are_not_positive_integers_are_named(name, got):
         call(got)
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize("name", BOUNDS)
 def test_bounds_that_are_traced_are_named(name):
     argument, call = BOUNDS[name]
@@ -109,6 +111,7 @@ def test_bounds_that_are_traced_are_named(name):
         jax.make_jaxpr(lambda n: (call(n), n)[1])(3)
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize("reals", [REALS, MORE_REALS], ids=["first", "more"])
 @pytest.mark.parametrize("got", WRONG, ids=repr)
 def test_numbers_that_are_none_are_named(reals, got):
@@ -148,6 +151,7 @@ def test_steps_given_as_numpy_has_them_are_those_of_python():
     assert ours.z == theirs.z == 0.75**4
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize("got", [0.5, "0.5", [], [[0.5]], [None], [1j]], ids=repr)
 @pytest.mark.parametrize("solve", [solve_field, solve_path])
 def test_times_that_are_none_are_named(solve, got):
@@ -262,6 +266,7 @@ def test_what_a_function_returns_is_named_where_it_is_wrong():
         solve_path(schedule=lambda t: jnp.stack([t, t]))
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize("solve", [solve_field, solve_cell])
 def test_masks_and_probes_that_are_none_are_named(solve):
     for mask in ("yes", [1.0], np.array([True, False])):
@@ -290,6 +295,7 @@ TAKE_PRODUCTS = {
 }
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize("who", TAKE_PRODUCTS)
 def test_who_takes_products_that_a_cell_has_not_says_so(who):
     with pytest.raises(ValueError, match=f"{who} takes Jacobian-vector products.*jax.custom_vjp"):
