@@ -7,6 +7,7 @@ does not cache programs with callbacks. EQX_ON_ERROR=nan makes them give NaN ins
 """
 
 import os
+from collections import Counter
 
 os.environ.setdefault("EQX_ON_ERROR", "nan")
 
@@ -18,6 +19,19 @@ import pytest
 def pytest_configure(config):
     jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("jax")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Marks all but the first cases of a test that asks for it as slow (`quick(cases)`)."""
+    seen = Counter()
+    for item in items:
+        marker = item.get_closest_marker("quick")
+        if marker is None or item.get_closest_marker("slow"):
+            continue
+        seen[item.function] += 1
+        if seen[item.function] > marker.args[0]:
+            item.add_marker("slow")
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ EXAMPLES = [
 ]
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("file", EXAMPLES)
 def test_an_example_is_short_and_its_loss_falls(file):
     assert 20 <= len(file.read_text().splitlines()) <= 60

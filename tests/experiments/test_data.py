@@ -63,6 +63,7 @@ def test_the_first_images_of_each_class_can_be_all_there_is():
         load(DataSettings(dataset="digits", per_class=150))
 
 
+@pytest.mark.slow
 @needs_tfds
 def test_cifar10_is_in_the_order_of_its_ids():
     data = load(DataSettings(dataset="cifar10", data_dir=str(SHARED)))

@@ -26,6 +26,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "--lazy", str(disk)], check=False)
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_a_run_which_then_goes_on(small_disk, capsys):
     folder = small_disk / "run"
     flags = [*FLAGS, "--config.train.checkpoint_every=1", f"--workdir={folder}"]

@@ -65,6 +65,7 @@ def overflowing(monkeypatch):
     monkeypatch.setattr(step, "gradient", grow)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("way", ["not finite", "too large"])
 def test_a_skipped_step_is_as_if_it_had_not_been(way, tmp_path, monkeypatch):
     """But for the counts: weights, optimisers, batch statistics and initial point stay."""
@@ -87,6 +88,7 @@ def test_a_skipped_step_is_as_if_it_had_not_been(way, tmp_path, monkeypatch):
         jax.tree.map(np.testing.assert_array_equal, getattr(after, name), getattr(before, name))
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_go_on_stops_and_says_how_to_repeat_it(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "run"
     flags = [*FLAGS, "--config.train.max_skipped=4", f"--workdir={folder}"]
@@ -149,6 +151,7 @@ def test_replay_needs_a_failure(tmp_path, capsys):
     assert "--mode=replay needs --workdir of a run that left a folder failure" in err
 
 
+@pytest.mark.slow
 def test_solves_that_come_near_their_limit_are_reported(tmp_path, capsys):
     training.train(small_config(solver={"max_steps": 26}), str(tmp_path / "run"))
     longest = metrics(tmp_path / "run")[0]["longest"]

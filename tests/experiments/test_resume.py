@@ -6,6 +6,7 @@ import time
 
 import jax
 import numpy as np
+import pytest
 
 from homoode_jax.experiments import checkpoint
 from homoode_jax.experiments.dataset import load
@@ -53,6 +54,7 @@ def kill_after_epoch(process, folder, epoch):
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == epoch
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_bit_identical_to_undisturbed(tmp_path):
     straight = tmp_path / "straight"
     broken = tmp_path / "broken"

@@ -240,6 +240,7 @@ def test_a_learning_rate_of_zero_stays_zero(run):
     assert still.learning_rate(0) == still.learning_rate(still.total_steps) == 0
 
 
+@pytest.mark.slow
 def test_the_end_of_an_epoch_is_saved_once_validated(tmp_path):
     """Also where `checkpoint_every` falls on it."""
     config = small_config(train={"checkpoint_every": 10})

@@ -54,6 +54,7 @@ def stopping_at(call):
     return lambda: contextlib.nullcontext(pause)
 
 
+@pytest.mark.slow
 def test_stopped_anywhere_a_run_loses_nothing(tmp_path, monkeypatch):
     """In the middle of an epoch, of its validation, of the last one, and of the last test."""
     training.train(CONFIG, str(tmp_path / "straight"))

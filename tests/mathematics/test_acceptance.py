@@ -40,6 +40,7 @@ def outcomes(solver):
     return jax.jit(lambda z0, x: equilibrium(chosen, None, z0, x, solver=solver, **options))(z0, x)
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: s if isinstance(s, str) else "optimistix")
 def test_an_iterate_that_runs_away_is_not_found(solver):
     solution = outcomes(solver)
@@ -65,6 +66,7 @@ def test_what_only_seems_to_converge_says_so():
     assert gone.result == Result.unbounded_path and gone.stats.num_steps <= 3
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("root", [1e-9, 1.0, 1e3, 1e6])
 def test_a_root_far_from_the_start_is_found_for_a_look_or_two(root):
     """f = root + (z - root) / 2 from 1e-3, float32; near roots take no look."""
@@ -114,6 +116,7 @@ def test_squares_beyond_float32_decide_nothing(batching):
         np.testing.assert_allclose(solution.z, np.float64(x) / 0.7, rtol=1e-4)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("solver", ["anderson", "broyden", "newton"])
 def test_an_iterate_outside_the_domain_is_drawn_back(solver):
     """f = 3 sqrt(z) - 1.9, which plain iteration leaves below: roots 0.825 and 4.368."""
@@ -125,6 +128,7 @@ def test_an_iterate_outside_the_domain_is_drawn_back(solver):
     assert min(abs(float(solution.z[0, 0]) - root) for root in roots) < 1e-3
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("power", [1.0, 1.5, 2.0, 3.0])
 def test_a_schedule_may_start_flat(power):
     """lam = t^power, and one that stands still for its first half: the root of 'linear'."""

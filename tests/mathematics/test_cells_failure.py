@@ -34,6 +34,7 @@ def gradient(method, batching, adjoint="implicit"):
     return jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("method", ["path", "anderson", "newton"])
 def test_a_failed_example_leaves_its_neighbours_bit_for_bit(method):
     run = gradient(method, "per_example")
@@ -51,6 +52,7 @@ def test_a_failed_example_leaves_its_neighbours_bit_for_bit(method):
     assert np.isfinite(by_params).all() and np.allclose(by_params, alone, rtol=1e-5)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("adjoint", ["jacobian_free", "phantom", "unrolled"])
 def test_no_route_lets_a_failure_into_gradients(adjoint):
     (by_params, by_x), got = gradient("picard", "per_example", adjoint)(PARAMS, BAD)
@@ -60,6 +62,7 @@ def test_no_route_lets_a_failure_into_gradients(adjoint):
     assert np.array_equal(by_x[0], good[0])
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("method", ["path", "anderson"])
 def test_a_joint_batch_fails_as_a_whole_and_says_so(method):
     gradients, got = gradient(method, "joint")(PARAMS, BAD)
@@ -68,6 +71,7 @@ def test_a_joint_batch_fails_as_a_whole_and_says_so(method):
     assert all(not np.any(leaf) for leaf in gradients)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("solver", ["anderson", "broyden", Anderson(memory=8)])
 def test_degenerate_memories_do_no_harm(solver):
     """Constant cells, a start at the root, fewer dimensions than memory, no root at all."""
@@ -88,6 +92,7 @@ def test_degenerate_memories_do_no_harm(solver):
     assert np.isfinite(none.z).all() and (not none.success or residual <= 1.1e-5)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("solver", METHODS)
 def test_a_cell_that_overflows_ends_with_its_last_finite_state(solver):
     """f = 30 z^3 - 1e3 from 10: |f| leaves float32 in a few plain iterations."""

@@ -17,6 +17,7 @@ def half(params, z, x):
     return jax.tree.map(lambda a: a * jnp.asarray(0.5, a.dtype) + 1, z)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.slow  # many programs to compile
 @pytest.mark.parametrize("solve", SOLVES)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "mixed"])

@@ -51,6 +51,7 @@ def test_the_linear_cell_has_no_bifurcation_on_its_way():
     assert not np.any((np.abs(values.imag) < 1e-9) & (values.real >= 1))
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(("homotopy", "path"), KINDS)
 def test_the_whole_path_of_a_linear_cell_is_its_closed_form(homotopy, path):
     solution = follow(0, homotopy=homotopy, path=path)
@@ -60,6 +61,7 @@ def test_the_whole_path_of_a_linear_cell_is_its_closed_form(homotopy, path):
     assert np.abs(solution.z - np.linalg.solve(np.eye(5) - A, B.T).T).max() < 1e-8
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("path", ["natural", "arclength"])
 @pytest.mark.parametrize("bend", [0, 1])
 def test_the_path_from_zero_obeys_the_relation_of_the_paper(bend, path):
@@ -118,6 +120,7 @@ def test_each_example_has_its_own_path():
     assert together.stats.num_steps[1] == same.stats.num_steps
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("batching", ["joint", "per_example"])
 def test_padding_comes_back_as_it_was_and_changes_nothing(batching):
     """NaN in the padding, and finite numbers: bit-identical; and the root is the root."""

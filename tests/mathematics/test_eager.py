@@ -118,6 +118,7 @@ def programs(call, p):
     return len(COMPILED) - before
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize(
     "name", [*CALLS, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 )

@@ -94,6 +94,7 @@ def fold_of(name, homotopy):
     return lam(ahead[np.argmin(np.abs(ahead - z0))])
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(("homotopy", "path", "dtype"), CASES)
 def test_paths_end_as_theory_says(homotopy, path, dtype):
     codes, solution, w = solved(homotopy, path, dtype)
@@ -108,6 +109,7 @@ def test_paths_end_as_theory_says(homotopy, path, dtype):
             assert name == "singular_start" or w[name] * ROOTS[name] > 0
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(("homotopy", "path", "dtype"), NATURAL)
 @pytest.mark.parametrize("name", ["cubic_fold", "no_real_root"])
 def test_a_natural_path_ends_at_the_fold_itself(name, homotopy, path, dtype):
@@ -116,6 +118,7 @@ def test_a_natural_path_ends_at_the_fold_itself(name, homotopy, path, dtype):
     assert -1e-6 < below < (1e-6 if dtype == "float64" else 3e-5)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(("homotopy", "path", "dtype"), ARCLENGTH)
 def test_arc_length_counts_the_folds_it_passes(homotopy, path, dtype):
     _, solution, _ = solved(homotopy, path, dtype)
@@ -123,6 +126,7 @@ def test_arc_length_counts_the_folds_it_passes(homotopy, path, dtype):
     assert folds["cubic_fold"] == 2 and folds["no_real_root"] == 1 and folds["contraction"] == 0
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(("homotopy", "path", "dtype"), FIXED_POINT)
 def test_a_pitchfork_in_every_direction_is_a_bifurcation(homotopy, path, dtype):
     """f = 3z - z^3 from 0: I - lam J = 1 - 3 lam."""
@@ -131,6 +135,7 @@ def test_a_pitchfork_in_every_direction_is_a_bifurcation(homotopy, path, dtype):
     assert abs(solution.stats.lam[PROBLEMS.index("pitchforks")] - 1 / 3) < 1e-4
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(("homotopy", "path", "dtype"), CASES)
 def test_an_ok_is_a_root_whatever_was_passed_on_the_way(homotopy, path, dtype):
     """A long step may pass over the bifurcation of a single direction without notice."""

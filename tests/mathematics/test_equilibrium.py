@@ -33,6 +33,7 @@ def plain_root():
     return np.asarray(z)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_solvers_agree_on_a_convolution(solver):
     solution = jax.jit(lambda x: equilibrium(convolution, KERNEL, 0 * x, x, solver=solver))(IMAGE)
@@ -40,6 +41,7 @@ def test_solvers_agree_on_a_convolution(solver):
     assert np.abs(solution.z - plain_root()).max() < 1e-4
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("homotopy", ["fixed_point", "newton"])
 def test_paths_agree_on_a_convolution(homotopy):
     solve = jax.jit(lambda x: continuation(convolution, KERNEL, 0 * x, x, homotopy=homotopy))
@@ -84,6 +86,7 @@ CASES = [
 ]
 
 
+@pytest.mark.quick(8)
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(("solver", "values", "converges"), CASES)
 @pytest.mark.parametrize("bend", [0.0, 0.01])
@@ -103,6 +106,7 @@ def test_success_is_a_residual_within_tolerance(solver, values, converges, bend)
         assert solution.stats.num_steps == 400 or solution.result != Result.max_steps
 
 
+@pytest.mark.quick(3)
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     "solver",

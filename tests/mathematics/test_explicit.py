@@ -18,6 +18,7 @@ from homoode_jax.mathematics.ode.solvers import SOLVERS
 METHODS = [name for name, kind in SOLVERS.items() if issubclass(kind, diffrax.AbstractERK)]
 
 
+@pytest.mark.quick(2)
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", METHODS)
 def test_a_step_is_diffraxs(name):
@@ -36,6 +37,7 @@ def test_a_step_is_diffraxs(name):
         np.testing.assert_allclose(dense_["k"][key], dense["k"][key], rtol=1e-13)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", METHODS)
 def test_the_gradient_of_a_step_is_that_of_finite_differences(name):

@@ -45,6 +45,7 @@ SLOW = {
 }
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     "name", [*CALLS, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 )

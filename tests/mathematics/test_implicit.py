@@ -41,6 +41,7 @@ def reference():
     return finite_differences(lambda inputs: loss_of(iterate)(*inputs), (PARAMS, X))
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_gradients_of_equilibria_are_those_of_finite_differences(solver):
     solve = functools.partial(root, solver=solver, adjoint=TIGHT)
@@ -48,6 +49,7 @@ def test_gradients_of_equilibria_are_those_of_finite_differences(solver):
     assert relative_error(got, reference()) < 1e-8
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("homotopy", ["fixed_point", "newton"])
 def test_gradients_of_paths_are_those_of_finite_differences(homotopy):
     def solve(params, x):
@@ -103,6 +105,7 @@ def gradient_of(route):
     return jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(PARAMS, 0 * X, X)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(("steps", "eta"), [(1, 1.0), (1, 0.5), (3, 1.0), (5, 0.5)])
 def test_phantom_gradients_are_their_closed_form(steps, eta):
     """u = eta sum_{i<k} (eta J^T + (1 - eta) I)^i v with a dense J."""
@@ -131,6 +134,7 @@ def test_implicit_gradients_return_zeros_for_z0():
     assert all_zero(gradient_of("implicit")[1])
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("solver", ["picard", Anderson(memory=2)])
 def test_unrolled_gradients_are_those_of_the_truncated_iteration(solver):
     """Three steps, which do not reach the root; a failed solve has no gradient, so tol is loose."""

@@ -32,6 +32,7 @@ def linear(params, t, z, x):
     return jnp.einsum("bij,bj->bi", x, z)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("t1", [1.5, -1.0])
 def test_linear_systems_match_the_matrix_exponential(t1):
     rng = np.random.default_rng(0)
@@ -56,6 +57,7 @@ def logistic_growth(rate, z0, capacity, t):
     return capacity / (1 + (capacity / z0 - 1) * np.exp(-rate * t))
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("tol", [1e-4, 1e-7, 1e-10])
 @pytest.mark.parametrize("t1", [3.0, -0.5])
 def test_logistic_growth_is_met_to_the_traced_tolerance(tol, t1):
@@ -73,6 +75,7 @@ def test_an_empty_interval_returns_the_initial_state():
     np.testing.assert_array_equal(solution.z, z0)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(("t0", "t1"), [(0.0, 2.0), (0.5, -1.0)])
 def test_a_conditioned_time_dependent_field_matches_scipy(t0, t1):
     params, z0, x = smooth_problem(batch=3)
@@ -117,6 +120,7 @@ ORDERS = {
 }
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("solver", ORDERS)
 def test_constant_steps_converge_with_the_order_of_the_solver(solver):
     @jax.jit

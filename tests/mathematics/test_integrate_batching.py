@@ -113,6 +113,7 @@ def pad(rows, garbage):
     return out
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("garbage", [np.nan, np.inf, 1e30, -3.0])
 @pytest.mark.parametrize("batching", ["joint", "per_example"])
 def test_padding_changes_no_answer_no_gradient_and_no_count(x64, batching, garbage):

@@ -56,6 +56,7 @@ def test_gradients_on_recorded_steps_match_finite_differences(adjoint):
     assert relative_error(got, want) < 1e-9
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("tol", [pytest.param(1e-8, marks=pytest.mark.slow), 1e-10])
 @pytest.mark.parametrize(
     ("adjoint", "batching"),
@@ -85,6 +86,7 @@ def saved_loss(params, z0, x, adjoint, batching, **options):
     return jnp.sum(smooth_weights() * (jnp.sin(solution.zs) + solution.z**2))
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("batching", ["joint", "per_example"])
 def test_saved_states_have_the_same_gradient_by_both_discrete_routes(batching):
     """At the ends, twice within a step and in between; forwards, backwards and not at all."""
@@ -125,6 +127,7 @@ def central_difference(function, step=1e-3):
     return float(8 * (above - below) - (far_above - far_below)) / (12 * step)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("batching", ["joint", "per_example"])
 def test_the_error_of_backsolve_falls_with_the_tolerance(batching):
     """At the default tolerance of 1e-3 it is 0.3 % on this mild problem."""
@@ -140,6 +143,7 @@ def test_the_error_of_backsolve_falls_with_the_tolerance(batching):
     assert errors[2] < errors[1] / 20
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("batching", ["joint", "per_example"])
 def test_backsolve_takes_the_same_steps_whatever_the_scale_of_the_loss(batching):
     weights = smooth_weights()

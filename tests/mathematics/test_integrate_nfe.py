@@ -62,6 +62,7 @@ def differentiate_and_count(**options):
     return run
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("solver", ["dopri5", "bosh3", "heun"])
 def test_evaluations_forward_are_those_on_the_host(solver):
     """With a first step that is accepted, and one so large that it is rejected."""
@@ -96,6 +97,7 @@ BACKWARD = [
 ]
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize(("adjoint", "options"), BACKWARD)
 def test_vector_jacobian_products_are_those_on_the_host(adjoint, options):
     """And evaluations, those of selecting the first step among them, where none is repeated."""
@@ -123,6 +125,7 @@ def test_per_example_counts_are_those_of_each_example_alone():
     assert evaluations == max(nfe) > min(nfe)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("adjoint", ["direct", "backsolve", "reversible"])
 def test_per_example_backward_counts_are_those_of_each_example_alone(adjoint):
     run = differentiate_and_count(rtol=1e-4, atol=1e-4, batching="per_example", adjoint=adjoint)

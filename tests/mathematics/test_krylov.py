@@ -60,6 +60,7 @@ def relative(matrix, x, b):
     return np.linalg.norm(b - matrix @ x) / np.linalg.norm(b)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("restart", [N, 20, 5])
 @pytest.mark.parametrize("rtol", [1e-3, 1e-10])
 def test_the_residual_is_within_tolerance_and_products_are_those_on_the_host(restart, rtol):
@@ -100,6 +101,7 @@ def test_a_singular_system_that_has_a_solution_gets_one():
     assert relative(matrix, solved.value, matrix @ b) <= 1.1e-8
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("restart", [N, 5])
 def test_a_singular_system_without_a_solution_is_not_ok_and_stays_finite(restart):
     matrix, b = system(kind="singular")

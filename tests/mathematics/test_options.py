@@ -243,6 +243,7 @@ CLOSURES = {
 }
 
 
+@pytest.mark.quick(8)
 @pytest.mark.parametrize("transform", [jax.jit, jax.grad, jax.vmap], ids=lambda f: f.__name__)
 @pytest.mark.parametrize("name", CLOSURES)
 def test_functions_that_close_over_a_traced_array_are_named(name, transform):
@@ -338,6 +339,7 @@ EMPTY = {
 }
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", EMPTY)
 def test_states_without_entries_are_ok_at_once(name):
     solution = EMPTY[name](jnp.zeros((2, 0)))

@@ -148,6 +148,7 @@ def turning_loss(params, z0, x, **options):
     return jnp.sum(energies**2) + jnp.sum(z)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("adjoint", "batching"), [("checkpointed", "joint"), ("backsolve", "per_example")]
 )

@@ -111,6 +111,7 @@ def wave_errors(solver):
     return np.array([solve(1 / n) for n in (32, 64, 128)])
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(("solver", "order"), [("heun", 2), ("bosh3", 3), ("dopri5", 5)])
 def test_answers_converge_at_the_order_of_the_method(x64, solver, order):
     errors = wave_errors(solver)[:, 0]
@@ -119,6 +120,7 @@ def test_answers_converge_at_the_order_of_the_method(x64, solver, order):
     assert np.all(orders > order - 0.3)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(("solver", "order"), [("heun", 2), ("bosh3", 3), ("dopri5", 4)])
 def test_saved_states_converge_too(x64, solver, order):
     """Anywhere within steps: two or three times would meet each step size at its own place."""
@@ -180,6 +182,7 @@ def contracting_solve(coupling, dtype):
     return lambda rate, tol: solve(jnp.asarray(rate, dtype), jnp.asarray(tol, dtype))
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("coupling", [0.3, 0.5, 0.9, 0.999])
 def test_an_adaptive_solve_of_a_contracting_field_is_right_to_tolerance_or_says_that_it_is_not(
@@ -239,6 +242,7 @@ def test_a_neighbour_that_fails_leaves_every_other_gradient_exactly_as_it_is(x64
     np.testing.assert_array_equal(np.delete(vjps, 1), np.delete(want_vjps, 1))
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("batching", ["joint", "per_example"])
 @pytest.mark.parametrize("coupling", [0.5, 1e-4])
 def test_a_gradient_whose_steps_do_not_lead_back_is_zero_and_says_so(x64, batching, coupling):

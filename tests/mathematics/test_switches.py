@@ -156,12 +156,14 @@ QUICK = (
 NAMES = [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in TRACED]
 
 
+@pytest.mark.quick(5)
 @pytest.mark.parametrize("name", NAMES)
 def test_no_rank_or_dtype_is_promoted(name):
     with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
         jax.make_jaxpr(TRACED[name])(P)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", NAMES)
 def test_no_traced_array_is_kept(name):
     with jax.checking_leaks():

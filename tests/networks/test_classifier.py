@@ -124,6 +124,7 @@ def test_padding_rows_change_nothing(small):
     assert whole.solution.stats == alone.solution.stats
 
 
+@pytest.mark.slow
 def test_a_field_in_bfloat16_differs_by_its_rounding_and_leaves_all_else_in_float32(small):
     """Its precision is 0.4 %."""
     classifier, weights, images = small

@@ -49,6 +49,7 @@ WAYS = {
 }
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("way", WAYS)
 def test_convolution_is_the_librarys_in_every_way(way):
     ours, theirs = (

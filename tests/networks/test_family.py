@@ -78,6 +78,7 @@ def written_out(layer: str, f, features, z0):
     }.get(layer, lambda: relaxed(z0, features))()
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("layer", sorted(set(LAYERS) - {"resnet"}))
 def test_a_layer_is_its_definition(layer):
     classifier, weights, images = make(layer)
