@@ -165,7 +165,10 @@ def test_no_rank_or_dtype_is_promoted(name):
 
 @pytest.mark.quick(1)
 @pytest.mark.parametrize("name", NAMES)
-def test_no_traced_array_is_kept(name):
+def test_no_traced_array_is_kept(name, request):
+    if name == "continuation, unrolled":
+        reason = "a Lineax solve in a scan that is differentiated, lx.LU's too, fails by itself"
+        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
     with jax.checking_leaks():
         jax.make_jaxpr(TRACED[name])(P)
 
