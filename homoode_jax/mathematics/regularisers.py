@@ -10,7 +10,7 @@ Plain functions: they take part in `jit`, `grad` and `vmap` like any other term 
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, Key, PyTree
+from jaxtyping import Array, ArrayLike, Float, Int, Key, PyTree
 
 from homoode_jax.mathematics.cells.solve import Cell
 from homoode_jax.mathematics.common.checks import (
@@ -38,7 +38,7 @@ def jacobian_norm(
     x: PyTree,
     key: Key[Array, ""],
     *,
-    samples: int = 1,
+    samples: Int[ArrayLike, ""] = 1,
 ) -> Float[Array, ""]:
     """Estimates the mean square size of the cell's Jacobian at z (arXiv 2106.14342).
 

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, ArrayLike, Float, Key, PyTree
+from jaxtyping import Array, ArrayLike, Float, Int, Key, PyTree
 
 from homoode_jax.mathematics.audit.spectra import (
     Estimate,
@@ -44,7 +44,7 @@ def spectral_radius(
     z: PyTree[ArrayLike],
     x: PyTree,
     *,
-    dimension: int = 40,
+    dimension: Int[ArrayLike, ""] = 40,
     key: Key[Array, ""] | None = None,
 ) -> Estimate:
     """Largest modulus of the eigenvalues of df/dz, by Arnoldi's method.
@@ -102,7 +102,7 @@ def sigma_min(
     x: PyTree,
     *,
     homotopy: str = "fixed_point",
-    dimension: int = 40,
+    dimension: Int[ArrayLike, ""] = 40,
     key: Key[Array, ""] | None = None,
 ) -> Estimate:
     """Smallest singular value of dH/dz along a path: 0 at a fold or a bifurcation.

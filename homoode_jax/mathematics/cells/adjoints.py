@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import lineax as lx
 from jax import lax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, PyTree
+from jaxtyping import Array, ArrayLike, Bool, PyTree, Real
 
 from homoode_jax.mathematics.cells.fallback import Fallback
 from homoode_jax.mathematics.cells.gmres import (
@@ -58,7 +58,7 @@ class Implicit(eqx.Module):
         4.000
     """
 
-    tol: float = real_field("tol", 1e-6, "a positive number")
+    tol: Real[ArrayLike, ""] = real_field("tol", 1e-6, "a positive number")
     linear_solver: str | lx.AbstractLinearSolver = "gmres"
 
 
@@ -88,7 +88,7 @@ class Phantom(eqx.Module):
     """
 
     steps: int = whole_field("steps", 5)
-    damping: float = real_field("damping", 0.5, "a number in (0, 1]")
+    damping: Real[ArrayLike, ""] = real_field("damping", 0.5, "a number in (0, 1]")
 
 
 class Unrolled(eqx.Module):

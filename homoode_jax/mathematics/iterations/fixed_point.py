@@ -14,7 +14,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int, Real
 
 from homoode_jax.mathematics.cells.vectors import Equation, Vector, no_cost
 from homoode_jax.mathematics.common.options import real_field, whole_field
@@ -44,7 +44,7 @@ class Picard(eqx.Module):
         0.2500
     """
 
-    damping: float = real_field("damping", 1.0, "a number other than 0")
+    damping: Real[ArrayLike, ""] = real_field("damping", 1.0, "a number other than 0")
 
     def start(self, equation: Equation, f0: Vector) -> None:
         """Returns None: the method has no memory."""
@@ -86,7 +86,7 @@ class Anderson(eqx.Module):
     """
 
     memory: int = whole_field("memory", 5)
-    damping: float = real_field("damping", 1.0, "a number other than 0")
+    damping: Real[ArrayLike, ""] = real_field("damping", 1.0, "a number other than 0")
 
     def start(self, equation: Equation, f0: Vector) -> History:
         """Returns a history without differences."""

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import lineax as lx
 from jax import lax
+from jaxtyping import ArrayLike, Real
 
 from homoode_jax.mathematics.cells.gmres import make_linear_solver, solve_linear
 from homoode_jax.mathematics.cells.vectors import Equation, Vector, no_cost, repeat
@@ -45,7 +46,7 @@ class NewtonKrylov(eqx.Module):
         1.6879
     """
 
-    linear_tol: float = real_field("linear_tol", 1e-3, "a positive number")
+    linear_tol: Real[ArrayLike, ""] = real_field("linear_tol", 1e-3, "a positive number")
     linear_solver: str | lx.AbstractLinearSolver = "gmres"
 
     def start(self, equation: Equation, f0: Vector) -> None:

@@ -10,7 +10,7 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float, Real
 
 from homoode_jax.mathematics.cells.vectors import Equation, Vector, no_cost, rms
 from homoode_jax.mathematics.common.options import real_field
@@ -48,7 +48,7 @@ class Relaxation(eqx.Module):
         0.2500
     """
 
-    accuracy: float = real_field("accuracy", 0.1, "a positive number")
+    accuracy: Real[ArrayLike, ""] = real_field("accuracy", 0.1, "a positive number")
     solver: str | diffrax.AbstractSolver = "bosh3"
 
     def start(self, equation: Equation, f0: Vector) -> _Memory:

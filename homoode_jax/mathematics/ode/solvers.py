@@ -26,7 +26,7 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, ArrayLike, PyTree, Real
 
 from homoode_jax.mathematics.common.checks import check_option
 from homoode_jax.mathematics.common.options import is_concrete, real
@@ -81,7 +81,9 @@ class Reversible(OfMethod):
 
     coupling: float = eqx.field(static=True)
 
-    def __init__(self, solver: str | diffrax.AbstractSolver = "dopri5", coupling: float = 0.5):
+    def __init__(
+        self, solver: str | diffrax.AbstractSolver = "dopri5", coupling: Real[ArrayLike, ""] = 0.5
+    ):
         """Makes an explicit Runge-Kutta method, or its name, reversible.
 
         Args:

@@ -34,7 +34,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, ArrayLike, Float, PyTree
+from jaxtyping import Array, ArrayLike, Float, Inexact, PyTree
 
 Rows = tuple[tuple[float, ...], ...]
 
@@ -48,9 +48,9 @@ class Stages(NamedTuple):
         of_ys: zeros, whose cotangent stores those of the states Y_i (see the module).
     """
 
-    slopes: PyTree[Float[Array, "stages ..."]]
+    slopes: PyTree[Inexact[Array, "stages ..."]]
     y: PyTree[Array]
-    of_ys: PyTree[Float[Array, "stages ..."]]
+    of_ys: PyTree[Inexact[Array, "stages ..."]]
 
 
 def run_stages(
@@ -62,7 +62,7 @@ def run_stages(
     y0: PyTree[Array],
     args: PyTree,
     first: PyTree[Array] | None = None,
-) -> tuple[PyTree[Array], PyTree[Float[Array, "stages ..."]], PyTree[Array] | None]:
+) -> tuple[PyTree[Array], PyTree[Inexact[Array, "stages ..."]], PyTree[Array] | None]:
     """Returns a step's answer from its first `count` stages, and those stages, h f each.
 
     `first` is f(t0, y0), where it is known; f at the last stage is then returned too.
