@@ -86,7 +86,7 @@ def saved_loss(params, z0, x, adjoint, batching, **options):
     return jnp.sum(smooth_weights() * (jnp.sin(solution.zs) + solution.z**2))
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("batching", ["joint", "per_example"])
 def test_saved_states_have_the_same_gradient_by_both_discrete_routes(batching):
     """At the ends, twice within a step and in between; forwards, backwards and not at all."""
