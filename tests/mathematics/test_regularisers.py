@@ -79,7 +79,7 @@ def test_jacobian_norm_is_exact_where_j_is_diagonal_and_draws_all_signs():
     got = regularisers.jacobian_norm(lambda a, z, x: a * z**2, 0.5, z, None, key)
     np.testing.assert_allclose(got, np.mean(z**2), rtol=1e-12)
     keys = jax.random.split(key, 64)
-    draws = jax.vmap(lambda key: regularisers._signs(key, z))(keys)
+    draws = jax.vmap(lambda key: regularisers._signs(key, jnp.asarray(z)))(keys)
     assert len(np.unique(draws.reshape(64, -1), axis=0)) == 64
     assert set(np.unique(draws)) == {-1, 1}
 
