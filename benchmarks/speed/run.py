@@ -26,7 +26,7 @@ from homoode_jax.experiments.workdir import read_json
 
 CODE = (
     "benchmarks/speed",
-    "homoode_jax/experiments/solves.py",
+    "homoode_jax/experiments/model.py",
     "homoode_jax/experiments/step.py",
     "homoode_jax/mathematics/common",
     "homoode_jax/mathematics/ode",

@@ -47,7 +47,7 @@ def leave_imports_uncollected() -> None:
 
 def seconds_spent() -> float:
     """Returns the time spent since the first call, which starts the clock."""
-    return sum(end - start for start, end in _compile_spans())
+    return float(sum(end - start for start, end in _compile_spans()))
 
 
 def add_span(spans: list[Span], start: float, end: float) -> None:

@@ -13,8 +13,8 @@ from jaxtyping import Array, Float, Int
 
 from homoode_jax.experiments.config import Config
 
-Number = Float[Array, ""]
-Count = Int[Array, ""]
+Number = Float[Array | np.ndarray, ""]
+Count = Int[Array | np.ndarray, ""]
 
 
 class Cosine(NamedTuple):
@@ -63,7 +63,7 @@ class Hyperparameters(NamedTuple):
 def make_hyperparameters(config: Config, epoch_steps: int) -> Hyperparameters:
     """Takes the numbers from a configuration, as NumPy scalars of the model's precision."""
 
-    def number(value: float) -> Any:
+    def number(value: int | float) -> Any:
         with np.errstate(over="ignore", under="ignore"):  # beyond float32 it is inf, or 0
             return np.asarray(value, config.model.dtype)
 
