@@ -66,6 +66,7 @@ def test_every_config_file_is_valid_and_says_its_command(file):
     assert f"python train.py --config=configs/{file.name}" in module.__doc__
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistakes_are_refused_in_one_line(mistake):
     raw, message = MISTAKES[mistake]

@@ -217,7 +217,7 @@ def test_a_batch_must_have_as_many_images_of_each_part():
         {"data": {"shares": 64}, "train": {"batch_size": 2048, "eval_batch_size": 64}}
     )
     with pytest.raises(UserError, match=r"1437 images in config.data.shares=64 parts"):
-        Run(config, None, load(config.data))  # pyright: ignore: nothing is written
+        Run(config, Path(), load(config.data))  # nothing is written
 
 
 def test_shares_are_the_whole_together(tmp_path):

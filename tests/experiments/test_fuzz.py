@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -178,7 +179,7 @@ def test_what_is_accepted_can_be_run(raw):
     if small is None:
         return
     with jax.enable_x64(small.model.dtype == "float64"):
-        run = Run(small, None, load(small.data))  # pyright: ignore: nothing is written
+        run = Run(small, Path(), load(small.data))  # nothing is written
         state = init_state(run.classifier, small.model.dtype, run.hyperparameters)
         images = jnp.asarray(run.data.train.images[:16])
         batch = Batch(images, jnp.asarray(run.data.train.labels[:16]), jnp.ones(16, bool))

@@ -132,5 +132,6 @@ def test_per_example_backward_counts_are_those_of_each_example_alone(adjoint):
     for i in range(3):
         vjps, solution, (evaluations, vjps_on_host) = run(x=X[i : i + 1])
         assert vjps[0] == vjps_on_host
-        looks = evaluations - solution.stats.nfe[0] - vjps[0]
+        repeated = 0 if adjoint == "direct" else vjps[0]
+        looks = evaluations - solution.stats.nfe[0] - repeated
         assert looks in ((0, 2) if adjoint == "backsolve" else (0,))
