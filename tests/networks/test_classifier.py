@@ -80,7 +80,7 @@ def test_initial_point_is_a_convolution_of_ones():
     variance = groups.var((1, 3), keepdims=True)
     normalised = ((groups - mean) / np.sqrt(variance + 1e-5)).reshape(whole_map.shape)
     np.testing.assert_allclose(
-        jnp.broadcast_to(point(whole_map), (2, 5, 5, 8)), normalised, atol=1e-5
+        jnp.broadcast_to(point(jnp.asarray(whole_map)), (2, 5, 5, 8)), normalised, atol=1e-5
     )
     np.testing.assert_array_equal(alternating(4), [-1, 1, -1, 1])
 
