@@ -45,6 +45,7 @@ def test_the_gradient_of_a_step_is_that_of_finite_differences(name):
 
     def read(solver, y0, p):
         term = diffrax.ODETerm(lambda t, y, p: {"a": jnp.sin(p * t + y["b"]), "b": -(y["a"] ** 2)})
+        y0 = jax.tree.map(jnp.asarray, y0)  # differences come as NumPy's
         state = solver.init(term, 0.1, 0.4, y0, p)
         y1, error, dense, last, _ = solver.step(term, 0.1, 0.4, y0, p, state, False)
         used = y1, error, dense["k"], last if isinstance(last, dict) else ()
