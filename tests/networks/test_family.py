@@ -199,7 +199,9 @@ def test_a_regulariser_is_measured_along_the_solve_and_in_training_only(layer, t
     function, params = plain.function(weights)
     x = Condition(trained.features, None)
     if term == "kinetic":
-        z = jnp.zeros_like(trained.features) + plain.initial_point(weights.initial_point, x.features)
+        z = jnp.zeros_like(trained.features) + plain.initial_point(
+            weights.initial_point, x.features
+        )
         energy = 0.0
         dt = 0.25
         f = jit(lambda z: function(params, z, x))
