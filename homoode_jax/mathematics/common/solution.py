@@ -8,7 +8,7 @@ import enum
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 
 class Result(enum.IntEnum):
@@ -79,7 +79,7 @@ class Stats(NamedTuple):
     num_folds: Int[Array, "*batch"] | None = None
 
     @property
-    def evaluations(self) -> Int[Array, "*batch"]:
+    def evaluations(self):  # an array of JAX, or of NumPy once it was fetched
         """Returns `nfe` and the products with the Jacobian taken together; -1 where unknown."""
         if self.num_jvp is None or self.num_vjp is None:
             return self.nfe
@@ -117,6 +117,6 @@ class Solution(NamedTuple):
     stats: Stats
 
     @property
-    def success(self) -> Bool[Array, "*batch"]:
+    def success(self):  # likewise
         """Returns True where `result` is `Result.ok`."""
         return self.result == Result.ok
