@@ -39,7 +39,7 @@ def leave_imports_uncollected() -> None:
     """Takes what there is by now out of the sight of Python's collector.
 
     It would look through all imports again and again while programs are traced, and while steps
-    are taken: a tenth of the processor time of a small run. Once a process, at its start: what
+    are taken. Once a process, at its start: what
     dies later and was part of a cycle would stay.
     """
     gc.freeze()

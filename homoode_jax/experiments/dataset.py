@@ -20,7 +20,7 @@ from homoode_jax.experiments.sources import INFO, Info
 
 UNREAD = -1  # in place of a label that another process has read: below all labels
 DAMAGED = np.iinfo(np.int32).max  # above all labels: one process that says so is enough
-KEY = "S64"  # ids that decide the order, as fixed-width bytes; TFDS has some like "train_16399"
+KEY = "S64"  # ids that decide the order, such as "train_16399": by 64 bytes, then by number
 
 
 class Split(NamedTuple):
