@@ -8,7 +8,8 @@ import enum
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PyTree
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 
 class Result(enum.IntEnum):
@@ -79,7 +80,7 @@ class Stats(NamedTuple):
     num_folds: Int[Array, "*batch"] | None = None
 
     @property
-    def evaluations(self):  # an array of JAX, or of NumPy once it was fetched
+    def evaluations(self) -> Int[Array | np.ndarray, "*batch"]:
         """Returns `nfe` and the products with the Jacobian taken together; -1 where unknown."""
         if self.num_jvp is None or self.num_vjp is None:
             return self.nfe
@@ -117,6 +118,6 @@ class Solution(NamedTuple):
     stats: Stats
 
     @property
-    def success(self):  # likewise
+    def success(self) -> Bool[Array | np.ndarray, "*batch"]:
         """Returns True where `result` is `Result.ok`."""
         return self.result == Result.ok
