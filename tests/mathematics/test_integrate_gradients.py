@@ -103,7 +103,8 @@ def test_saved_states_have_the_same_gradient_by_both_discrete_routes(batching):
         jax.tree.map(close, direct, checkpointed)
 
 
-@pytest.mark.parametrize("batching", ["joint", "per_example"])
+@pytest.mark.quick(1)
+@pytest.mark.parametrize("batching", ["per_example", "joint"])
 def test_direct_has_second_derivatives(batching):
     """Beside differences of the first ones; of saved states, with an example that fails."""
     params, z0, x = smooth_problem()
