@@ -1,6 +1,6 @@
 """Shared by all tests: a compilation cache that outlives the run, and float64 for one test.
 
-Annotations of the mathematics are checked in every call (`--jaxtyping-packages`, pyproject.toml).
+Annotations are checked in every call (`--jaxtyping-packages`, pyproject.toml).
 
 Diffrax's own checks (of dt0's sign, of saved times) call back to the host when they fail, and XLA
 does not cache programs with callbacks. EQX_ON_ERROR=nan makes them give NaN instead.

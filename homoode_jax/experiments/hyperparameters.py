@@ -13,8 +13,8 @@ from jaxtyping import Array, Float, Int
 
 from homoode_jax.experiments.config import Config
 
-Number = Float[Array, ""]
-Count = Int[Array, ""]
+Number = Float[Array | np.ndarray, ""]
+Count = Int[Array | np.ndarray, ""]
 
 
 class Cosine(NamedTuple):

@@ -59,7 +59,7 @@ class LoopConv(nnx.Module):
         self.kernel = nnx.Param(uniform_fan_in(rngs.params(), shape))
         self.bias = nnx.Param(uniform_bias(9 * inputs)(rngs.params(), (outputs,)))
 
-    def __call__(self, z: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+    def __call__(self, z: Float[Array, "n h w c"]) -> Float[Array, "n h w outputs"]:
         """Returns the convolution of `z`."""
         return convolve(z, self.kernel[...]) + self.bias[...]
 

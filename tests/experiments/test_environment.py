@@ -47,7 +47,7 @@ def test_a_platform_that_is_not_there_is_one_line():
         "os.environ['JAX_PLATFORMS'] = sys.argv[1]\n"
         "train.processes.leave(train.main(['train.py', *sys.argv[2:]]))"
     )
-    for platform, flags in (("CPU", ["--describe"]), ("cuda", ["--workdir=/nowhere/run"])):
+    for platform, flags in (("CPU", ["--describe"]), ("rocm", ["--workdir=/nowhere/run"])):
         process = start(platform, *flags, code=code)
         out, err = process.communicate(timeout=300)
         assert process.returncode == 2 and not out

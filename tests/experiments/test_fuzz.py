@@ -142,6 +142,7 @@ def test_a_thousand_configurations_are_accepted_or_refused_in_one_line(raw):
     accepted(raw)
 
 
+@pytest.mark.wrong_types
 @settings(max_examples=300, **HOW)
 @given(
     st.recursive(STRANGE, lambda inner: st.dictionaries(st.sampled_from([*SECTIONS, "x"]), inner))

@@ -120,6 +120,7 @@ def test_lines_are_whole_in_a_log_and_broken_between_words_on_a_terminal(shown):
     assert all(len(line) <= 80 for line in lines[:-1]) and lines[-1] == path
 
 
+@pytest.mark.wrong_types
 def test_an_evaluation_tells_how_far_it_is(shown, monkeypatch, tmp_path):
     file = shown(None)
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.02)

@@ -90,7 +90,7 @@ def test_losses_leave_out_rows_that_do_not_count():
     bad = logits.copy()
     bad[1] = np.nan
     expected = -(log_p[0, 1] + log_p[2, 3]) / 2
-    np.testing.assert_allclose(cross_entropy(jnp.array(bad), labels, counts), expected, rtol=1e-5)
+    np.testing.assert_allclose(cross_entropy(jnp.array(bad), jnp.array(labels), jnp.array(counts)), expected, rtol=1e-5)
     distance = np.abs(point - z1[counts])
     expected = np.where(distance < 1, distance**2 / 2, distance - 0.5).mean()
     z1[1] = np.nan

@@ -98,9 +98,7 @@ def _equations(part: Any) -> Iterator[Any]:
     if isinstance(part, tuple | list):
         for one in part:
             yield from _equations(one)
-    elif hasattr(part, "jaxpr"):
-        yield from _equations(part.jaxpr)
-    elif hasattr(part, "eqns"):
+    elif hasattr(part, "eqns"):  # a jaxpr, closed or not
         for equation in part.eqns:
             yield equation
             yield from _equations(list(equation.params.values()))
