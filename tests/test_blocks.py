@@ -44,6 +44,7 @@ def test_the_code_of_a_page_runs(page):
     run_python(page)
 
 
+@pytest.mark.slow
 def test_the_layer_in_a_few_lines_is_right():
     integrate, homotopy = run_python(README)
     # The gradient along one direction, by finite differences of the loss.

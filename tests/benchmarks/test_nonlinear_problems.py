@@ -58,6 +58,7 @@ def test_system_is_the_one_of_its_paper(problem):
         np.testing.assert_allclose(problem.g(z), want, rtol=1e-9, atol=1e-9 * np.max(np.abs(want)))
 
 
+@pytest.mark.quick(6)
 @parametrize_all
 def test_problem_is_square_finite_and_float64_from_every_start(problem):
     g = jax.jit(problem.g)
@@ -69,6 +70,7 @@ def test_problem_is_square_finite_and_float64_from_every_start(problem):
             assert np.all(np.isfinite(value))
 
 
+@pytest.mark.quick(4)
 @parametrize_small
 def test_scaling_is_of_the_size_and_sign_it_says(problem):
     jacobian = scaled_jacobian(problem, problem.z_start)
@@ -80,6 +82,7 @@ def test_scaling_is_of_the_size_and_sign_it_says(problem):
         np.testing.assert_allclose(lowest, 0, atol=1e-12)
 
 
+@pytest.mark.quick(4)
 @parametrize_small
 def test_tolerance_follows_from_the_solution(problem):
     smallest = np.linalg.svd(scaled_jacobian(problem, root(problem)), compute_uv=False)[-1]

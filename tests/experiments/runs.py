@@ -24,7 +24,9 @@ FLAGS = [
     for key, value in settings.items()
 ]
 
-# A network that solves nothing compiles soonest; it is saved every other step of 80.
+# A network that solves nothing compiles soonest.
+PLAIN = [*FLAGS, "--config.model.layer=none"]
+# It is saved every other step of 80.
 QUICK = [
     "--config.model.layer=none",
     "--config.model.channels=8",

@@ -10,14 +10,14 @@ import pytest
 
 from homoode_jax.experiments import checkpoint, workdir
 from homoode_jax.experiments.errors import UserError
-from tests.experiments.runs import FLAGS, ROOT, SETTINGS, command
+from tests.experiments.runs import PLAIN, ROOT, SETTINGS, command
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A finished run."""
     folder = tmp_path_factory.mktemp("trained") / "run"
-    assert command(*FLAGS, f"--workdir={folder}") == 0
+    assert command(*PLAIN, f"--workdir={folder}") == 0
     return folder
 
 
@@ -72,7 +72,7 @@ def test_a_run_leaves_its_files(trained):
 
 def test_a_finished_run_is_not_run_again(trained, capsys):
     before = (trained / "metrics.jsonl").read_bytes(), (trained / "summary.json").read_bytes()
-    assert command(*FLAGS, f"--workdir={trained}") == 0
+    assert command(*PLAIN, f"--workdir={trained}") == 0
     assert "epoch 1" not in capsys.readouterr().out
     after = (trained / "metrics.jsonl").read_bytes(), (trained / "summary.json").read_bytes()
     assert before == after
@@ -102,7 +102,7 @@ def test_an_evaluation_that_cannot_be_written_is_shown_all_the_same(trained, cap
 def test_a_damaged_summary_is_refused(content, trained, capsys, tmp_path):
     shutil.copy(trained / "config.json", tmp_path)
     (tmp_path / "summary.json").write_text(content)
-    assert "summary.json is damaged" in refused(capsys, *FLAGS, f"--workdir={tmp_path}")
+    assert "summary.json is damaged" in refused(capsys, *PLAIN, f"--workdir={tmp_path}")
 
 
 def test_a_workdir_that_is_removed_while_training_is_not_made_anew(capsys, tmp_path, monkeypatch):
@@ -116,7 +116,7 @@ def test_a_workdir_that_is_removed_while_training_is_not_made_anew(capsys, tmp_p
         save(checkpoints, step, *rest)
 
     monkeypatch.setattr(checkpoint, "save_latest", remove)
-    flags = [*FLAGS, "--config.train.checkpoint_every=1", f"--workdir={folder}"]
+    flags = [*PLAIN, "--config.train.checkpoint_every=1", f"--workdir={folder}"]
     err = refused(capsys, *flags)
     assert "checkpoints/latest was removed while the run was going on" in err
     assert not folder.exists()
@@ -131,7 +131,7 @@ def test_evaluation_of_another_configuration_is_refused(trained, capsys):
 
 
 def test_a_refused_run_leaves_nothing_behind(capsys, tmp_path):
-    flags = [*FLAGS, "--config.train.batch_size=5000", f"--workdir={tmp_path / 'run'}"]
+    flags = [*PLAIN, "--config.train.batch_size=5000", f"--workdir={tmp_path / 'run'}"]
     assert "larger than the training split" in refused(capsys, *flags)
     assert not list(tmp_path.iterdir())
 
@@ -147,7 +147,7 @@ def test_describe_touches_no_data(capsys):
 
 def test_another_configuration_is_refused_and_nothing_is_lost(trained, capsys):
     before = contents(trained)
-    err = refused(capsys, *FLAGS, f"--workdir={trained}", "--config.train.epochs=1")
+    err = refused(capsys, *PLAIN, f"--workdir={trained}", "--config.train.epochs=1")
     assert "train.epochs: 1, not 2" in err and "another --workdir" in err
     assert contents(trained) == before
 
@@ -186,14 +186,14 @@ def test_a_broken_configuration_file_gets_one_line(code, capsys, tmp_path):
 
 def test_unwritable_and_foreign_workdirs_are_refused(capsys, tmp_path):
     (tmp_path / "file").write_text("mine")
-    assert "cannot write" in refused(capsys, *FLAGS, f"--workdir={tmp_path / 'file' / 'run'}")
-    assert "not the folder of a run" in refused(capsys, *FLAGS, f"--workdir={tmp_path}")
+    assert "cannot write" in refused(capsys, *PLAIN, f"--workdir={tmp_path / 'file' / 'run'}")
+    assert "not the folder of a run" in refused(capsys, *PLAIN, f"--workdir={tmp_path}")
     assert contents(tmp_path) == {tmp_path / "file": b"mine"}
 
 
 def test_a_damaged_config_json_is_refused(capsys, tmp_path):
     (tmp_path / "config.json").write_text('{"train": ')
-    assert "config.json cannot be read" in refused(capsys, *FLAGS, f"--workdir={tmp_path}")
+    assert "config.json cannot be read" in refused(capsys, *PLAIN, f"--workdir={tmp_path}")
 
 
 def test_no_room_on_disk_is_one_line(capsys, tmp_path, monkeypatch):
@@ -201,7 +201,7 @@ def test_no_room_on_disk_is_one_line(capsys, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device", "metrics.jsonl")
 
     monkeypatch.setattr(workdir, "append_metrics", full)
-    flags = [*FLAGS, f"--workdir={tmp_path / 'run'}"]
+    flags = [*PLAIN, f"--workdir={tmp_path / 'run'}"]
     assert "no room on disk: metrics.jsonl" in refused(capsys, *flags)
 
 

@@ -22,7 +22,7 @@ from homoode_jax.experiments.training import train
 from homoode_jax.experiments.workdir import read_metrics
 from tests.experiments.runs import AS_OTHERS, QUICK, small_config, start
 
-CONFIG = small_config(train={"checkpoint_every": 15})
+CONFIG = small_config(model={"layer": "none"}, train={"checkpoint_every": 15})
 RNG = np.random.default_rng(0)
 
 

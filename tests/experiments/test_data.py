@@ -342,6 +342,7 @@ def whole(tmp_path_factory):
     return root
 
 
+@pytest.mark.quick(5)
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_data_gets_one_line_that_names_the_file(damage, whole, tmp_path, capsys):
     """Seven of each kind, and one of them with damaged records left out."""

@@ -211,6 +211,7 @@ def test_the_environment_says_whether_there_are_others(variables, many, monkeypa
     assert processes._is_called_for() == many
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     "flags", [["--processes=2"], ["--coordinator=x:1", "--processes=2", "--process=2"]]
 )

@@ -7,7 +7,7 @@ import socket
 import numpy as np
 import pytest
 
-from tests.experiments.runs import FLAGS, command, small_config
+from tests.experiments.runs import PLAIN, command, small_config
 
 
 class Trap:
@@ -32,7 +32,7 @@ def offline(monkeypatch):
 
 
 def test_a_run_needs_no_network(offline, tmp_path):
-    assert command(*FLAGS, "--config.train.epochs=1", f"--workdir={tmp_path / 'run'}") == 0
+    assert command(*PLAIN, "--config.train.epochs=1", f"--workdir={tmp_path / 'run'}") == 0
 
 
 @pytest.mark.parametrize("dataset", ["mnist", "svhn", "cifar10", "cifar100", "fashion_mnist"])

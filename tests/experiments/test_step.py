@@ -90,12 +90,14 @@ def test_losses_leave_out_rows_that_do_not_count():
     bad = logits.copy()
     bad[1] = np.nan
     expected = -(log_p[0, 1] + log_p[2, 3]) / 2
-    np.testing.assert_allclose(cross_entropy(jnp.array(bad), jnp.array(labels), jnp.array(counts)), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        cross_entropy(jnp.array(bad), jnp.array(labels), jnp.array(counts)), expected, rtol=1e-5
+    )
     distance = np.abs(point - z1[counts])
     expected = np.where(distance < 1, distance**2 / 2, distance - 0.5).mean()
     z1[1] = np.nan
     np.testing.assert_allclose(
-        initial_point_loss(jnp.array(point), z1, counts), expected, rtol=1e-5
+        initial_point_loss(jnp.array(point), jnp.array(z1), jnp.array(counts)), expected, rtol=1e-5
     )
 
 
@@ -198,6 +200,7 @@ def test_the_initial_point_moves_every_third_step_by_its_own_sgd(run, states):
     assert max(jax.tree.leaves(count)) == 2
 
 
+@pytest.mark.slow
 def test_evaluation_does_not_depend_on_padding(run):
     """Per-example solves make the answer independent of the batch; padding must not show."""
     config = small_config(solver={"batching": "per_example"}, train={"eval_batch_size": 64})
@@ -253,6 +256,7 @@ def test_the_end_of_an_epoch_is_saved_once_validated(tmp_path):
     assert facts["best_accuracy"] is not None
 
 
+@pytest.mark.slow
 def test_solves_that_fail_on_the_way_back_are_counted_without_being_asked(run, monkeypatch):
     """A backward solve that leads back to no z0, near as it may be, gives no gradient."""
     monkeypatch.setattr(adjoint_backsolve, "MISS", -1.0)

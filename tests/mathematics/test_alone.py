@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import sys
 for name in ("flax", "optax", "orbax", "ml_collections", "tensorflow", "matplotlib", "rich"):
@@ -32,6 +34,7 @@ homoode_jax.regularisers.jacobian_norm(cell, 0.5, states[0], x, jax.random.key(0
 """
 
 
+@pytest.mark.slow
 def test_the_core_imports_and_runs_without_flax_optax_and_orbax():
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -15,6 +15,7 @@ def shifted(params, z, x):
     return z - jnp.roll(z, 1, axis=1) + params * x
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("n", [40, 600], ids=["a factorisation", "LSMR"])
 def test_where_gmres_stagnates_something_stronger_has_the_gradient(n, dtype):

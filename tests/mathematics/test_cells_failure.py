@@ -34,7 +34,7 @@ def gradient(method, batching, adjoint="implicit"):
     return jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("method", ["path", "anderson", "newton"])
 def test_a_failed_example_leaves_its_neighbours_bit_for_bit(method):
     run = gradient(method, "per_example")

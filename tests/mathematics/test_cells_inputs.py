@@ -37,6 +37,7 @@ def test_states_are_pytrees_of_any_real_dtype(solve, dtype):
     assert solution.success
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("solve", SOLVES)
 def test_integers_and_keys_in_the_condition_have_no_gradient_and_do_no_harm(solve):
     def cell(params, z, x):

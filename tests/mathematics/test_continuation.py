@@ -51,7 +51,7 @@ def test_the_linear_cell_has_no_bifurcation_on_its_way():
     assert not np.any((np.abs(values.imag) < 1e-9) & (values.real >= 1))
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(("homotopy", "path"), KINDS)
 def test_the_whole_path_of_a_linear_cell_is_its_closed_form(homotopy, path):
     solution = follow(0, homotopy=homotopy, path=path)

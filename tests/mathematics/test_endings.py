@@ -118,7 +118,7 @@ def test_a_natural_path_ends_at_the_fold_itself(name, homotopy, path, dtype):
     assert -1e-6 < below < (1e-6 if dtype == "float64" else 3e-5)
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(("homotopy", "path", "dtype"), ARCLENGTH)
 def test_arc_length_counts_the_folds_it_passes(homotopy, path, dtype):
     _, solution, _ = solved(homotopy, path, dtype)

@@ -66,6 +66,7 @@ for adjoint in ("checkpointed", "direct", "backsolve", "reversible"):
 """
 
 
+@pytest.mark.slow
 def test_no_program_calls_back_to_the_host():
     """XLA keeps no program with a callback; away from here, where errors are as users have them."""
     environment = {k: v for k, v in os.environ.items() if k != "EQX_ON_ERROR"}

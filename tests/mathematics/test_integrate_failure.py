@@ -70,7 +70,7 @@ def test_a_solve_out_of_steps_has_exactly_zero_gradients(adjoint, batching):
     assert all_zero(got) and all_zero(vjps)
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("adjoint", ROUTES)
 def test_one_failed_example_fails_a_joint_batch_and_says_so(adjoint):
     _, z0, x = smooth_problem()
@@ -81,7 +81,7 @@ def test_one_failed_example_fails_a_joint_batch_and_says_so(adjoint):
     assert all_zero(got) and all_zero(vjps)
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("adjoint", ROUTES)
 def test_a_failed_example_is_as_if_it_were_not_there(adjoint):
     """Beside a batch in which it succeeds and counts for nothing, and one that is without it."""
@@ -105,7 +105,7 @@ def test_a_failed_example_is_as_if_it_were_not_there(adjoint):
     assert relative_error(without, smooth_finite_differences(batch=3)) < 1e-6
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("adjoint", ROUTES)
 def test_a_batch_without_success_has_exactly_zero_gradients(adjoint):
     x = np.full((4, 2), np.nan)

@@ -43,6 +43,7 @@ def replayed():
     return loss, len(steps) - 1, finite_differences(lambda inputs: loss(inputs)[0], inputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "adjoint", [pytest.param("direct", marks=pytest.mark.slow), "checkpointed"]
 )
@@ -103,7 +104,7 @@ def test_saved_states_have_the_same_gradient_by_both_discrete_routes(batching):
         jax.tree.map(close, direct, checkpointed)
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("batching", ["per_example", "joint"])
 def test_direct_has_second_derivatives(batching):
     """Beside differences of the first ones; of saved states, with an example that fails."""

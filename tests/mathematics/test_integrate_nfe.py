@@ -97,7 +97,7 @@ BACKWARD = [
 ]
 
 
-@pytest.mark.quick(4)
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(("adjoint", "options"), BACKWARD)
 def test_vector_jacobian_products_are_those_on_the_host(adjoint, options):
     """And evaluations, those of selecting the first step among them, where none is repeated."""
@@ -125,7 +125,7 @@ def test_per_example_counts_are_those_of_each_example_alone():
     assert evaluations == max(nfe) > min(nfe)
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("adjoint", ["direct", "backsolve", "reversible"])
 def test_per_example_backward_counts_are_those_of_each_example_alone(adjoint):
     run = differentiate_and_count(rtol=1e-4, atol=1e-4, batching="per_example", adjoint=adjoint)

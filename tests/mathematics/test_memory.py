@@ -51,7 +51,7 @@ def gradient_in(num_steps, adjoint, batching):
     return program.memory_analysis().temp_size_in_bytes / (4 * BATCH * WIDTH)
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("batching", ["joint", "per_example"])
 @pytest.mark.parametrize(
     "adjoint", ["backsolve", pytest.param("reversible", marks=pytest.mark.slow)]

@@ -55,6 +55,7 @@ def test_jacobian_norm_is_the_mean_squared_frobenius_norm_by_entry():
     assert abs(by_samples - want) < 8 * error
 
 
+@pytest.mark.slow
 def test_the_mean_over_all_signs_is_exact(monkeypatch):
     """Also where examples depend on each other, as under batch normalisation."""
 
@@ -148,7 +149,7 @@ def turning_loss(params, z0, x, **options):
     return jnp.sum(energies**2) + jnp.sum(z)
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("adjoint", "batching"), [("checkpointed", "joint"), ("backsolve", "per_example")]
 )

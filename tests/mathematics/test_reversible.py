@@ -182,7 +182,7 @@ def contracting_solve(coupling, dtype):
     return lambda rate, tol: solve(jnp.asarray(rate, dtype), jnp.asarray(tol, dtype))
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("coupling", [0.3, 0.5, 0.9, 0.999])
 def test_an_adaptive_solve_of_a_contracting_field_is_right_to_tolerance_or_says_that_it_is_not(
@@ -209,12 +209,14 @@ def test_an_adaptive_solve_of_a_contracting_field_is_right_to_tolerance_or_says_
     assert len(good) == 10 or coupling > 0.5
 
 
+@pytest.mark.slow
 def test_the_answer_does_not_depend_on_the_adjoint(x64):
     _, solution = reversible_gradient("reversible", 1e-10)
     _, checkpointed = reversible_gradient("checkpointed", 1e-10)
     np.testing.assert_array_equal(solution.z, checkpointed.z)
 
 
+@pytest.mark.slow
 def test_an_example_alone_is_as_it_is_in_a_batch(x64):
     together, vjps, solution = smooth_gradient("reversible", "per_example", tol=1e-8)
     params, z0, x = smooth_problem()
@@ -242,7 +244,7 @@ def test_a_neighbour_that_fails_leaves_every_other_gradient_exactly_as_it_is(x64
     np.testing.assert_array_equal(np.delete(vjps, 1), np.delete(want_vjps, 1))
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("batching", ["joint", "per_example"])
 @pytest.mark.parametrize("coupling", [0.5, 1e-4])
 def test_a_gradient_whose_steps_do_not_lead_back_is_zero_and_says_so(x64, batching, coupling):

@@ -86,6 +86,7 @@ SOLVES = {
 SLOW = ["integrate", "continuation", "per example", "newton", "checkpointed"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["equilibrium", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 )

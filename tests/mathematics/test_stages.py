@@ -57,7 +57,7 @@ def problem():
     return {"a": jnp.array([0.3, -0.8]), "b": jnp.array([1.1, 0.4])}, jnp.array([0.7, 1.3])
 
 
-@pytest.mark.quick(3)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("first", [False, True])
 @pytest.mark.parametrize("method", METHODS)
 def test_stages_and_their_derivatives_are_those_of_stages_written_out(method, first):

@@ -78,7 +78,7 @@ def written_out(layer: str, f, features, z0):
     }.get(layer, lambda: relaxed(z0, features))()
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("layer", sorted(set(LAYERS) - {"resnet"}))
 def test_a_layer_is_its_definition(layer):
     classifier, weights, images = make(layer)
@@ -191,6 +191,7 @@ def test_the_running_centre_is_hubers():
     )
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(("layer", "term"), [("homoode", "kinetic"), ("deq", "jacobian")])
 def test_a_regulariser_is_measured_along_the_solve_and_in_training_only(layer, term):
     plain, weights, images = make(layer)

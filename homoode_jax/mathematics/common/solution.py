@@ -11,6 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+# What a solution holds once it was fetched; NumPy compares arrays without axes to scalars.
+Fetched = Array | np.ndarray | np.generic
+
 
 class Result(enum.IntEnum):
     """How a solve ended. Compares with the arrays in `Solution.result`.
@@ -80,7 +83,7 @@ class Stats(NamedTuple):
     num_folds: Int[Array, "*batch"] | None = None
 
     @property
-    def evaluations(self) -> Int[Array | np.ndarray, "*batch"]:
+    def evaluations(self) -> Int[Fetched, "*batch"]:
         """Returns `nfe` and the products with the Jacobian taken together; -1 where unknown."""
         if self.num_jvp is None or self.num_vjp is None:
             return self.nfe
@@ -118,6 +121,6 @@ class Solution(NamedTuple):
     stats: Stats
 
     @property
-    def success(self) -> Bool[Array | np.ndarray, "*batch"]:
+    def success(self) -> Bool[Fetched, "*batch"]:
         """Returns True where `result` is `Result.ok`."""
         return self.result == Result.ok
