@@ -45,7 +45,8 @@ def look_into(params, images):
 def main(steps=30):
     """Trains on 200 handwritten digits, audits on 16 others; returns the losses."""
     digits = load_digits()
-    images, labels = jnp.array(digits.data) / 16, jnp.array(digits.target)
+    images = jnp.array(digits.data) / 16
+    labels = jnp.array(digits.target)
     weights = {"recurrent": jnp.eye(16) / 4, "input": jnp.sin(jnp.arange(1024.0)).reshape(64, 16)}
     params = {"cell": weights, "output": jnp.cos(jnp.arange(160.0)).reshape(16, 10) / 4}
     losses = []

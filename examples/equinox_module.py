@@ -35,13 +35,15 @@ def loss(model, images, labels):
 def main(steps=30):
     """Trains on 200 handwritten digits; returns the losses."""
     digits = load_digits()
-    images, labels = jnp.array(digits.data[:200]) / 16, jnp.array(digits.target[:200])
+    images = jnp.array(digits.data[:200]) / 16
+    labels = jnp.array(digits.target[:200])
     one, two, three = jax.random.split(jax.random.key(0), 3)
     recurrent = eqx.nn.Linear(32, 32, use_bias=False, key=one)
     layer = Homotopy(recurrent, eqx.nn.Linear(64, 32, key=two))
     model = layer, eqx.nn.Linear(32, 10, key=three)
     optimiser = optax.adam(1e-2)
-    state, losses = optimiser.init(eqx.filter(model, eqx.is_array)), []
+    state = optimiser.init(eqx.filter(model, eqx.is_array))
+    losses = []
 
     @eqx.filter_jit
     def step(model, state):

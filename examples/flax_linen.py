@@ -26,7 +26,8 @@ class Classifier(nn.Module):
     @nn.compact
     def __call__(self, x):
         """Logits for a batch; the cell's parameters are one of this module's."""
-        z0, cell = jnp.zeros((len(x), 32)), Cell(parent=None)
+        z0 = jnp.zeros((len(x), 32))
+        cell = Cell(parent=None)
         weights = self.param("cell", lambda key: cell.init(key, z0, x))
         return nn.Dense(10)(homoode_jax.continuation(cell.apply, weights, z0, x).z)
 
@@ -34,10 +35,13 @@ class Classifier(nn.Module):
 def main(steps=30):
     """Trains on 200 handwritten digits; returns the losses."""
     digits = load_digits()
-    images, labels = jnp.array(digits.data[:200]) / 16, jnp.array(digits.target[:200])
-    model, optimiser = Classifier(), optax.adam(1e-2)
+    images = jnp.array(digits.data[:200]) / 16
+    labels = jnp.array(digits.target[:200])
+    model = Classifier()
+    optimiser = optax.adam(1e-2)
     weights = model.init(jax.random.key(0), images)
-    state, losses = optimiser.init(weights), []
+    state = optimiser.init(weights)
+    losses = []
 
     def loss(weights):
         logits = model.apply(weights, images)

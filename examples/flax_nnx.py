@@ -25,12 +25,17 @@ class Classifier(nnx.Module):
     """The fixed point of the cell, found by following its homotopy, and a linear read-out."""
 
     def __init__(self, rngs):
-        self.cell, self.output = Cell(64, 32, rngs), nnx.Linear(32, 10, rngs=rngs)
+        self.cell = Cell(64, 32, rngs)
+        self.output = nnx.Linear(32, 10, rngs=rngs)
 
     def __call__(self, x):
         """Logits for a batch; the cell is split into its definition and its arrays."""
         definition, weights = nnx.split(self.cell)
-        z0, cell = jnp.zeros((len(x), 32)), lambda w, z, x: nnx.merge(definition, w)(z, x)
+        z0 = jnp.zeros((len(x), 32))
+
+        def cell(weights, z, x):
+            return nnx.merge(definition, weights)(z, x)
+
         return self.output(homoode_jax.continuation(cell, weights, z0, x).z)
 
 

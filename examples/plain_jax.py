@@ -38,7 +38,8 @@ def step(params, images, labels):
 def main(steps=30):
     """Trains on 200 handwritten digits; returns the losses."""
     digits = load_digits()
-    images, labels = jnp.array(digits.data[:200]) / 16, jnp.array(digits.target[:200])
+    images = jnp.array(digits.data[:200]) / 16
+    labels = jnp.array(digits.target[:200])
     keys = jax.random.split(jax.random.key(0), 3)
     params = {
         "cell": {

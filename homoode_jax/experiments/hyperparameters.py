@@ -13,8 +13,8 @@ from jaxtyping import Array, Float, Int
 
 from homoode_jax.experiments.config import Config
 
-Number = Float[Array | np.ndarray, ""]
-Count = Int[Array | np.ndarray, ""]
+Number = Float[Array, ""]
+Count = Int[Array, ""]
 
 
 class Cosine(NamedTuple):
@@ -70,7 +70,7 @@ def make_hyperparameters(config: Config, epoch_steps: int) -> Hyperparameters:
     def count(value: int) -> Any:
         return np.asarray(value, np.int32)
 
-    def if_any(value: float) -> Number | None:
+    def if_any(value: float) -> Any:
         return number(value) if value else None
 
     def cosine(start: float) -> Cosine:

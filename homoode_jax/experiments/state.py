@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from homoode_jax.experiments.batches import Batch
@@ -92,7 +91,7 @@ def add_batch(
     batch: Batch,
     output: Output,
     loss: Float[Array, ""],
-    solved: Bool[Array | np.ndarray, " n"],
+    solved: Bool[Array, " n"],
     vjps: Float[Array, "*batch"],
 ) -> Totals:
     """Adds a batch to the sums; rows that are padding count nowhere.

@@ -74,7 +74,7 @@ def jacobian_norm(
     """
     samples = whole("samples", samples)
     params, z, x = as_arrays((params, z, x))
-    return _jacobian_norm(Function(cell), params, z, x, key, samples)
+    return _jacobian_norm(cell=Function(cell), params=params, z=z, x=x, key=key, samples=samples)
 
 
 @compiled

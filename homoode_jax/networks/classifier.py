@@ -109,7 +109,8 @@ class ImageClassifier:
         solve: Callable[..., Solution],
         regulariser: str | None = None,
     ):
-        self.sizes, self.layer = sizes, LAYERS[sizes.layer]
+        self.sizes = sizes
+        self.layer = LAYERS[sizes.layer]
         self.solve = solve
         self.regulariser = regulariser
         network = nnx.eval_shape(lambda: self._make_network(0))
@@ -165,7 +166,7 @@ class ImageClassifier:
         x = Condition(features if self.layer.has_point else None, kept)
         options = {"mask": mask, "backward_probe": backward_probe, **(options or {})}
         solution, penalty = self._solve(network.field, z0, x, key, options)
-        logits = network.head(solution.z, _rows_for_statistics(jnp.asarray(solution.success)))
+        logits = network.head(solution.z, _rows_for_statistics(solution.success))
         stats = nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
         return Output(logits, solution, stats, features, penalty)
 

@@ -68,7 +68,8 @@ def _three_products(g: Array, z: Array) -> Array:
     """
     g = _widened(g)
     z = _widened(z)
-    (h, w, c), d = z.shape[1:], g.shape[-1]
+    _, h, w, c = z.shape
+    d = g.shape[-1]
     wider = jnp.pad(g, ((0, 0), (0, 0), (1, 1), (0, 0)))
     shifted = [wider[:, :, 2 - j : 2 - j + w] for j in range(3)]
     beside = [jnp.pad(s, ((0, 0),) * 3 + ((j * d, (2 - j) * d),)) for j, s in enumerate(shifted)]
@@ -84,7 +85,8 @@ def _widened(a: Array) -> Array:
 
 def _winograd(z: Float[Array, "n h w c"], kernel: Float[Array, "3 3 c d"]) -> Array:
     """Convolves by Winograd's method; odd image sizes are padded, and cropped after."""
-    (h, w), dtype = z.shape[1:3], z.dtype
+    h, w = z.shape[1:3]
+    dtype = z.dtype
     z = _widened(z)
     kernel = _widened(kernel)
     images = _both_ways(_from_input, _tiles(z))
@@ -130,7 +132,8 @@ def _to_output(m: Sequence[Array]) -> list[Array]:
 
 def _batched(operands, axes):
     """Folds a batch of images into one; a batch of kernels goes to the library."""
-    (z, kernel), (z_axis, kernel_axis) = operands, axes
+    z, kernel = operands
+    z_axis, kernel_axis = axes
     if kernel_axis is not None:
         return jax.vmap(_library, (z_axis, kernel_axis))(z, kernel), 0
     z = jnp.moveaxis(z, z_axis, 0)

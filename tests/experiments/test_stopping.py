@@ -29,7 +29,8 @@ from tests.experiments.runs import (
 )
 
 CONFIG = small_config(data={"validation": 600}, train={"eval_batch_size": 150})
-EPOCH, TESTED = (1437 - 600) // 64, 600 // 150  # steps, and batches of its validation
+EPOCH = (1437 - 600) // 64  # steps
+TESTED = 600 // 150  # batches of its validation
 
 
 def final(folder):

@@ -49,7 +49,8 @@ def paths(field, params, seed):
 def test_field_norms_are_root_mean_squares(x64):
     params = parameters(0)
     rng = np.random.default_rng(1)
-    (z0, z1), x = rng.normal(size=(2, BATCH, 3)), rng.normal(size=(BATCH, 2))
+    z0, z1 = rng.normal(size=(2, BATCH, 3))
+    x = rng.normal(size=(BATCH, 2))
     got = jax.jit(functools.partial(audit.field_norms, rotation, t1=0.5))(params, z0, z1, x)
     for norm, t, z in ((got.start, 0.0, z0), (got.end, 0.5, z1)):
         slope = np.asarray(rotation(params, t, z, x))

@@ -127,7 +127,8 @@ def test_padding_comes_back_as_it_was_and_changes_nothing(batching):
     mask = np.array([True, False, True])
     z0 = Z0.copy()
     b = B.copy()
-    b[1], z0[1] = np.nan, 7.0
+    b[1] = np.nan
+    z0[1] = 7.0
     options = {} if batching == "joint" else {"batching": batching}
     got = follow(1, z0=z0, x=b, mask=mask, **options)
     other = follow(1, z0=z0, mask=mask, **options)

@@ -62,7 +62,8 @@ def problem():
 @pytest.mark.parametrize("method", METHODS)
 def test_stages_and_their_derivatives_are_those_of_stages_written_out(method, first):
     """Values, first derivatives, and second ones along a direction."""
-    tableau, (y0, args) = method.tableau, problem()
+    tableau = method.tableau
+    y0, args = problem()
 
     def scanned(tableau, y0, args):
         return in_scan(tableau, y0, args, first)

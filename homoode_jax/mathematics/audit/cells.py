@@ -144,7 +144,16 @@ def sigma_min(
     dimension = whole("dimension", dimension)
     params, zs, x = as_arrays((params, zs, x))
     lams = _check_lams(lams, zs)
-    return _sigma_min(Function(cell), params, zs, lams, x, homotopy, dimension, key)
+    return _sigma_min(
+        cell=Function(cell),
+        params=params,
+        zs=zs,
+        lams=lams,
+        x=x,
+        homotopy=homotopy,
+        dimension=dimension,
+        key=key,
+    )
 
 
 @compiled

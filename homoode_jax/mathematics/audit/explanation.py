@@ -114,7 +114,15 @@ def explain(
     cell = Function(cell)
     slopes = path_slopes(function, params, points)
     solver = solver or _lbfgs(points)
-    found, success = _fit(cell, cell_params, points, slopes, lam, solver, max_steps)
+    found, success = _fit(
+        cell=cell,
+        cell_params=cell_params,
+        points=points,
+        slopes=slopes,
+        schedule=lam,
+        solver=solver,
+        max_steps=max_steps,
+    )
     before, after = (measure(cell, p, points, slopes, lam) for p in (cell_params, found))
     if held_out is None:
         return Explanation(

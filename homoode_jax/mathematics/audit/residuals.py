@@ -101,7 +101,15 @@ def convergence(
     params, z0, x = as_arrays((params, z0, x))
     batch_size(z0, x)
     tol = make_tolerance("tol", tol, z0, 1e-5)
-    return _convergence(Function(cell), params, z0, x, method, tol, max_steps)
+    return _convergence(
+        cell=Function(cell),
+        params=params,
+        z0=z0,
+        x=x,
+        method=method,
+        tol=tol,
+        max_steps=max_steps,
+    )
 
 
 @compiled

@@ -130,7 +130,8 @@ def pull_back(
         args = eqx.combine(params, fixed_params), z, eqx.combine(x, fixed_x)
         return flatten_cell(cell, *args, mask)[0].f(z_flat)
 
-    z_flat, (v, restore) = ravel_pytree(z)[0], ravel_pytree(cotangent)
+    z_flat, _ = ravel_pytree(z)
+    v, restore = ravel_pytree(cotangent)
     _, pull = jax.vjp(f, params, z_flat, x)
     precondition = _transposed(
         cell=cell,

@@ -140,7 +140,14 @@ class CellPlan(eqx.Module):
 
         def one(z, x, cotangent, mask=None) -> Pullback:
             return adjoints.pull_back(
-                self.cell, route, inputs.params, z, x, cotangent, mask, self.preconditioner
+                cell=self.cell,
+                route=route,
+                params=inputs.params,
+                z=z,
+                x=x,
+                cotangent=cotangent,
+                mask=mask,
+                preconditioner=self.preconditioner,
             )
 
         return pull_back_by_problem(one, self, memory, inputs.x, cotangents.z)

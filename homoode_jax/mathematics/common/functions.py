@@ -57,14 +57,14 @@ def compiled(entry: Callable) -> Callable:
     program = eqx.filter_jit(entry)
 
     @functools.wraps(entry)
-    def call(*args: Any) -> Any:
-        leaves = jax.tree.leaves(args)
+    def call(*args: Any, **named: Any) -> Any:
+        leaves = jax.tree.leaves((args, named))
         traced = any(isinstance(leaf, Function) and leaf.is_traced for leaf in leaves)
         with forward_mode(
             "jvp, jacfwd, linearize and hessian do not pass through a solve, whose gradient is a "
             "backward pass; use grad, vjp or jacrev (integrate: or adjoint=diffrax.ForwardMode())."
         ):
-            return entry(*args) if traced else program(*args)
+            return entry(*args, **named) if traced else program(*args, **named)
 
     return call
 

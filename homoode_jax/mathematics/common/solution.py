@@ -8,11 +8,7 @@ import enum
 from typing import NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
-
-# What a solution holds once it was fetched; NumPy compares arrays without axes to scalars.
-Fetched = Array | np.ndarray | np.generic
 
 
 class Result(enum.IntEnum):
@@ -83,10 +79,10 @@ class Stats(NamedTuple):
     num_folds: Int[Array, "*batch"] | None = None
 
     @property
-    def evaluations(self) -> Int[Fetched, "*batch"]:
+    def evaluations(self) -> Int[Array, "*batch"]:
         """Returns `nfe` and the products with the Jacobian taken together; -1 where unknown."""
         if self.num_jvp is None or self.num_vjp is None:
-            return self.nfe
+            return jnp.asarray(self.nfe)
         known = (self.nfe >= 0) & (self.num_jvp >= 0) & (self.num_vjp >= 0)
         return jnp.where(known, self.nfe + self.num_jvp + self.num_vjp, -1)
 
@@ -121,6 +117,6 @@ class Solution(NamedTuple):
     stats: Stats
 
     @property
-    def success(self) -> Bool[Fetched, "*batch"]:
+    def success(self) -> Bool[Array, "*batch"]:
         """Returns True where `result` is `Result.ok`."""
-        return self.result == Result.ok
+        return jnp.equal(self.result, int(Result.ok))

@@ -154,8 +154,11 @@ def backsolve_examples(
         state = cast((z1, a1, jnp.zeros((), real_dtype(z1))), dtype)
         raw = solve_ode(rhs, back, state, own, AdjointNorm(Norm()), keeps_times=True)
         evaluate = partial(_evaluate, field, z1, params, eqx.combine(x, fixed_x), stepping.t0)
-        leads_back = _leads_back(evaluate, stepping, Norm(), z0, z1, *raw.z)
-        return raw._replace(z=raw.z[:2]), scale, leads_back
+        z, a, size = raw.z
+        leads_back = _leads_back(
+            evaluate=evaluate, stepping=stepping, norm=Norm(), z0=z0, z1=z1, z=z, a=a, size=size
+        )
+        return raw._replace(z=(z, a)), scale, leads_back
 
     raw, scale, leads_back = map_examples(alone, z0, z1, inputs[1], fixed[1], cotangent)
     ok = (raw.result == Result.ok) & leads_back
@@ -201,7 +204,8 @@ def _integrals(
         return jax.vmap(one)(t, z, x)
 
     def rhs(s, state, args):
-        (start, size), (z, a, _) = args, state
+        start, size = args
+        z, a, _ = state
         dz, g_z, g_inputs = _products(
             field=together,
             like=z1,

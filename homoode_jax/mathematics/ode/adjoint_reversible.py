@@ -98,7 +98,9 @@ def _undo_step(
     increment: Increment, kappa: float, inputs: PyTree, times: tuple[Array, Array], after: Undone
 ) -> Undone:
     """Undoes one step from t0 to t1."""
-    (t0, t1), (y1, z1), (a, b) = times, after.state, after.cotangent
+    t0, t1 = times
+    y1, z1 = after.state
+    a, b = after.cotangent
     back, pull = jax.vjp(lambda inputs, y: increment(inputs, t1, t0, y), inputs, y1)
     z0 = jax.tree.map(jnp.add, z1, back)
     from_back, a_back = pull(jax.tree.map(jnp.negative, b))

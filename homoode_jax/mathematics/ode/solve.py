@@ -130,8 +130,17 @@ def solve_ode(
     if selected:
         inner = controller.inner
         order = solver.error_order(term)
-        tols = inner.rtol, inner.atol, inner.norm  # pyright: ignore
-        dt0 = first_step(lambda t, z: rhs(t, z, args), t0, t1, z0, f0, order, *tols)
+        dt0 = first_step(
+            lambda t, z: rhs(t, z, args),
+            t0=t0,
+            t1=t1,
+            z0=z0,
+            f0=f0,
+            order=order,
+            rtol=inner.rtol,  # pyright: ignore
+            atol=inner.atol,  # pyright: ignore
+            norm=inner.norm,  # pyright: ignore
+        )
     forwards = isinstance(adjoint, diffrax.ForwardMode)
     method = as_scanned(solver) if is_plain(stepping) and not forwards else solver
     begins = None if f0 is None else all_finite(f0)
