@@ -24,7 +24,7 @@ from homoode_jax.experiments.processes import are_many, maximum_over_processes
 
 FORMAT = 1  # to be raised when saved states or facts change their meaning but not their layout
 BLOCK = 2**20  # bytes
-SHOWN = 3  # differences of layout that a message names
+SHOWN_ENTRIES = 3  # differences of layout that a message names
 
 # Codes of TensorStore, in its messages. An argument that is not valid has none.
 OF_THE_MACHINE = re.compile(
@@ -151,9 +151,9 @@ def _compare_layouts(found: dict[str, str], wanted: dict[str, str]) -> Diagnosis
         return Diagnosis()
     told = [
         f"{name} is {found.get(name, 'absent')}, not {wanted.get(name, 'absent')}"
-        for name in names[:SHOWN]
+        for name in names[:SHOWN_ENTRIES]
     ]
-    more = f"; and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    more = f"; and {len(names) - SHOWN_ENTRIES} more" if len(names) > SHOWN_ENTRIES else ""
     return Diagnosis(Kind.OTHER, f"it holds another kind of state: {'; '.join(told)}{more}")
 
 

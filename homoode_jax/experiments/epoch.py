@@ -16,7 +16,7 @@ from homoode_jax.experiments.state import Means, TrainState, means
 from homoode_jax.experiments.stopping import Pause, Stopped
 
 REFRESH_SECONDS = 0.5  # the moving figures are fetched from the device at most this often
-NEAR = 0.75  # share of the steps allowed that is near their end
+NEAR_THE_LIMIT = 0.75  # share of the steps allowed that is near their end
 
 
 class Facts(NamedTuple):
@@ -95,7 +95,7 @@ def _saved_if_stopped(run: Run, state: TrainState, facts: Facts, began: float) -
 def _warn_of_limit(run: Run, row: dict[str, Any]) -> None:
     """Says so when solves come near the steps that they may take."""
     limit = step_limit(run.config)
-    if limit is not None and row["longest"] > NEAR * limit[1]:
+    if limit is not None and row["longest"] > NEAR_THE_LIMIT * limit[1]:
         say(
             f"warning: a solve took {row['longest']} steps of {limit[0]}={limit[1]}; beyond them "
             "it fails. Raise it, loosen the tolerance, or regularise (config.regularise)."

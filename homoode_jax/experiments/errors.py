@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
-LONGEST = 80  # characters of a value that an error shows
+LONGEST_VALUE = 80  # characters of a value that an error shows
 
 
 class UserError(Exception):
@@ -25,7 +25,7 @@ def shown(value: Any) -> str:
         text = repr(value)
     except ValueError:  # of whole numbers with thousands of digits
         return f"a {type(value).__name__} too long to show"
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
 
 
 def printable(text: str) -> str:

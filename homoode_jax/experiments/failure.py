@@ -33,7 +33,7 @@ from homoode_jax.experiments.step import Gradient, gradient, update_network
 from homoode_jax.mathematics.common.solution import Result
 from homoode_jax.networks.classifier import ImageClassifier
 
-NAME = "failure"
+FOLDER = "failure"
 
 
 class RetakenStep(NamedTuple):
@@ -52,7 +52,7 @@ class RetakenStep(NamedTuple):
 
 def write_failure(run: Run, state: TrainState, batch: Batch) -> UserError:
     """Writes the batch of a skipped step and the state before it; returns what to raise."""
-    folder = run.workdir / NAME
+    folder = run.workdir / FOLDER
     if is_first():
         _make_anew(folder)
     wait_for_all("a folder for a failure")
@@ -82,11 +82,11 @@ def write_failure(run: Run, state: TrainState, batch: Batch) -> UserError:
 
 def replay(path: str) -> dict[str, Any]:
     """Takes a step that was skipped again, update included, and shows what is wrong with it."""
-    folder = Path(path) / NAME
+    folder = Path(path) / FOLDER
     config = workdir.stored_config(Path(path)) if path else None
     if config is None or not (folder / "facts.json").exists():
         raise UserError(
-            f"--mode=replay needs --workdir of a run that left a folder {NAME}, got {path!r}."
+            f"--mode=replay needs --workdir of a run that left a folder {FOLDER}, got {path!r}."
         )
     use_precision(config.model.dtype)
     keep_programs()

@@ -18,8 +18,10 @@ from homoode_jax.experiments.errors import UserError
 
 GREETING_SECONDS = 10  # within which a visitor says who it is
 RETRY_SECONDS = 0.2
-LONGEST = 2**20  # bytes of a message
-SHOWN = 3  # differences that a message names; of another configuration file there are dozens
+LONGEST_MESSAGE = 2**20  # bytes of a message
+SHOWN_DIFFERENCES = (
+    3  # differences that a message names; of another configuration file there are dozens
+)
 
 
 class Meeting(NamedTuple):
@@ -172,8 +174,11 @@ def _difference(process: int, theirs: dict[str, str], ours: dict[str, str]) -> s
     names = [name for name in {**ours, **theirs} if theirs.get(name) != ours.get(name)]
     if not names:
         return ""
-    told = [f"{name} is {theirs.get(name)!s}, not {ours.get(name)!s}" for name in names[:SHOWN]]
-    more = len(names) - SHOWN
+    told = [
+        f"{name} is {theirs.get(name)!s}, not {ours.get(name)!s}"
+        for name in names[:SHOWN_DIFFERENCES]
+    ]
+    more = len(names) - SHOWN_DIFFERENCES
     rest = f"; and {more} more" if more > 0 else ""
     return f"process {process} was started otherwise than process 0: {'; '.join(told)}{rest}"
 
@@ -228,7 +233,7 @@ def _receive(connection: socket.socket, seconds: float) -> Any:
     end = time.monotonic() + seconds
     received = b""
     try:
-        while not received.endswith(b"\n") and len(received) < LONGEST:
+        while not received.endswith(b"\n") and len(received) < LONGEST_MESSAGE:
             connection.settimeout(max(end - time.monotonic(), 0.01))
             part = connection.recv(2**16)
             if not part:

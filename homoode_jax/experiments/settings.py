@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from homoode_jax.experiments.sources import INFO
-from homoode_jax.mathematics.cells.adjoints import ADJOINTS as IMPLICIT_ADJOINTS
+from homoode_jax.mathematics.cells.adjoints import IMPLICIT_ADJOINTS
 from homoode_jax.mathematics.common.checks import BATCHINGS
 from homoode_jax.mathematics.equilibria.continuation import PATHS
-from homoode_jax.mathematics.equilibria.equilibrium import SOLVERS as EQUILIBRIUM_SOLVERS
+from homoode_jax.mathematics.equilibria.equilibrium import EQUILIBRIUM_SOLVERS
 from homoode_jax.mathematics.homotopy.equations import HOMOTOPIES
 from homoode_jax.mathematics.ode.plan import ADJOINTS
 from homoode_jax.mathematics.ode.solvers import SOLVERS

@@ -6,7 +6,7 @@ from pathlib import Path
 from homoode_jax.experiments.errors import UserError, shown
 from homoode_jax.experiments.images import ALL, SUFFIXES, Reading, Record, Share, read_image
 
-NAME = "tiny-imagenet-200"
+ARCHIVE = "tiny-imagenet-200"
 SHAPE = (64, 64, 3)
 CLASSES = 200
 CLASS = re.compile(r"n\d{8}")  # of WordNet
@@ -37,12 +37,12 @@ def read_tiny_imagenet(data_dir: str, split: str, share: Share = ALL) -> Reading
 
 def _find_root(data_dir: str) -> Path:
     given = Path(data_dir or "data").expanduser()
-    root = given if given.name == NAME else given / NAME
+    root = given if given.name == ARCHIVE else given / ARCHIVE
     for part in ("train", "val/val_annotations.txt"):
         if not (root / part).exists():
             raise UserError(
                 f"{root / part} does not exist. Set config.data.data_dir to the folder that holds "
-                f"{NAME}, unpacked from cs231n.stanford.edu/{NAME}.zip."
+                f"{ARCHIVE}, unpacked from cs231n.stanford.edu/{ARCHIVE}.zip."
             )
     return root
 
@@ -64,7 +64,7 @@ def _classes(train: Path) -> list[str]:
     if len(found) != CLASSES:
         raise UserError(
             f"{train} holds {len(found)} folders of classes; there must be {CLASSES}. "
-            f"Unpack {NAME} again."
+            f"Unpack {ARCHIVE} again."
         )
     return found
 

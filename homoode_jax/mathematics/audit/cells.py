@@ -17,7 +17,7 @@ from homoode_jax.mathematics.audit.spectra import (
     largest_eigenvalue,
     smallest_singular_value,
 )
-from homoode_jax.mathematics.cells.solve import Cell, InPrecision
+from homoode_jax.mathematics.cells.solve import Cell, CellInPrecision
 from homoode_jax.mathematics.cells.vectors import Equation, flatten_cell
 from homoode_jax.mathematics.common.checks import (
     as_arrays,
@@ -76,11 +76,11 @@ def spectral_radius(
         0.9000
     """
     dimension = whole("dimension", dimension)
-    return _spectral_radius(Function(cell), *as_arrays((params, z, x)), dimension, key)
+    return _radius(Function(cell), *as_arrays((params, z, x)), dimension, key)
 
 
 @compiled
-def _spectral_radius(
+def _radius(
     cell: Function, params: PyTree, z: PyTree[Array], x: PyTree, dimension: int, key: Any
 ) -> Estimate:
     evaluate, z = checked_cell(cell, params, z, x)
@@ -226,7 +226,7 @@ def checked_cell(cell: Function, params: PyTree, z: PyTree, x: PyTree, name: str
     check_placement((params, z, x))
     batch_size(z, x, state=name)
     check_function("cell", cell, (params, z, x), z)
-    return InPrecision(cell, shapes(z)), cast(z, common_dtype(z))
+    return CellInPrecision(cell, shapes(z)), cast(z, common_dtype(z))
 
 
 def _random(equation: Equation, key: Key[Array, ""] | None) -> Float[Array, " n"]:

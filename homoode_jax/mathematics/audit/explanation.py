@@ -12,7 +12,7 @@ from homoode_jax.mathematics.audit.fields import (
     Points,
     checked_points,
     differences,
-    measure,
+    misfit,
     path_slopes,
 )
 from homoode_jax.mathematics.cells.solve import Cell
@@ -123,7 +123,7 @@ def explain(
         solver=solver,
         max_steps=max_steps,
     )
-    before, after = (measure(cell, p, points, slopes, lam) for p in (cell_params, found))
+    before, after = (misfit(cell, p, points, slopes, lam) for p in (cell_params, found))
     if held_out is None:
         return Explanation(
             params=found,
@@ -135,7 +135,7 @@ def explain(
         )
     points = checked_points(held_out)
     slopes = path_slopes(function, params, points)
-    first, last = (measure(cell, p, points, slopes, lam) for p in (cell_params, found))
+    first, last = (misfit(cell, p, points, slopes, lam) for p in (cell_params, found))
     return Explanation(
         params=found,
         before=before,

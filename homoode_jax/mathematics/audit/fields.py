@@ -176,7 +176,7 @@ def defect(
     points = checked_points(points)
     lam = make_schedule(schedule)
     slopes = path_slopes(Function(field), as_arrays(params), points)
-    return measure(Function(cell), as_arrays(cell_params), points, slopes, lam)
+    return misfit(Function(cell), as_arrays(cell_params), points, slopes, lam)
 
 
 def differences(
@@ -205,7 +205,7 @@ def differences(
 
 
 @compiled
-def measure(cell, cell_params, points: Points, slopes, schedule) -> Float[Array, " batch"]:
+def misfit(cell, cell_params, points: Points, slopes, schedule) -> Float[Array, " batch"]:
     """Returns the defect, from F's values at the points."""
 
     def sum_rows(leaf: Float[Array, "points batch ..."]) -> Float[Array, " batch"]:

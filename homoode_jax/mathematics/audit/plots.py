@@ -94,7 +94,7 @@ def _trace(trace: Any) -> list[np.ndarray]:
     return _lines(np.arange(len(trace)), trace)
 
 
-def _rows(zs: PyTree[Array]) -> np.ndarray:
+def _flat_states(zs: PyTree[Array]) -> np.ndarray:
     """Returns the paths as an array `[points, batch, entries]`."""
     leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(zs)]
     return np.concatenate([leaf.reshape(*leaf.shape[:2], -1) for leaf in leaves], axis=-1)
@@ -102,13 +102,13 @@ def _rows(zs: PyTree[Array]) -> np.ndarray:
 
 def _lengths(zs: PyTree[Array]) -> np.ndarray:
     """Returns the root mean square length of each path up to each of its points."""
-    steps = np.sqrt(np.mean(np.diff(_rows(zs), axis=0) ** 2, axis=-1))
+    steps = np.sqrt(np.mean(np.diff(_flat_states(zs), axis=0) ** 2, axis=-1))
     return np.concatenate([np.zeros_like(steps[:1]), np.cumsum(steps, axis=0)])
 
 
 def _components(zs: PyTree[Array]) -> list[np.ndarray]:
     """Projects the paths on the first two principal components of all their points."""
-    rows = _rows(zs)
+    rows = _flat_states(zs)
     points = rows.reshape(-1, rows.shape[-1])
     centre = points.mean(axis=0)
     _, _, axes = np.linalg.svd(points - centre, full_matrices=False)

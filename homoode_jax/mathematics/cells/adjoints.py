@@ -96,7 +96,7 @@ class Unrolled(eqx.Module):
 
 
 Route = Implicit | Phantom | Unrolled
-ADJOINTS: dict[str, Callable[[], Route]] = {
+IMPLICIT_ADJOINTS: dict[str, Callable[[], Route]] = {
     "implicit": Implicit,
     "jacobian_free": lambda: Phantom(1, 1.0),
     "phantom": Phantom,
@@ -108,8 +108,8 @@ def make_route(adjoint: str | Route) -> Route:
     """Returns the adjoint behind a name; passes adjoint objects through."""
     if isinstance(adjoint, Implicit | Phantom | Unrolled):
         return adjoint
-    check_option("adjoint", adjoint, ADJOINTS)
-    return ADJOINTS[adjoint]()
+    check_option("adjoint", adjoint, IMPLICIT_ADJOINTS)
+    return IMPLICIT_ADJOINTS[adjoint]()
 
 
 def pull_back(
@@ -143,7 +143,7 @@ def pull_back(
         fixed_x=fixed_x,
         mask=mask,
     )
-    solved = _solve(route, lambda u: pull(u)[1], v, precondition)
+    solved = _solve_linear(route, lambda u: pull(u)[1], v, precondition)
     g_params, _, g_x = pull(jnp.where(solved.ok, solved.value, 0))
     # Zero times what is not finite in the cell's derivative would not be zero.
     g_params, g_x = jax.tree.map(lambda g: jnp.where(solved.ok, g, 0), (g_params, g_x))
@@ -153,7 +153,7 @@ def pull_back(
     return Pullback(g_params, restore(jnp.zeros_like(v)), g_x, vjps.astype(jnp.int32))
 
 
-def _solve(route: Implicit | Phantom, jt: Callable, v: Vector, precondition) -> Linear:
+def _solve_linear(route: Implicit | Phantom, jt: Callable, v: Vector, precondition) -> Linear:
     """Returns u as the module defines it for this adjoint, given the product u -> J^T u."""
     if isinstance(route, Phantom):
         yes = jnp.asarray(True)

@@ -44,7 +44,7 @@ from homoode_jax.mathematics.common.trees import (
 )
 
 Cell = Callable[[PyTree, PyTree[Array], PyTree], PyTree[Array]]
-COUNTS = "residual", "num_folds", "num_steps", "num_rejected", "cost"
+CELL_COUNTS = "residual", "num_folds", "num_steps", "num_rejected", "cost"
 
 
 class Outcome(NamedTuple):
@@ -157,7 +157,7 @@ class CellPlan(eqx.Module):
         return jnp.full_like(raw.num_steps, -1)
 
 
-class Options(NamedTuple):
+class CellOptions(NamedTuple):
     """How the solve of a batch is done, checked."""
 
     algorithm: Algorithm
@@ -190,7 +190,7 @@ def solve_cells(
     dtype = common_dtype(z0)
     if jnp.issubdtype(dtype, jnp.complexfloating):
         raise ValueError("z0 must be real: split complex states into real and imaginary parts.")
-    options = Options(
+    options = CellOptions(
         algorithm=algorithm(z0),
         adjoint=make_route(adjoint),
         mask=check_mask(mask, batch),
@@ -203,7 +203,7 @@ def solve_cells(
 
 @compiled
 def _solve(
-    cell: Function, preconditioner: Function | None, options: Options, inputs: Inputs
+    cell: Function, preconditioner: Function | None, options: CellOptions, inputs: Inputs
 ) -> Solution:
     """Solves a problem whose options are known to be right."""
     params, z0, x, _ = inputs
@@ -215,13 +215,13 @@ def _solve(
         check_function("preconditioner", preconditioner, (params, *like, lam, like[0]), like[0])
         inverse = PreconditionerInPrecision(preconditioner, shapes(z0))
     plan = CellPlan(
-        cell=InPrecision(cell, shapes(z0)),
+        cell=CellInPrecision(cell, shapes(z0)),
         preconditioner=inverse,
         eps=precision(z0),
         **options._asdict(),
     )
     inputs = inputs._replace(z0=cast(z0, common_dtype(z0)))
-    return _solution(solve_unpadded(inputs, plan, COUNTS), z0)
+    return _solution(solve_unpadded(inputs, plan, CELL_COUNTS), z0)
 
 
 def _solution(raw: Outcome, z0: PyTree[Array]) -> Solution:
@@ -241,7 +241,7 @@ def _solution(raw: Outcome, z0: PyTree[Array]) -> Solution:
     return Solution(z, ts, zs, raw.result, stats)
 
 
-class InPrecision(eqx.Module):
+class CellInPrecision(eqx.Module):
     """Calls a cell in z0's dtypes; states are kept in float32 or better between calls."""
 
     cell: Function

@@ -45,7 +45,7 @@ from homoode_jax.mathematics.homotopy.step import Method
 from homoode_jax.mathematics.ode.solvers import make_solver
 
 PATHS = ("natural", "arclength")
-INSTEAD = "use equilibrium with solver='anderson', 'broyden', 'picard' or 'ode', or "
+INSTEAD_OF_A_PATH = "use equilibrium with solver='anderson', 'broyden', 'picard' or 'ode', or "
 
 
 class Continuation(eqx.Module):
@@ -58,7 +58,7 @@ class Continuation(eqx.Module):
 
     def solve(self, equation: Equation) -> Outcome:
         """Follows the path, corrects the points to save, and judges the end."""
-        check_products(equation.f, equation.z0, "continuation", instead=INSTEAD)
+        check_products(equation.f, equation.z0, "continuation", instead=INSTEAD_OF_A_PATH)
         homotopy = Homotopy(equation, equation.f(equation.z0), self.kind)
         scale = measure(equation, homotopy.f0)
         method = self.method

@@ -34,10 +34,10 @@ from homoode_jax.mathematics.common.solution import Result, Solution
 from homoode_jax.mathematics.common.trees import all_finite
 from homoode_jax.mathematics.iterations.fixed_point import Anderson, Broyden, Picard
 from homoode_jax.mathematics.iterations.iterate import Iteration, iterate
-from homoode_jax.mathematics.iterations.newton_krylov import INSTEAD, NewtonKrylov
+from homoode_jax.mathematics.iterations.newton_krylov import INSTEAD_OF_NEWTON, NewtonKrylov
 from homoode_jax.mathematics.iterations.relaxation import Relaxation
 
-SOLVERS: dict[str, Callable[[], Any]] = {
+EQUILIBRIUM_SOLVERS: dict[str, Callable[[], Any]] = {
     "anderson": Anderson,
     "broyden": Broyden,
     "newton": NewtonKrylov,
@@ -99,7 +99,7 @@ class ByOptimistix(eqx.Module):
         function = _Residual(equation.f) if is_root else _Value(equation.f)
         if is_root:
             who = f"solver={type(self.solver).__name__}"
-            check_products(equation.f, equation.z0, who, instead=INSTEAD)
+            check_products(equation.f, equation.z0, who, instead=INSTEAD_OF_NEWTON)
         end = find(
             function,
             self.solver,
@@ -240,5 +240,5 @@ def make_iteration(solver: Solver) -> Iteration | OPTIMISTIX:
     known = Anderson | Broyden | NewtonKrylov | Picard | Relaxation | OPTIMISTIX
     if isinstance(solver, known):
         return solver  # pyright: ignore[reportReturnType]
-    check_option("solver", solver, SOLVERS)
-    return SOLVERS[str(solver)]()
+    check_option("solver", solver, EQUILIBRIUM_SOLVERS)
+    return EQUILIBRIUM_SOLVERS[str(solver)]()

@@ -7,8 +7,8 @@ A loop tries a step (see `step`) and decides on it:
     refused was longer than the one that overshot, so halve that one.
 3.  Solve the linear systems more loosely after a kept step, and more strictly after a refused one.
 4.  Go on from the new point, or again from the old one. A point lies on the path to the fraction
-    NEAR of the step that led to it, which is too rough a start for a step much shorter. So the old
-    point is corrected again before it is used for one.
+    ON_THE_WAY of the step that led to it, which is too rough a start for a step much shorter. So
+    the old point is corrected again before it is used for one.
 5.  Count a fold where lam turns: a kept chord whose lam goes the other way than the one before.
 6.  End where the path does (see `endings`).
 """
@@ -27,7 +27,7 @@ from homoode_jax.mathematics.homotopy.corrector import correct
 from homoode_jax.mathematics.homotopy.endings import Slopes, ending, first_slopes, next_slopes
 from homoode_jax.mathematics.homotopy.equations import Homotopy, lam_row
 from homoode_jax.mathematics.homotopy.step import (
-    NEAR,
+    ON_THE_WAY,
     Method,
     Place,
     Step,
@@ -179,7 +179,7 @@ def _decide(homotopy: Homotopy, method: Method, walk: Walk, step: Step, lams) ->
 
 
 def _recentre(homotopy: Homotopy, method: Method, place: Place, h, strictness, needed):
-    """Corrects the point that a refused step left from, to the fraction NEAR of the next step h."""
+    """Corrects the point that a refused step left from, to ON_THE_WAY times the next step h."""
     solver = tighten(method.linear_solver, strictness)
     done = correct(
         homotopy=homotopy,
@@ -188,7 +188,7 @@ def _recentre(homotopy: Homotopy, method: Method, place: Place, h, strictness, n
         solver=solver,
         rtol=0.0,
         atol=0.0,
-        near=NEAR * h,
+        near=ON_THE_WAY * h,
         needed=needed,
     )
     return done._replace(y=jnp.where(done.ok, done.y, place.y))

@@ -50,8 +50,8 @@ from homoode_jax.mathematics.homotopy.equations import Homotopy, Point, Schedule
 BEND = 0.25  # the corrector may move a step by this fraction of its length
 CONTRACTION = 0.25  # and its corrections must shrink by this factor
 SINGULAR = 0.01  # |B p| / |p| below which a path that cannot go on has met a singular B
-REACH = 2.0  # a step may be lengthened by this factor to land on lam = 1
-NEAR = 0.01  # corrections end at this fraction of the step, on the way
+LENGTHENING = 2.0  # a step may be lengthened by this factor to land on lam = 1
+ON_THE_WAY = 0.01  # corrections end at this fraction of the step, on the way
 
 
 class Method(eqx.Module):
@@ -138,7 +138,7 @@ def try_step(homotopy: Homotopy, method: Method, place: Place) -> Step:
     row = jnp.where(arrives, lam_fixed, row)
     # 4: correct. On the way a correction need only be small beside the step, however short that
     # is. At lam = 1 the point is the answer, and has to meet the tolerances.
-    near = jnp.where(arrives, 0, NEAR * lax.stop_gradient(length))
+    near = jnp.where(arrives, 0, ON_THE_WAY * lax.stop_gradient(length))
     rtol = jnp.where(arrives, method.rtol, 0)
     atol = jnp.where(arrives, method.atol, 0)
     done = correct(
@@ -153,10 +153,10 @@ def try_step(homotopy: Homotopy, method: Method, place: Place) -> Step:
     turned, singular, probe, work = _watch(homotopy, method, place, done.y, row)  # 5: watch
     cost = cost.add(done.cost).add(work)
     # A prediction below lam = 1 may be corrected to beyond it. The next step then aims (2), if its
-    # chord reaches lam = 1 when lengthened by REACH at most; else it is shortened as any other.
+    # chord reaches lam = 1 when lengthened by LENGTHENING at most; else it is shortened as others.
     overshoots = method.arclength & done.ok & ~arrives & (done.y[-1] >= 1)
     rise = predicted[-1] - place.y[-1]
-    overshoots = overshoots & (1 - place.y[-1] <= REACH * rise)
+    overshoots = overshoots & (1 - place.y[-1] <= LENGTHENING * rise)
     # 6: judge. The last corrections, to tolerance, may be many and slow.
     error = jnp.linalg.norm(done.y - predicted) / (BEND * length)
     error = jnp.maximum(error, jnp.where(arrives, 0, done.contraction / CONTRACTION))
@@ -227,7 +227,7 @@ def _aim(method: Method, place: Place, predicted: Point, t1):
         return predicted, t1, t1 >= 1
     lam = place.y[-1]
     rise = predicted[-1] - place.y[-1]
-    arrives = (rise > 0) & ((predicted[-1] >= 1) | (place.aim & (1 - lam <= REACH * rise)))
+    arrives = (rise > 0) & ((predicted[-1] >= 1) | (place.aim & (1 - lam <= LENGTHENING * rise)))
     part = lax.stop_gradient(jnp.where(arrives, (1 - lam) / rise, 1))
     landed = (place.y + part * (predicted - place.y)).at[-1].set(1)
     t1 = jnp.where(arrives, place.t + part * (t1 - place.t), t1)

@@ -26,7 +26,7 @@ from homoode_jax.mathematics.common.solution import RUNNING, Result
 from homoode_jax.mathematics.common.trees import all_finite, choose
 
 PATIENCE = 100  # iterations without a better iterate, all about as good: no progress
-REFUSALS = 5  # iterates in a row at which the cell is not finite end the iteration
+REFUSED_ITERATES = 5  # iterates in a row at which the cell is not finite end the iteration
 
 
 class Move(NamedTuple):
@@ -246,7 +246,7 @@ def _next(state: _State, equation: Equation, scale: Scale, move: Move, tol) -> _
     result = jnp.where(stuck, Result.stagnated.value, RUNNING)
     result = jnp.where(seen.root, Result.ok.value, result)
     result = jnp.where(move.failed, Result.linear_solve.value, result)
-    lost = ~seen.usable | (refused > REFUSALS)
+    lost = ~seen.usable | (refused > REFUSED_ITERATES)
     result = jnp.where(lost, Result.nonfinite.value, result).astype(jnp.int32)
     num_steps = state.num_steps + 1
     return _State(

@@ -21,7 +21,7 @@ from homoode_jax.mathematics.iterations.iterate import Move
 
 ARMIJO = 1e-4
 HALVINGS = 10
-INSTEAD = "use solver='anderson', 'broyden', 'picard' or 'ode', or "
+INSTEAD_OF_NEWTON = "use solver='anderson', 'broyden', 'picard' or 'ode', or "
 
 
 class NewtonKrylov(eqx.Module):
@@ -51,7 +51,7 @@ class NewtonKrylov(eqx.Module):
 
     def start(self, equation: Equation, f0: Vector) -> None:
         """Checks that the cell has Jacobian-vector products; the method has no memory."""
-        check_products(equation.f, equation.z0, "solver='newton'", instead=INSTEAD)
+        check_products(equation.f, equation.z0, "solver='newton'", instead=INSTEAD_OF_NEWTON)
 
     def move(self, equation: Equation, z: Vector, f: Vector, memory: None) -> Move:
         """Takes a Newton step: one linear solve and a line search."""

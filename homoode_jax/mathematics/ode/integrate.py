@@ -37,7 +37,7 @@ from homoode_jax.mathematics.ode.solvers import make_reversible, make_solver
 from homoode_jax.mathematics.ode.stepping import make_controller
 
 Field = Callable[[PyTree, Float[Array, ""], PyTree[Array], PyTree], PyTree[Array]]
-COUNTS = "nfe", "num_steps", "num_rejected"
+FIELD_COUNTS = "nfe", "num_steps", "num_rejected"
 
 
 def integrate(
@@ -137,7 +137,7 @@ def integrate(
             f"adjoint='backsolve' with batching='per_example' takes explicit solvers, got "
             f"{type(solver).__name__}; use batching='joint', or adjoint='checkpointed'."
         )
-    options = Options(
+    options = FieldOptions(
         stepping=_stepping(
             dtype=dtype,
             t0=t0,
@@ -158,7 +158,7 @@ def integrate(
     return _integrate(Function(field), options, Inputs(params, z0, x, probe))
 
 
-class Options(NamedTuple):
+class FieldOptions(NamedTuple):
     """The options of a solve, checked."""
 
     stepping: Stepping
@@ -169,23 +169,23 @@ class Options(NamedTuple):
 
 
 @compiled
-def _integrate(field: Function, options: Options, inputs: Inputs) -> Solution:
+def _integrate(field: Function, options: FieldOptions, inputs: Inputs) -> Solution:
     """Solves a problem whose options are known to be right."""
     z0 = inputs.z0
     like = problem_like(z0, inputs.x, options.per_example)
     t = jax.ShapeDtypeStruct((), real_dtype(z0))
     check_function("field", field, (inputs.params, t, *like), like[0])
-    plan = FieldPlan(InPrecision(field, shapes(z0)), **options._asdict())
+    plan = FieldPlan(FieldInPrecision(field, shapes(z0)), **options._asdict())
     inputs = inputs._replace(z0=cast(z0, common_dtype(z0)))
     # Forward-mode differentiation cannot pass through the guard, a custom vjp.
     guard = _unguarded if isinstance(options.adjoint, diffrax.ForwardMode) else solve
-    raw = solve_unpadded(inputs, plan, COUNTS, guard)
+    raw = solve_unpadded(inputs, plan, FIELD_COUNTS, guard)
     z = cast_like(raw.z, z0)
     zs = None if raw.zs is None else cast_like(raw.zs, z0)
     return Solution(z, plan.ts, zs, raw.result, Stats(raw.nfe, raw.num_steps, raw.num_rejected))
 
 
-class InPrecision(eqx.Module):
+class FieldInPrecision(eqx.Module):
     """Calls a field in z0's dtypes; states are kept in float32 or better between calls."""
 
     field: Function

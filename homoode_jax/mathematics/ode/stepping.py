@@ -19,7 +19,7 @@ from homoode_jax.mathematics.ode.solvers import Reversible
 from homoode_jax.mathematics.ode.times import StepTo
 
 CONTROLLERS = ("pid", "constant")
-REFUSALS = 15  # steps in a row that are not finite: shortening does not help
+REFUSED_STEPS = 15  # steps in a row that are not finite: shortening does not help
 
 
 class Norm(eqx.Module):
@@ -49,7 +49,7 @@ class FiniteController(diffrax.AbstractStepSizeController):
 
     A refused step counts as one with an infinite error: the controller inside shortens it. The
     solve stops, as not finite, if that controller does not heed errors, if the field is not
-    finite at the start, or after `REFUSALS` such steps in a row; and, as stagnated, where time
+    finite at the start, or after `REFUSED_STEPS` such steps in a row; and, as stagnated, where time
     can tell no shorter step.
 
     The stop at a non-finite step travels as Diffrax's `internal_error`, which nothing else uses
@@ -92,7 +92,7 @@ class FiniteController(diffrax.AbstractStepSizeController):
         )
         moves = (t1 > t0) & (keep | (next_t1 < t1))  # near a pole, rounding stops time
         refused = jnp.where(finite, 0, refused + 1)
-        helpless = keep | (refused > REFUSALS)
+        helpless = keep | (refused > REFUSED_STEPS)
         if self.begins is not None:
             helpless = helpless | ~self.begins
         result = diffrax.RESULTS.where(moves, result, diffrax.RESULTS.dt_min_reached)
