@@ -65,7 +65,7 @@ def test_a_run_leaves_its_files(trained):
         "seconds",
     )
     assert set(wanted) <= set(summary)
-    assert summary["initial_point_parameters"] == 12
+    assert summary["initial_point_parameters"] == 0
     assert summary["validation_accuracy"] == max(row["validation_accuracy"] for row in rows)
     assert (trained / "curves.png").read_bytes().startswith(b"\x89PNG")
 

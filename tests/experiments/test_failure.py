@@ -37,11 +37,10 @@ def metrics(folder):
 
 @pytest.mark.quick(1)
 @pytest.mark.parametrize(
-    ("layer", "part", "failed"),
-    [("none", "head", 0), ("homoode", "head", 0), ("homoode", "field", 192)],
+    ("layer", "part"), [("none", "head"), ("homoode", "head"), ("homoode", "field")]
 )
 def test_a_run_survives_a_part_that_explodes_for_some_steps(
-    layer, part, failed, tmp_path, monkeypatch, capsys
+    layer, part, tmp_path, monkeypatch, capsys
 ):
     """A field that explodes fails its solves; a head that does makes gradients not finite."""
     exploding(monkeypatch, 12, 15, part)
@@ -50,7 +49,7 @@ def test_a_run_survives_a_part_that_explodes_for_some_steps(
     training.train(config, str(folder))
     assert "warning" not in capsys.readouterr().out
     rows = metrics(folder)
-    assert [row["skipped"] for row in rows] == [3, 0] and rows[0]["failed"] == failed
+    assert [row["skipped"] for row in rows] == [3, 0] and rows[0]["failed"] == 3 * 64
     assert np.isfinite([row["train_loss"] for row in rows]).all()
     run = Run(config, folder, load(config.data))
     found = checkpoint.restore_latest(run.checkpoints, run.initial_state())
