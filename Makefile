@@ -2,7 +2,7 @@
 PYTHON ?= python3
 ENV := .venv
 BIN := $(ENV)/bin
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 # The mathematics compiles much and runs little; training is the other way round.
 QUICK := XLA_FLAGS=--xla_backend_optimization_level=0
 STUDY ?= layers
