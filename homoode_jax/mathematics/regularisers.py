@@ -94,7 +94,7 @@ def _jacobian_norm(
 
 
 def with_kinetic_energy(
-    field: Field, z0: PyTree[Array]
+    field: Field, z0: PyTree[ArrayLike]
 ) -> tuple[Field, tuple[PyTree[Array], Float[Array, " batch"]]]:
     """Adds the kinetic energy of the path to a field's state (arXiv 2002.02798).
 

@@ -228,6 +228,7 @@ def test_convergence_of_picard_is_geometric():
     np.testing.assert_allclose(trace, np.ones((1, 6)))  # z / f is 2 everywhere
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -148,6 +148,7 @@ def test_integer_leaves_are_kept_and_float32_will_do():
     assert got.after.dtype == jnp.float32 and np.max(got.after) < 1e-3
 
 
+@pytest.mark.wrong_types
 def test_points_that_do_not_fit_are_named():
     z0 = np.zeros((2, 3), np.float32)
     ts = np.linspace(0, 1, 4)

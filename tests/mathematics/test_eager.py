@@ -1,6 +1,7 @@
 """Solves without `jit` around them: compiled by the first call, and by no later one."""
 
 import gc
+import inspect
 import weakref
 
 import jax
@@ -48,6 +49,7 @@ def schedule(t):
 
 def kinetic(p):
     moving, start = regularisers.with_kinetic_energy(field, Z0)
+    moving = inspect.unwrap(moving)  # what checks its annotations is another function each time
     return integrate(moving, p, start, None).z[1]
 
 

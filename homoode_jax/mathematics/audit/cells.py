@@ -5,6 +5,7 @@ sigma_min        smallest singular value of dH/dz: I - lam J (fixed-point homoto
                  I - J (Newton); it is 0 at folds and bifurcations
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -97,8 +98,8 @@ def _radius(
 def sigma_min(
     cell: Cell,
     params: PyTree,
-    zs: PyTree[Array],
-    lams: Float[Array, "points *batch"],
+    zs: PyTree[ArrayLike],
+    lams: Float[ArrayLike, "points *batch"] | Sequence[float],
     x: PyTree,
     *,
     homotopy: str = "fixed_point",
@@ -189,7 +190,7 @@ def _sigma_min(
 
 
 def path_length(
-    zs: PyTree[Array], lams: Float[Array, "points *batch"] | None = None
+    zs: PyTree[ArrayLike], lams: Float[ArrayLike, "points *batch"] | Sequence[float] | None = None
 ) -> Float[Array, " batch"]:
     """Length of the polygon through the points of a path, in root mean squares of each example.
 

@@ -1,19 +1,20 @@
 """A picture of a solve, for people: how it converged, where it folds, and its path."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import ArrayLike, Float, PyTree
 
 
 def plot(
     *,
-    trace: Float[Array, "batch steps"] | None = None,
-    zs: PyTree[Array] | None = None,
-    lams: Float[Array, "points *batch"] | None = None,
-    sigmas: Float[Array, "points batch"] | None = None,
+    trace: Float[ArrayLike, "batch steps"] | None = None,
+    zs: PyTree[ArrayLike] | None = None,
+    lams: Float[ArrayLike, "points *batch"] | Sequence[float] | None = None,
+    sigmas: Float[ArrayLike, "points batch"] | None = None,
     path: str | Path | None = None,
 ) -> Any:
     """Draws a panel for whatever is given, a line for each example.
@@ -94,19 +95,19 @@ def _trace(trace: Any) -> list[np.ndarray]:
     return _lines(np.arange(len(trace)), trace)
 
 
-def _flat_states(zs: PyTree[Array]) -> np.ndarray:
+def _flat_states(zs: PyTree[ArrayLike]) -> np.ndarray:
     """Returns the paths as an array `[points, batch, entries]`."""
     leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(zs)]
     return np.concatenate([leaf.reshape(*leaf.shape[:2], -1) for leaf in leaves], axis=-1)
 
 
-def _lengths(zs: PyTree[Array]) -> np.ndarray:
+def _lengths(zs: PyTree[ArrayLike]) -> np.ndarray:
     """Returns the root mean square length of each path up to each of its points."""
     steps = np.sqrt(np.mean(np.diff(_flat_states(zs), axis=0) ** 2, axis=-1))
     return np.concatenate([np.zeros_like(steps[:1]), np.cumsum(steps, axis=0)])
 
 
-def _components(zs: PyTree[Array]) -> list[np.ndarray]:
+def _components(zs: PyTree[ArrayLike]) -> list[np.ndarray]:
     """Projects the paths on the first two principal components of all their points."""
     rows = _flat_states(zs)
     points = rows.reshape(-1, rows.shape[-1])

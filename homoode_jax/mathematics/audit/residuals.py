@@ -20,7 +20,7 @@ from homoode_jax.mathematics.equilibria.equilibrium import Solver, make_iteratio
 from homoode_jax.mathematics.iterations.iterate import iterate
 
 
-def residual(cell: Cell, params: PyTree, z: PyTree[Array], x: PyTree) -> Float[Array, " batch"]:
+def residual(cell: Cell, params: PyTree, z: PyTree[ArrayLike], x: PyTree) -> Float[Array, " batch"]:
     """Relative residual |z - f(z)| / max(|f(z)|, 1e-3), root mean squares of each example.
 
     The same as `Solution.stats.residual` of a per-example solve. The cell sees the whole batch.

@@ -12,7 +12,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree
 
 from homoode_jax.mathematics.cells import adjoints
 from homoode_jax.mathematics.cells.adjoints import Route, Unrolled, make_route
@@ -169,7 +169,7 @@ class CellOptions(NamedTuple):
 def solve_cells(
     cell: Cell,
     params: PyTree,
-    z0: PyTree[Array],
+    z0: PyTree[ArrayLike],
     x: PyTree,
     algorithm: Callable,
     *,
