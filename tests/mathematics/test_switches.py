@@ -197,7 +197,10 @@ def test_no_rank_or_dtype_is_promoted(name):
 @pytest.mark.quick(1)
 @pytest.mark.parametrize("name", LEAKS)
 def test_no_traced_array_is_kept(name, request):
-    if name == "continuation, unrolled":
+    if jax.__version_info__ >= (0, 11):
+        reason = "a Lineax solve in a cond fails by itself: Equinox's eval_shape keeps its jaxpr"
+        request.applymarker(pytest.mark.xfail(strict=False, reason=reason))
+    elif name == "continuation, unrolled":
         reason = "a Lineax solve in a scan that is differentiated, lx.LU's too, fails by itself"
         request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
     with jax.checking_leaks():
