@@ -8,7 +8,7 @@ QUICK := XLA_FLAGS=--xla_backend_optimization_level=0
 STUDY ?= layers
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-all lint accuracy gradients nonlinear bench compare records data counts lock clean
+.PHONY: help install newest train test test-all lint accuracy gradients nonlinear bench compare records data counts lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -23,6 +23,10 @@ $(ENV)/installed: requirements.txt pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
+
+newest: install  ## Upgrade .venv to the newest versions of everything
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade \
+	  --upgrade-strategy eager -e '.[train,test]'
 
 train: install  ## Train HomoODE on handwritten digits (a minute or two)
 	@$(BIN)/python train.py --config=configs/digits.py
