@@ -19,9 +19,7 @@ from homoode_jax.experiments.errors import UserError
 GREETING_SECONDS = 10  # within which a visitor says who it is
 RETRY_SECONDS = 0.2
 LONGEST_MESSAGE = 2**20  # bytes of a message
-SHOWN_DIFFERENCES = (
-    3  # differences that a message names; of another configuration file there are dozens
-)
+SHOWN_DIFFERENCES = 3  # in a message; of another configuration file there are dozens
 
 
 class Meeting(NamedTuple):
