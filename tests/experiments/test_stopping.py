@@ -4,11 +4,12 @@ import contextlib
 import json
 import signal
 import time
-import types
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from homoode_jax.experiments import checkpoint, training
@@ -146,12 +147,11 @@ def test_a_hangup_that_the_shell_ignores_stays_ignored():
 
 
 def test_saves_under_way_end_before_the_lock_is_let_go():
-    waits = []
-    manager = types.SimpleNamespace(wait_until_finished=lambda: waits.append(1))
-    both = checkpoint.Checkpoints(manager, manager)  # pyright: ignore
+    manager = mock.Mock(spec=ocp.CheckpointManager)
+    both = checkpoint.Checkpoints(manager, manager)
     with pytest.raises(KeyboardInterrupt), checkpoint.finished_in_the_end(both):
         raise KeyboardInterrupt
-    assert len(waits) == 2
+    assert manager.wait_until_finished.call_count == 2
 
 
 def resumed_at(*flags):

@@ -111,7 +111,7 @@ def backsolve(
     state = cast((z1, a1, nothing, jax.tree.map(jnp.zeros_like, inputs)), dtype)
     raw = solve_ode(rhs, reverse(stepping), state, (inputs, fixed), AdjointNorm(norm))
     z, a, size, gradient = raw.z
-    evaluate = partial(_evaluate, field, z1, params, x, stepping.t0)
+    evaluate = partial(_evaluate, field=field, like=z1, params=params, x=x, t=stepping.t0)
     leads_back = _leads_back(
         evaluate=evaluate, stepping=stepping, norm=norm, z0=z0, z1=z1, z=z, a=a, size=size
     )
@@ -153,7 +153,8 @@ def backsolve_examples(
         a1, scale = _scaled(cotangent, Norm())
         state = cast((z1, a1, jnp.zeros((), real_dtype(z1))), dtype)
         raw = solve_ode(rhs, back, state, own, AdjointNorm(Norm()), keeps_times=True)
-        evaluate = partial(_evaluate, field, z1, params, eqx.combine(x, fixed_x), stepping.t0)
+        whole = eqx.combine(x, fixed_x)
+        evaluate = partial(_evaluate, field=field, like=z1, params=params, x=whole, t=stepping.t0)
         z, a, size = raw.z
         leads_back = _leads_back(
             evaluate=evaluate, stepping=stepping, norm=Norm(), z0=z0, z1=z1, z=z, a=a, size=size
@@ -250,7 +251,7 @@ def _products(field, like, inputs, fixed, t, z, a) -> tuple[PyTree, PyTree, PyTr
     return dz, g_z, g_inputs
 
 
-def _evaluate(field: Callable, like, params, x, t, z: PyTree[Array]) -> PyTree[Array]:
+def _evaluate(z: PyTree[Array], *, field: Callable, like, params, x, t) -> PyTree[Array]:
     return field(params, t, cast_like(z, like), x)
 
 

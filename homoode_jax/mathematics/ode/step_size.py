@@ -21,7 +21,16 @@ class StepSize(NamedTuple):
 def first_size(h: Float[Array, ""]) -> StepSize:
     """Starts with `h`."""
     zero = jnp.zeros_like(h)
-    _, memory = CONTROLLER.init(None, zero, h, zero, h, None, None, 1.0)  # pyright: ignore
+    _, memory = CONTROLLER.init(
+        terms=None,
+        t0=zero,
+        t1=h,
+        y0=zero,
+        dt0=h,
+        args=None,
+        func=None,  # pyright: ignore
+        error_order=1.0,
+    )
     return StepSize(h, memory)
 
 
@@ -37,13 +46,13 @@ def adapt(
     zero = jnp.zeros_like(taken)
     error = jnp.where(jnp.isfinite(error), error, jnp.inf)
     keep, start, end, _, memory, _ = CONTROLLER.adapt_step_size(
-        zero,
-        taken,
-        zero,
-        zero,
-        None,
-        lax.stop_gradient(error),
-        order,
-        size.memory,  # pyright: ignore
+        t0=zero,
+        t1=taken,
+        y0=zero,
+        y1_candidate=zero,
+        args=None,
+        y_error=lax.stop_gradient(error),
+        error_order=order,
+        controller_state=size.memory,  # pyright: ignore
     )
     return jnp.asarray(keep), StepSize((end - start).astype(taken.dtype), memory)  # pyright: ignore
