@@ -11,6 +11,7 @@ from homoode_jax.mathematics.cells.gmres import GMRES
 from homoode_jax.mathematics.common.solution import Result, Solution, Stats
 from homoode_jax.mathematics.equilibria.continuation import continuation
 from homoode_jax.mathematics.equilibria.equilibrium import equilibrium
+from homoode_jax.mathematics.equilibria.robust import Robust
 from homoode_jax.mathematics.iterations.fixed_point import Anderson, Broyden, Picard
 from homoode_jax.mathematics.iterations.newton_krylov import NewtonKrylov
 from homoode_jax.mathematics.iterations.relaxation import Relaxation
@@ -30,6 +31,7 @@ __all__ = [
     "Relaxation",
     "Result",
     "Reversible",
+    "Robust",
     "Solution",
     "Stats",
     "audit",

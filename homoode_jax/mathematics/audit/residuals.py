@@ -17,6 +17,7 @@ from homoode_jax.mathematics.common.functions import Function, check_untraced, c
 from homoode_jax.mathematics.common.options import whole
 from homoode_jax.mathematics.common.trees import map_examples, minus, row_rms
 from homoode_jax.mathematics.equilibria.equilibrium import Solver, make_iteration
+from homoode_jax.mathematics.equilibria.robust import Robust
 from homoode_jax.mathematics.iterations.iterate import iterate
 
 
@@ -96,7 +97,7 @@ def convergence(
     max_steps = whole("max_steps", max_steps)
     check_untraced(solver=solver)
     method = make_iteration(solver)
-    if isinstance(method, optx.AbstractRootFinder | optx.AbstractFixedPointSolver):
+    if isinstance(method, Robust | optx.AbstractRootFinder | optx.AbstractFixedPointSolver):
         raise ValueError(f"solver={solver!r} keeps no trace; name one of homoode_jax's own.")
     params, z0, x = as_arrays((params, z0, x))
     batch_size(z0, x)

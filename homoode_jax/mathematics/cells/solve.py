@@ -6,17 +6,21 @@ vector, and passes it to the guard with its adjoint.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from functools import partial
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree
 
 from homoode_jax.mathematics.cells import adjoints
 from homoode_jax.mathematics.cells.adjoints import Route, Unrolled, make_route
-from homoode_jax.mathematics.cells.vectors import Cost, Equation, flatten_cell
+from homoode_jax.mathematics.cells.chunks import in_chunks
+from homoode_jax.mathematics.cells.outcome import Algorithm, Outcome
+from homoode_jax.mathematics.cells.vectors import flatten_cell
 from homoode_jax.mathematics.common.checks import (
     as_arrays,
     batch_size,
@@ -31,7 +35,7 @@ from homoode_jax.mathematics.common.functions import Function, compiled
 from homoode_jax.mathematics.common.guard import pull_back_by_problem, solve_unpadded
 from homoode_jax.mathematics.common.options import is_concrete, real
 from homoode_jax.mathematics.common.plan import Inputs, Pullback
-from homoode_jax.mathematics.common.solution import Solution, Stats
+from homoode_jax.mathematics.common.solution import Result, Solution, Stats
 from homoode_jax.mathematics.common.trees import (
     cast,
     cast_like,
@@ -44,44 +48,7 @@ from homoode_jax.mathematics.common.trees import (
 )
 
 Cell = Callable[[PyTree, PyTree[Array], PyTree], PyTree[Array]]
-CELL_COUNTS = "residual", "num_folds", "num_steps", "num_rejected", "cost"
-
-
-class Outcome(NamedTuple):
-    """Outcome of one problem on vectors; of a batch after structure is restored.
-
-    Attributes:
-        z: the final state.
-        zs: points of the path, or None.
-        ts: values of lam at `zs`, or None.
-        result: codes of `Result`.
-        residual: relative norm of z - f(z).
-        lam: how far along the homotopy z lies.
-        num_folds: turns of lam.
-        num_steps: steps tried.
-        num_rejected: steps refused.
-        cost: work done.
-    """
-
-    z: Any
-    zs: Any
-    ts: Array | None
-    result: Int[Array, "*batch"]
-    residual: Float[Array, "*batch"]
-    lam: Float[Array, "*batch"]
-    num_folds: Int[Array, "*batch"]
-    num_steps: Int[Array, "*batch"]
-    num_rejected: Int[Array, "*batch"]
-    cost: Cost
-
-
-@runtime_checkable
-class Algorithm(Protocol):
-    """Solves z = f(z) for one vector."""
-
-    def solve(self, equation: Equation) -> Outcome:
-        """Solves the equation from `equation.z0`."""
-        ...
+CELL_COUNTS = "residual", "num_folds", "num_steps", "num_rejected", "cost", "rungs"
 
 
 class CellPlan(eqx.Module):
@@ -107,27 +74,43 @@ class CellPlan(eqx.Module):
 
     def run(self, inputs: Inputs) -> Outcome:
         """Solves the batch."""
-
-        def one(z0, x, mask=None) -> Outcome:
-            equation, restore = flatten_cell(
-                cell=self.cell,
-                params=inputs.params,
-                z0=z0,
-                x=x,
-                mask=mask,
-                preconditioner=self.preconditioner,
-                unrolled=self.backpropagates,
-            )
-            out = self.algorithm.solve(equation._replace(eps=self.eps))
-            zs = None if out.zs is None else jax.vmap(restore)(out.zs)
-            return out._replace(z=restore(out.z), zs=zs)
-
+        algorithm: Any = self.algorithm
         if not self.per_example:
-            return one(inputs.z0, inputs.x, self.mask)
-        out = map_examples(one, inputs.z0, inputs.x)
+            return self._one(algorithm.solve, inputs.params, inputs.z0, inputs.x, self.mask)
+        begin = partial(self._one, getattr(algorithm, "begin", algorithm.solve), inputs.params)
+        out = map_examples(begin, inputs.z0, inputs.x)
+        if hasattr(algorithm, "go_on"):
+            out = self._go_on(inputs, out)
         zs = times_first(out.zs)
         ts = None if out.ts is None else jnp.moveaxis(out.ts, 1, 0)
         return out._replace(z=drop_axis(out.z), zs=zs, ts=ts)
+
+    def _one(self, solve: Callable, params, z0, x, mask=None) -> Outcome:
+        """Solves one problem: a joint batch, or an example as a batch of one."""
+        equation, restore = flatten_cell(
+            cell=self.cell,
+            params=params,
+            z0=z0,
+            x=x,
+            mask=mask,
+            preconditioner=self.preconditioner,
+            unrolled=self.backpropagates,
+        )
+        out = solve(equation._replace(eps=self.eps))
+        zs = None if out.zs is None else jax.vmap(restore)(out.zs)
+        return out._replace(z=restore(out.z), zs=zs)
+
+    def _go_on(self, inputs: Inputs, out: Outcome) -> Outcome:
+        """Lets the algorithm go on with the examples that it has failed so far."""
+        algorithm: Any = self.algorithm
+
+        def again(z0, x, out: Outcome, needed) -> Outcome:
+            flat = out._replace(z=ravel_pytree(out.z)[0])
+            go_on = partial(algorithm.go_on, out=flat, needed=needed)
+            return self._one(go_on, inputs.params, z0, x)
+
+        rows = jax.tree.map(lambda leaf: leaf[:, None], (inputs.z0, inputs.x))
+        return in_chunks(jax.vmap(again), out.result != Result.ok, rows, out)
 
     def memory(self, raw: Outcome) -> PyTree[Array]:
         """Returns the equilibrium, which is all that its gradient needs."""
@@ -236,6 +219,8 @@ def _solution(raw: Outcome, z0: PyTree[Array]) -> Solution:
         num_jvp=raw.cost.num_jvp,
         num_vjp=raw.cost.num_vjp,
         num_folds=raw.num_folds,
+        rung_evaluations=None if raw.rungs is None else raw.rungs.evaluations,
+        rung_results=None if raw.rungs is None else raw.rungs.results,
     )
     ts = None if raw.ts is None else lax.stop_gradient(raw.ts)
     return Solution(z, ts, zs, raw.result, stats)

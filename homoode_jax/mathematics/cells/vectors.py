@@ -122,6 +122,11 @@ def flatten_cell(
     return Equation(f, start, precondition, unrolled), restore
 
 
+def dot(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Returns a @ b in full precision, which is not the default of every accelerator."""
+    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
+
+
 def rms(v: Vector) -> Float[Array, ""]:
     """Returns the root mean square, 0 of nothing; its gradient at 0 is 0."""
     if not v.size:

@@ -85,12 +85,17 @@ def check_products(function: Callable, at: Any, who: str, of: str = "cell", inst
 
     JAX itself says so only when a program is lowered, where nobody knows whose function it was.
     """
-    jaxpr = jax.make_jaxpr(lambda at: jax.jvp(function, (at,), (at,)))(at)
-    if any(equation.primitive.name == "custom_lin" for equation in _equations(jaxpr)):
+    if not has_products(function, at):
         raise ValueError(
             f"{who} takes Jacobian-vector products of the {of}, which holds a jax.custom_vjp "
             f"function or a solve; {instead}define that function by jax.custom_jvp."
         )
+
+
+def has_products(function: Callable, at: Any) -> bool:
+    """Returns whether a function has Jacobian-vector products."""
+    jaxpr = jax.make_jaxpr(lambda at: jax.jvp(function, (at,), (at,)))(at)
+    return not any(equation.primitive.name == "custom_lin" for equation in _equations(jaxpr))
 
 
 def _equations(part: Any) -> Iterator[Any]:

@@ -70,7 +70,12 @@ def solve_unpadded(
     if not plan.per_example:
         return raw
     numbers = {name: getattr(raw, name) for name in counts}
-    return raw._replace(**jax.tree.map(lambda leaf: jnp.where(mask, leaf, 0), numbers))
+    return raw._replace(**jax.tree.map(lambda leaf: _where_rows(mask, leaf), numbers))
+
+
+def _where_rows(mask: Bool[Array, " batch"], leaf: Array) -> Array:
+    """Returns the leaf with zeros in the rows that are masked."""
+    return jnp.where(mask.reshape(mask.shape + (1,) * (leaf.ndim - 1)), leaf, 0)
 
 
 @solve.def_fwd

@@ -56,6 +56,10 @@ class Stats(NamedTuple):
         num_vjp: vector-Jacobian products in the forward solve.
         num_folds: how often lam turned.
 
+    "robust" has these by rung (iteration, search, newton_path, fixed_point, newton):
+        rung_evaluations: evaluations of the cell and products with its Jacobian.
+        rung_results: codes of `Result`; -1 for a rung that was not needed, or has not ended.
+
     Example:
         >>> import jax.numpy as jnp
         >>> import homoode_jax
@@ -77,6 +81,8 @@ class Stats(NamedTuple):
     num_jvp: Int[Array, "*batch"] | None = None
     num_vjp: Int[Array, "*batch"] | None = None
     num_folds: Int[Array, "*batch"] | None = None
+    rung_evaluations: Int[Array, "*batch rungs"] | None = None
+    rung_results: Int[Array, "*batch rungs"] | None = None
 
     @property
     def evaluations(self) -> Int[Array, "*batch"]:

@@ -19,12 +19,8 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree, Real
 from homoode_jax.mathematics.cells.acceptance import accept, why_not
 from homoode_jax.mathematics.cells.adjoints import Route
 from homoode_jax.mathematics.cells.gmres import as_counted, make_linear_solver
-from homoode_jax.mathematics.cells.solve import (
-    Cell,
-    Outcome,
-    make_tolerance,
-    solve_cells,
-)
+from homoode_jax.mathematics.cells.outcome import Outcome
+from homoode_jax.mathematics.cells.solve import Cell, make_tolerance, solve_cells
 from homoode_jax.mathematics.cells.vectors import Cost, Equation, Vector, no_cost, relative_residual
 from homoode_jax.mathematics.cells.verdict import Scale, measure, norm
 from homoode_jax.mathematics.common.checks import check_option

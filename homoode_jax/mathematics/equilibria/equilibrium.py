@@ -7,34 +7,22 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
-import jax.numpy as jnp
-import optimistix as optx
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree, Real
 
-from homoode_jax.mathematics.cells.acceptance import accept, why_not
 from homoode_jax.mathematics.cells.adjoints import Route
 from homoode_jax.mathematics.cells.gmres import as_counted
-from homoode_jax.mathematics.cells.solve import (
-    Cell,
-    Outcome,
-    make_tolerance,
-    solve_cells,
-)
-from homoode_jax.mathematics.cells.vectors import (
-    Equation,
-    Vector,
-    no_cost,
-    relative_residual,
-)
-from homoode_jax.mathematics.cells.verdict import measure, norm
-from homoode_jax.mathematics.common.checks import check_not_mapped, check_option
-from homoode_jax.mathematics.common.functions import check_products, check_untraced
+from homoode_jax.mathematics.cells.outcome import Outcome
+from homoode_jax.mathematics.cells.solve import Cell, make_tolerance, solve_cells
+from homoode_jax.mathematics.cells.vectors import Equation
+from homoode_jax.mathematics.common.checks import check_option
+from homoode_jax.mathematics.common.functions import check_untraced
 from homoode_jax.mathematics.common.options import whole
-from homoode_jax.mathematics.common.solution import Result, Solution
-from homoode_jax.mathematics.common.trees import all_finite
+from homoode_jax.mathematics.common.solution import Solution
+from homoode_jax.mathematics.equilibria.by_optimistix import OPTIMISTIX, ByOptimistix
+from homoode_jax.mathematics.equilibria.robust import Chain, Robust
 from homoode_jax.mathematics.iterations.fixed_point import Anderson, Broyden, Picard
 from homoode_jax.mathematics.iterations.iterate import Iteration, iterate
-from homoode_jax.mathematics.iterations.newton_krylov import INSTEAD_OF_NEWTON, NewtonKrylov
+from homoode_jax.mathematics.iterations.newton_krylov import NewtonKrylov
 from homoode_jax.mathematics.iterations.relaxation import Relaxation
 
 EQUILIBRIUM_SOLVERS: dict[str, Callable[[], Any]] = {
@@ -43,9 +31,9 @@ EQUILIBRIUM_SOLVERS: dict[str, Callable[[], Any]] = {
     "newton": NewtonKrylov,
     "picard": Picard,
     "ode": Relaxation,
+    "robust": Robust,
 }
-OPTIMISTIX = optx.AbstractRootFinder | optx.AbstractFixedPointSolver
-Solver = str | Anderson | Broyden | NewtonKrylov | Picard | Relaxation | OPTIMISTIX
+Solver = str | Anderson | Broyden | NewtonKrylov | Picard | Relaxation | Robust | OPTIMISTIX
 
 
 class Iterated(eqx.Module):
@@ -62,78 +50,6 @@ class Iterated(eqx.Module):
         out = iterate(self.method, equation, self.tol, *bounds)[0]
         solver = getattr(self.method, "linear_solver", "gmres")
         return out._replace(cost=as_counted(out.cost, solver))
-
-
-class _Value(eqx.Module):
-    """f as Optimistix calls it: a pytree, whose arrays are no constants of its programs."""
-
-    f: Callable[[Vector], Vector]
-
-    def __call__(self, z: Vector, args: None) -> Vector:
-        """Returns f at z."""
-        return self.f(z)
-
-
-class _Residual(_Value):
-    """z - f(z) as Optimistix calls it."""
-
-    def __call__(self, z: Vector, args: None) -> Vector:
-        """Returns the residual at z."""
-        return z - self.f(z)
-
-
-class ByOptimistix(eqx.Module):
-    """A solver of Optimistix, with its own tolerances (an `Algorithm`); nothing is counted."""
-
-    solver: Any
-    tol: Float[Array, ""]
-    max_steps: int = eqx.field(static=True)
-
-    def solve(self, equation: Equation) -> Outcome:
-        """Solves by Optimistix; the result is ok only if the residual is within `tol`."""
-        if equation.unrolled:
-            check_not_mapped("adjoint='unrolled' of an Optimistix solver", instead="'implicit'")
-        is_root = isinstance(self.solver, optx.AbstractRootFinder)
-        adjoint = optx.RecursiveCheckpointAdjoint() if equation.unrolled else optx.ImplicitAdjoint()
-        find = optx.root_find if is_root else optx.fixed_point
-        function = _Residual(equation.f) if is_root else _Value(equation.f)
-        if is_root:
-            who = f"solver={type(self.solver).__name__}"
-            check_products(equation.f, equation.z0, who, instead=INSTEAD_OF_NEWTON)
-        end = find(
-            function,
-            self.solver,
-            equation.z0,
-            max_steps=self.max_steps,
-            adjoint=adjoint,
-            throw=False,
-        )
-        fine = all_finite(end.value)
-        z = jnp.where(fine, end.value, equation.z0)
-        f = equation.f(z)
-        f0 = equation.f(equation.z0)
-        scale = measure(equation, f0)
-        found, doubt, _ = accept(equation, scale, z, f, self.tol)
-        late = end.result == optx.RESULTS.nonlinear_max_steps_reached
-        result = jnp.where(late, Result.max_steps.value, Result.stagnated.value)
-        result = jnp.where(doubt, why_not(scale, norm(f)), result)
-        result = jnp.where(found, Result.ok.value, result)
-        result = jnp.where(fine & all_finite(f), result, Result.nonfinite.value)
-        residual = relative_residual(z, f)
-        zero = jnp.zeros((), jnp.int32)
-        unknown = jnp.full((), -1, jnp.int32)
-        return Outcome(
-            z=z,
-            zs=None,
-            ts=None,
-            result=result.astype(jnp.int32),
-            residual=residual,
-            lam=jnp.ones_like(residual),
-            num_folds=zero,
-            num_steps=jnp.asarray(end.stats["num_steps"], jnp.int32),
-            num_rejected=zero,
-            cost=no_cost()._replace(nfe=unknown, num_jvp=unknown),
-        )
 
 
 def equilibrium(
@@ -165,15 +81,18 @@ def equilibrium(
         z0: where to start (a warm start, if it is near), a pytree of real arrays `[batch, ...]`.
         x: condition, a pytree of arrays `[batch, ...]` or None. Integer, bool and key leaves
             have no gradient.
-        solver: "anderson", "broyden", "newton", "picard", "ode" (relaxation of dz/dt = f - z);
+        solver: "anderson", "broyden", "newton", "picard", "ode" (relaxation of dz/dt = f - z),
+            "robust" (Anderson, then Newton and homotopies for what it leaves);
             `Anderson(...)`, `Broyden(...)`, `NewtonKrylov(...)`, `Picard(damping=...)`,
-            `Relaxation(...)` with their settings; or an Optimistix root finder or fixed-point
-            solver with its own tolerances (its cost is not counted: -1). "newton" and root finders
-            take Jacobian-vector products: not of a cell with a `jax.custom_vjp` function.
+            `Relaxation(...)`, `Robust(...)` with their settings; or an Optimistix solver of any
+            kind with its own tolerances (its cost is not counted: -1). "newton", and Optimistix's
+            root finders and least-squares solvers, take Jacobian-vector products: not of a cell
+            with a `jax.custom_vjp` function.
         tol: ends at |z - f| <= tol * max(|f|, 1e-3 min(1, s0)), root mean squares over the batch
             (joint) or the example, s0 = |z0|, or |f(z0)| where z0 = 0; may be traced, has no
             gradient. None: 1e-5, or what z0's dtype can reach.
-        max_steps: the most iterations (for "ode": steps tried).
+        max_steps: the most iterations (for "ode": steps tried; for "robust": of its first rung,
+            and 50 evaluations each for all rungs, unless `max_evaluations` says otherwise).
         max_evaluations: a bound on evaluations of the cell and products with its Jacobian taken
             together, looked at between steps; None: no bound. Not for Optimistix solvers.
         adjoint: "implicit" (a transposed linear solve; or `Implicit(tol, linear_solver)`),
@@ -219,6 +138,8 @@ def equilibrium(
         number = make_tolerance("tol", tol, z0, 1e-5)
         if isinstance(method, OPTIMISTIX):
             return ByOptimistix(method, number, max_steps)
+        if isinstance(method, Robust):
+            return Chain(method.first, number, max_steps, max_evaluations)
         return Iterated(method, number, max_steps, max_evaluations)
 
     return solve_cells(
@@ -235,9 +156,9 @@ def equilibrium(
     )
 
 
-def make_iteration(solver: Solver) -> Iteration | OPTIMISTIX:
+def make_iteration(solver: Solver) -> Iteration | Robust | OPTIMISTIX:
     """Returns the method behind a name; passes methods and Optimistix solvers through."""
-    known = Anderson | Broyden | NewtonKrylov | Picard | Relaxation | OPTIMISTIX
+    known = Anderson | Broyden | NewtonKrylov | Picard | Relaxation | Robust | OPTIMISTIX
     if isinstance(solver, known):
         return solver  # pyright: ignore[reportReturnType]
     check_option("solver", solver, EQUILIBRIUM_SOLVERS)

@@ -2,7 +2,7 @@
 
     Picard:    z' = z + beta (f - z)
     Anderson:  z' = z + beta r - (dZ + beta dR) g,   g = argmin |r - dR g|,   r = f(z) - z
-    Broyden:   z' = z - H (z - f(z)),   H = I + sum_i u_i v_i^T   ("good" Broyden)
+    Broyden:   z' = z - B^-1 (z - f(z)),   B = I + sum_i r_i s_i^T   ("good" Broyden)
 
 dZ and dR hold the last differences of z and r (Anderson 1965; Walker & Ni 2011). The norm of the
 least-squares problem is Euclidean; singular directions of dR are left out.
@@ -16,8 +16,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Int, Real
 
-from homoode_jax.mathematics.cells.vectors import Equation, Vector, no_cost
+from homoode_jax.mathematics.cells.vectors import Equation, Vector, dot, no_cost
 from homoode_jax.mathematics.common.options import real_field, whole_field
+from homoode_jax.mathematics.common.trees import all_finite, root
 from homoode_jax.mathematics.iterations.iterate import Move
 
 
@@ -56,10 +57,18 @@ class Picard(eqx.Module):
 
 
 class History(NamedTuple):
-    """The last differences of iterates and residuals, oldest overwritten first."""
+    """The last differences, oldest overwritten first.
 
-    dz: Float[Array, "memory n"]
+    Attributes:
+        dr: of residuals.
+        dg: of z + beta r.
+        gram: inner products of the rows of dr.
+        turn: differences seen.
+    """
+
     dr: Float[Array, "memory n"]
+    dg: Float[Array, "memory n"]
+    gram: Float[Array, "memory memory"]
     turn: Int[Array, ""]
 
 
@@ -91,36 +100,53 @@ class Anderson(eqx.Module):
     def start(self, equation: Equation, f0: Vector) -> History:
         """Returns a history without differences."""
         zeros = jnp.zeros((self.memory, f0.size), f0.dtype)
-        return History(zeros, zeros, jnp.zeros((), jnp.int32))
+        gram = jnp.zeros((self.memory, self.memory), f0.dtype)
+        return History(dr=zeros, dg=zeros, gram=gram, turn=jnp.zeros((), jnp.int32))
 
     def move(self, equation: Equation, z: Vector, f: Vector, memory: History) -> Move:
         """Evaluates the cell once, after a small least-squares problem."""
         r = f - z
         beta = jnp.asarray(self.damping, z.dtype)
-        weights = _least_squares(memory.dr, r)
-        new = z + beta * r - weights @ (memory.dz + beta * memory.dr)
+        weights = _least_squares(memory.gram, dot(memory.dr, r))
+        new = z + beta * r - dot(weights, memory.dg)
         f_new = equation.f(new)
-        row = memory.turn % self.memory
-        memory = History(
-            memory.dz.at[row].set(new - z), memory.dr.at[row].set(f_new - new - r), memory.turn + 1
-        )
+        dr = f_new - new - r
+        memory = _remember(memory, dr, new - z + beta * dr)
         return Move(new, f_new, memory, no_cost().plus(nfe=1))
 
 
-def _least_squares(dr: Float[Array, "memory n"], r: Vector) -> Float[Array, " memory"]:
-    """Returns argmin_g |r - g dr|, by normal equations of dr at unit row norm; 0 if not finite."""
-    squares = jnp.sum(dr * dr, axis=1)
+def _remember(memory: History, dr: Vector, dg: Vector) -> History:
+    """Adds a difference, unless its inner products are not finite.
+
+    Of the Gram matrix only the new row is computed: all of it would cost several evaluations.
+    """
+    row = memory.turn % len(memory.dr)
+    products = dot(memory.dr, dr).at[row].set(dot(dr, dr))
+    kept = all_finite(products)
+    gram = memory.gram.at[row].set(products).at[:, row].set(products)
+    return History(
+        dr=memory.dr.at[row].set(jnp.where(kept, dr, memory.dr[row])),
+        dg=memory.dg.at[row].set(jnp.where(kept, dg, memory.dg[row])),
+        gram=jnp.where(kept, gram, memory.gram),
+        turn=jnp.where(kept, memory.turn + 1, memory.turn),
+    )
+
+
+def _least_squares(
+    gram: Float[Array, "memory memory"], b: Float[Array, " memory"]
+) -> Float[Array, " memory"]:
+    """Returns argmin_g |r - g dr| by its normal equations gram g = b; 0 if not finite."""
+    squares = jnp.diagonal(gram)
     empty = squares <= 0
     scale = jnp.where(empty, 0, 1 / jnp.sqrt(jnp.where(empty, 1, squares)))
-    unit = dr * scale[:, None]
-    rcond = len(dr) * jnp.finfo(r.dtype).eps
-    gram = unit @ unit.T
+    unit = scale[:, None] * gram * scale
+    rcond = len(b) * jnp.finfo(b.dtype).eps
     # Not by Lineax: under `pmap` its operators lose the mesh of a vector, and then refuse it.
     shares = lax.custom_linear_solve(
-        lambda v: gram @ v, unit @ r, partial(_pseudo_inverse, gram, rcond), symmetric=True
+        lambda v: dot(unit, v), scale * b, partial(_pseudo_inverse, unit, rcond), symmetric=True
     )
     weights = shares * scale
-    return jnp.where(jnp.all(jnp.isfinite(weights)), weights, 0)
+    return jnp.where(all_finite(weights), weights, 0)
 
 
 def _pseudo_inverse(gram: Float[Array, "memory memory"], rcond, _, b: Vector) -> Vector:
@@ -128,15 +154,24 @@ def _pseudo_inverse(gram: Float[Array, "memory memory"], rcond, _, b: Vector) ->
     u, sizes, vt = jnp.linalg.svd(lax.stop_gradient(gram))
     kept = sizes > rcond * sizes[0]
     inverse = jnp.where(kept, 1 / jnp.where(kept, sizes, 1), 0)
-    shares = jnp.matmul(u.T, b, precision=lax.Precision.HIGHEST)
-    return jnp.matmul(vt.T, inverse * shares, precision=lax.Precision.HIGHEST)
+    return dot(vt.T, inverse * dot(u.T, b))
 
 
 class LowRank(NamedTuple):
-    """H = I + sum_i u_i v_i^T; `rank` terms are in use."""
+    """B = I + sum_i r_i s_i^T, of which the first `rank` terms are in use.
 
-    u: Float[Array, "memory n"]
-    v: Float[Array, "memory n"]
+    Attributes:
+        s: steps at unit norm.
+        r: the residual after each step, over the length of the step.
+        products: inner products s_i r_j.
+        projected: inner products of s with the residual of the last iterate.
+        rank: terms in use.
+    """
+
+    s: Float[Array, "memory n"]
+    r: Float[Array, "memory n"]
+    products: Float[Array, "memory memory"]
+    projected: Float[Array, " memory"]
     rank: Int[Array, ""]
 
 
@@ -168,33 +203,58 @@ class Broyden(eqx.Module):
     def start(self, equation: Equation, f0: Vector) -> LowRank:
         """Returns the identity."""
         zeros = jnp.zeros((self.memory, f0.size), f0.dtype)
-        return LowRank(zeros, zeros, jnp.zeros((), jnp.int32))
+        return LowRank(
+            s=zeros,
+            r=zeros,
+            products=jnp.zeros((self.memory, self.memory), f0.dtype),
+            projected=jnp.zeros(self.memory, f0.dtype),
+            rank=jnp.zeros((), jnp.int32),
+        )
 
     def move(self, equation: Equation, z: Vector, f: Vector, memory: LowRank) -> Move:
-        """Evaluates the cell once, and adds a term of rank one to H."""
-        r = z - f
-        step = -_apply(memory, r)
+        """Evaluates the cell once, and adds a term of rank one to B."""
+        step = f - z + dot(_shares(memory), memory.r)
         new = z + step
         f_new = equation.f(new)
-        memory = _update(memory, step, new - f_new - r)
+        memory = _update(memory, step, new - f_new)
         return Move(new, f_new, memory, no_cost().plus(nfe=1))
 
 
-def _apply(memory: LowRank, r: Vector) -> Vector:
-    return r + (memory.v @ r) @ memory.u
+def _shares(memory: LowRank) -> Float[Array, " memory"]:
+    """Returns c with B^-1 v = v - sum_i c_i r_i for the last residual v (Woodbury); 0 if singular.
+
+    (I + S R^T) c = S v, where the rows of S and R are the terms in use.
+    """
+    size = len(memory.projected)
+    used = jnp.arange(size) < memory.rank
+    inner = jnp.where(used[:, None] & used, memory.products, 0)
+    inner = inner + jnp.eye(size, dtype=inner.dtype)
+    shares = jnp.linalg.solve(inner, jnp.where(used, memory.projected, 0))
+    return jnp.where(all_finite(shares), shares, 0)
 
 
-def _update(memory: LowRank, step: Vector, dr: Vector) -> LowRank:
-    """Adds the term that makes H dr = step; none where it would be singular."""
-    image = _apply(memory, dr)
-    overlap = step @ image
-    tiny = jnp.finfo(dr.dtype).eps * jnp.linalg.norm(step) * jnp.linalg.norm(image)
-    singular = ~(jnp.abs(overlap) > tiny)
-    u = jnp.where(singular, 0, (step - image) / jnp.where(singular, 1, overlap))
-    v = step + (memory.u @ step) @ memory.v
-    full = memory.rank >= len(memory.u)
-    kept = jnp.where(full, 0, 1)
-    row = jnp.where(full, 0, memory.rank)
-    keep_v = (memory.v * kept).at[row].set(jnp.where(full, 0, v))
-    keep_u = (memory.u * kept).at[row].set(jnp.where(full, 0, u))
-    return LowRank(keep_u, keep_v, jnp.where(full, 0, memory.rank + 1))
+def _update(memory: LowRank, step: Vector, v: Vector) -> LowRank:
+    """Adds the term that makes B step = v - v', for the residuals v' before the step and v after.
+
+    B step = -v' already, so that the term is v step^T / |step|^2. The memory is left behind when it
+    is full, and after a term that is not finite: the iterate is then drawn back, or did not move.
+    """
+    square = dot(step, step)
+    length = root(square)
+    safe = jnp.where(length > 0, length, 1)
+    s = step / safe
+    r = v / safe
+    projected = dot(memory.s, v)
+    across = dot(memory.r, s)
+    own = dot(s, r)
+    fine = all_finite((projected, across, own, dot(r, r))) & (square > 0)
+    kept = fine & (memory.rank < len(projected))
+    row = jnp.minimum(memory.rank, len(projected) - 1)
+    products = memory.products.at[:, row].set(projected / safe).at[row].set(across)
+    return LowRank(
+        s=memory.s.at[row].set(jnp.where(kept, s, memory.s[row])),
+        r=memory.r.at[row].set(jnp.where(kept, r, memory.r[row])),
+        products=jnp.where(kept, products.at[row, row].set(own), memory.products),
+        projected=jnp.where(kept, projected.at[row].set(dot(s, v)), 0),
+        rank=jnp.where(kept, memory.rank + 1, 0),
+    )

@@ -11,7 +11,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from homoode_jax.mathematics.cells.acceptance import look_again, why_not
-from homoode_jax.mathematics.cells.solve import Outcome
+from homoode_jax.mathematics.cells.outcome import Outcome
 from homoode_jax.mathematics.cells.vectors import (
     FLOOR,
     Cost,
@@ -23,7 +23,7 @@ from homoode_jax.mathematics.cells.vectors import (
 )
 from homoode_jax.mathematics.cells.verdict import Scale, judge, measure, norm, norms
 from homoode_jax.mathematics.common.solution import RUNNING, Result
-from homoode_jax.mathematics.common.trees import all_finite, choose
+from homoode_jax.mathematics.common.trees import all_finite
 
 PATIENCE = 100  # iterations without a better iterate, all about as good: no progress
 REFUSED_ITERATES = 5  # iterates in a row at which the cell is not finite end the iteration
@@ -58,7 +58,11 @@ class Iteration(Protocol):
         ...
 
     def move(self, equation: Equation, z: Vector, f: Vector, memory: PyTree) -> Move:
-        """Returns the next iterate, given this one and the cell there."""
+        """Returns the next iterate, given this one and the cell there.
+
+        If the cell is not finite there, its memory must be as good as before: the loop goes on
+        with it, from a point on the way to that iterate.
+        """
         ...
 
 
@@ -252,7 +256,7 @@ def _next(state: _State, equation: Equation, scale: Scale, move: Move, tol) -> _
     return _State(
         z=seen.z,
         f=seen.f,
-        memory=choose(seen.fine, move.memory, state.memory),
+        memory=move.memory,
         best=jnp.where(chosen, seen.z, state.best),
         residual=jnp.where(chosen, residual, state.residual),
         since=since,

@@ -1,0 +1,79 @@
+"""The bordered linear system of a climb, solved by products or by a matrix that is kept.
+
+    [[I - c J, slope], [row]] dy = b
+
+A matrix of n columns takes n products, and is worth it for a small state: it serves many points,
+and it does not stagnate where Krylov's methods do.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float
+
+from homoode_jax.mathematics.cells.gmres import GMRES, Linear, solve_linear
+from homoode_jax.mathematics.cells.vectors import Vector, dot
+from homoode_jax.mathematics.common.trees import all_finite
+from homoode_jax.mathematics.homotopy.equations import Point
+
+GMRES_OPTIONS = {"restart": 50, "max_products": 300}
+DAMPING = 1e-6  # of a step with a singular matrix, relative to its squared entries
+
+
+class Bordered(NamedTuple):
+    """The linear system of a turn, [[I - c J, slope], [row]] dy = b, J by its products."""
+
+    jvp: Callable[[Vector], Vector]
+    c: Float[Array, ""]
+    slope: Vector
+    row: Point
+    b: Point
+
+
+def by_krylov(problem: Bordered, rtol) -> Linear:
+    """Solves by GMRES, to a relative tolerance."""
+
+    def product(v: Point) -> Point:
+        image = v[:-1] - problem.c * problem.jvp(v[:-1]) + v[-1] * problem.slope
+        return jnp.append(image, problem.row @ v)
+
+    return solve_linear(product, problem.b, GMRES(rtol=rtol, **GMRES_OPTIONS))
+
+
+def by_matrix(
+    problem: Bordered, jacobian: Float[Array, "m m"], renews: Bool[Array, ""]
+) -> tuple[Linear, Float[Array, "m m"]]:
+    """Solves with a Jacobian that is kept, or taken anew, which costs a product for each entry."""
+
+    def once(carry):
+        _, jacobian = carry
+        # Depends on the carry, so that XLA leaves it in the loop, which makes no turn if none is
+        # asked for. One column at a time: a cell need not have a batching rule of its own.
+        one = jnp.where(jnp.isnan(jacobian[0, 0]), 0, 1).astype(jacobian.dtype)
+        columns = lax.map(problem.jvp, one * jnp.eye(len(jacobian), dtype=jacobian.dtype))
+        return jnp.asarray(False), columns.T
+
+    _, jacobian = lax.while_loop(lambda carry: carry[0], once, (renews, jacobian))
+    block = jnp.eye(len(jacobian), dtype=jacobian.dtype) - problem.c * jacobian
+    matrix = jnp.block([[block, problem.slope[:, None]], [problem.row[None]]])
+    value = jnp.linalg.solve(matrix, problem.b)
+    close = _is_close(matrix, value, problem.b)
+    value = jnp.where(close, value, _damped(matrix, problem.b))
+    products = jnp.where(renews, len(jacobian), 0).astype(jnp.int32)
+    return Linear(value, close, close, products), jacobian
+
+
+def _is_close(matrix: Float[Array, "k k"], value: Point, b: Point) -> Bool[Array, ""]:
+    rest = jnp.linalg.norm(b - dot(matrix, value))
+    return all_finite(value) & (rest <= 0.01 * jnp.linalg.norm(b))
+
+
+def _damped(matrix: Float[Array, "k k"], b: Point) -> Point:
+    """Returns a step of Levenberg and Marquardt for a singular matrix; 0 if that is not finite."""
+    normal = dot(matrix.T, matrix)
+    damping = DAMPING * jnp.trace(normal) / len(b)
+    normal = normal + damping * jnp.eye(len(b), dtype=b.dtype)
+    step = jnp.linalg.solve(normal, dot(matrix.T, b))
+    return jnp.where(all_finite(step), step, 0)
