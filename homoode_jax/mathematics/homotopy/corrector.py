@@ -100,10 +100,23 @@ def correct(
             cost=state.cost.plus(nfe=1, num_jvp=linear.products),
         )
 
+    start = _start(y, skip=jnp.logical_not(needed))
+    end = repeat(goes_on, body, start, LAST_ITERATIONS, homotopy.equation.unrolled)
+    return Correction(
+        y=end.y,
+        ok=end.done,
+        linear_ok=end.linear_ok,
+        finite=end.finite,
+        contraction=end.contraction,
+        cost=end.cost,
+    )
+
+
+def _start(y: Point, skip: Bool[Array, ""]) -> _State:
+    """Returns the state before the first correction, which is done if there is to be none."""
     no = jnp.asarray(False)
     zero = jnp.zeros((), y.dtype)
-    skip = jnp.logical_not(needed)
-    start = _State(
+    return _State(
         y=y,
         last=zero + jnp.inf,
         turn=jnp.asarray(0),
@@ -113,13 +126,4 @@ def correct(
         finite=~no,
         contraction=zero,
         cost=no_cost(),
-    )
-    end = repeat(goes_on, body, start, LAST_ITERATIONS, homotopy.equation.unrolled)
-    return Correction(
-        y=end.y,
-        ok=end.done,
-        linear_ok=end.linear_ok,
-        finite=end.finite,
-        contraction=end.contraction,
-        cost=end.cost,
     )

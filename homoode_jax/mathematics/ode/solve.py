@@ -6,7 +6,7 @@ gradients beyond the Diffrax adjoint that it is handed.
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import diffrax
 import equinox as eqx
@@ -128,26 +128,23 @@ def solve_ode(
     f0 = rhs(t0, z0, args) if selected or reuses_last_stage(solver) else None
     dt0 = stepping.dt0
     if selected:
-        inner = controller.inner
-        order = solver.error_order(term)
+        inner: Any = controller.inner
         dt0 = first_step(
             lambda t, z: rhs(t, z, args),
             t0=t0,
             t1=t1,
             z0=z0,
             f0=f0,
-            order=order,
-            rtol=inner.rtol,  # pyright: ignore
-            atol=inner.atol,  # pyright: ignore
-            norm=inner.norm,  # pyright: ignore
+            order=solver.error_order(term),
+            rtol=inner.rtol,
+            atol=inner.atol,
+            norm=inner.norm,
         )
     forwards = isinstance(adjoint, diffrax.ForwardMode)
     method = as_scanned(solver) if is_plain(stepping) and not forwards else solver
     begins = None if f0 is None else all_finite(f0)
     if isinstance(solver, diffrax.AbstractImplicitSolver):
-        instead = f"use an explicit one ({', '.join(SOLVERS)}), or "
-        who = f"solver={type(solver).__name__}"
-        check_products(lambda z: rhs(t0, z, args), z0, who, of="field", instead=instead)
+        _check_implicit(solver, lambda z: rhs(t0, z, args), z0)
     solution = diffrax.diffeqsolve(
         terms=term,
         solver=method,
@@ -167,6 +164,15 @@ def solve_ode(
     result = jnp.where(usable, raw.result, Result.nonfinite.value).astype(jnp.int32)
     raw = raw._replace(result=result)
     return raw._replace(steps=_steps(solution)) if keeps_times else raw
+
+
+def _check_implicit(
+    solver: diffrax.AbstractImplicitSolver, rhs: Callable, z0: PyTree[Array]
+) -> None:
+    """Raises if the field has no Jacobian-vector products, which an implicit solver takes."""
+    instead = f"use an explicit one ({', '.join(SOLVERS)}), or "
+    who = f"solver={type(solver).__name__}"
+    check_products(rhs, z0, who, of="field", instead=instead)
 
 
 def _numbers(stepping: Stepping, ts) -> PyTree[Array]:
