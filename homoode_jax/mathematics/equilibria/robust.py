@@ -72,7 +72,7 @@ class Chain(eqx.Module):
     @property
     def budget(self) -> int:
         """Returns the most evaluations and products of all rungs together."""
-        return self.max_evaluations or EVALUATIONS * self.max_steps
+        return min(self.max_evaluations or EVALUATIONS * self.max_steps, 2**31 - 1)
 
     def begin(self, equation: Equation) -> Outcome:
         """Iterates from z0."""

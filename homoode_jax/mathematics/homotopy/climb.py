@@ -196,7 +196,7 @@ def _turn(climber: Climber, state: Climb) -> Climb:
     descent, y, stuck = descend(state.descent, state.y, seen, _patience(state.attempt))
     descended = state._replace(descent=descent, y=y)
     after = choose(on_path, ascended, descended)._replace(first=jnp.asarray(False))
-    shares = jnp.asarray([int(share * climber.budget) for share in SHARES])
+    shares = jnp.asarray([int(share * climber.budget) for share in SHARES], jnp.int32)
     over = state.spent[state.attempt] > shares[state.attempt]
     over = over | (state.cost.total >= climber.budget)
     result = jnp.where(on_path, lost, stuck)

@@ -139,7 +139,7 @@ def _least_squares(
     squares = jnp.diagonal(gram)
     empty = squares <= 0
     scale = jnp.where(empty, 0, 1 / jnp.sqrt(jnp.where(empty, 1, squares)))
-    unit = scale[:, None] * gram * scale
+    unit = scale[:, None] * gram * scale[None]
     rcond = len(b) * jnp.finfo(b.dtype).eps
     # Not by Lineax: under `pmap` its operators lose the mesh of a vector, and then refuse it.
     shares = lax.custom_linear_solve(
@@ -226,8 +226,8 @@ def _shares(memory: LowRank) -> Float[Array, " memory"]:
     (I + S R^T) c = S v, where the rows of S and R are the terms in use.
     """
     size = len(memory.projected)
-    used = jnp.arange(size) < memory.rank
-    inner = jnp.where(used[:, None] & used, memory.products, 0)
+    used = jnp.arange(size, dtype=jnp.int32) < memory.rank
+    inner = jnp.where(used[:, None] & used[None], memory.products, 0)
     inner = inner + jnp.eye(size, dtype=inner.dtype)
     shares = jnp.linalg.solve(inner, jnp.where(used, memory.projected, 0))
     return jnp.where(all_finite(shares), shares, 0)
