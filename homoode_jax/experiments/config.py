@@ -73,6 +73,12 @@ def _check_for_layer(config: Config) -> None:
     """Refuses options that the layer does not have, or that would do nothing."""
     for name, why in _unfit({key: getattr(config, key) for key in SECTIONS}):
         raise UserError(f"{why}: set it to {_default(name)!r}.")
+    unrolled = "unrolled" in (config.equilibrium.adjoint, config.schedule.adjoint)
+    if unrolled and config.model.layer == "deq" and config.equilibrium.solver == "robust":
+        raise UserError(
+            "config.equilibrium.solver='robust' has no gradient through its steps; set "
+            "config.equilibrium.adjoint (and config.schedule.adjoint) to another than 'unrolled'."
+        )
     if config.schedule != ScheduleSettings() and not config.schedule.epochs:
         raise UserError("config.schedule needs config.schedule.epochs of at least 1, got 0.")
 

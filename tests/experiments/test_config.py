@@ -36,6 +36,10 @@ MISTAKES = {
     "colours of a grey image": ({"data": {"mean": [0.1, 0.2, 0.3]}}, "digits takes one"),
     "nothing at all": (None, "must hold sections"),
     "euler with pid": ({"solver": {"method": "euler"}}, "euler.* has no error estimate"),
+    "unrolled rungs": (
+        {"model": {"layer": "deq"}, "equilibrium": {"solver": "robust", "adjoint": "unrolled"}},
+        "solver='robust' has no gradient through its steps; set config.equilibrium.adjoint",
+    ),
     "kinetic of a DEQ": (
         {"model": {"layer": "deq"}, "regularise": {"kinetic": 0.1}},
         "regularise.kinetic is for layers that integrate; deq does not",
