@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key
 
 from homoode_jax.experiments.batches import Batch
-from homoode_jax.experiments.hyperparameters import Count, Hyperparameters
+from homoode_jax.experiments.hyperparameters import Hyperparameters
 from homoode_jax.experiments.optimiser import make_optimisers
 from homoode_jax.networks.classifier import ImageClassifier, Output, Weights
 from homoode_jax.networks.family import Layer
@@ -154,7 +154,7 @@ def means(totals: Totals) -> Means:
     )
 
 
-def split_seed(seed: Count) -> Key[Array, "2"]:
+def split_seed(seed: Int[ArrayLike, ""]) -> Key[Array, "2"]:
     """Returns the key of the weights and the key of the steps, independent of each other."""
     return jax.random.split(jax.random.key(seed))
 
