@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optimistix as optx
 import pytest
 
 from homoode_jax import Result, audit, continuation, equilibrium
@@ -261,11 +262,10 @@ def test_errors_name_what_is_wrong(call, message):
         call(np.ones((2, 3), np.float32))
 
 
-def test_convergence_refuses_solvers_without_a_trace():
-    import optimistix as optx
-
+@pytest.mark.parametrize("solver", [optx.Newton(1e-3, 1e-3), optx.BFGS(1e-3, 1e-3), "robust"])
+def test_convergence_refuses_solvers_without_a_trace(solver):
     with pytest.raises(ValueError, match="keeps no trace"):
-        audit.convergence(cell, *problem(), solver=optx.Newton(1e-3, 1e-3))
+        audit.convergence(cell, *problem(), solver=solver)
 
 
 def test_a_picture_is_saved(tmp_path):

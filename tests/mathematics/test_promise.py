@@ -37,7 +37,9 @@ SOLVERS = {
     "picard": "picard",
     "ode": "ode",
     "optimistix": optx.Newton(rtol=1e-6, atol=1e-9),
+    "robust": "robust",
 }
+BOUNDS = {"robust": {"max_evaluations": 1000}}  # a cell without a root takes all that it may
 PATHS = [(h, p) for h in ("fixed_point", "newton") for p in ("natural", "arclength")]
 METHODS = [*SOLVERS, *("-".join(path) for path in PATHS)]
 TOLERANCES = {"float32": 1e-5, "float64": 1e-8}
@@ -107,9 +109,8 @@ def solve(method, dtype):
     @jax.jit
     def run(z0, x):
         if method in SOLVERS:
-            return equilibrium(
-                cell, None, z0, x, solver=SOLVERS[method], tol=tol, batching="per_example"
-            )
+            options = {"solver": SOLVERS[method], "tol": tol, **BOUNDS.get(method, {})}
+            return equilibrium(cell, None, z0, x, batching="per_example", **options)
         homotopy, path = method.split("-")
         return continuation(
             cell, None, z0, x, homotopy=homotopy, path=path, rtol=tol, batching="per_example"

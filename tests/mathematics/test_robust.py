@@ -160,6 +160,22 @@ def test_padding_costs_nothing():
     assert np.sum(solution.stats.rung_evaluations[1]) == 0
 
 
+@pytest.mark.parametrize("first", ["anderson", Anderson, 3])
+def test_what_it_begins_with_is_named_where_it_is_wrong(first):
+    with pytest.raises(ValueError, match="first must be an iteration of homoode_jax, such as"):
+        Robust(first)
+
+
+def test_all_rungs_share_one_budget():
+    cell = lambda _, z, x: z + x + z**2  # noqa: E731
+    x = jnp.ones((1, 1))
+    for most in (5, 60):
+        solution = equilibrium(cell, None, 0 * x, x, solver="robust", max_evaluations=most)
+        assert not solution.success
+        # Bounds are looked at between steps; f at the ends, and a look beside one, come on top.
+        assert most <= solution.stats.evaluations <= most + 6
+
+
 def test_backpropagation_through_its_steps_is_refused():
     x = jnp.ones((1, 1))
     with pytest.raises(ValueError, match=r"solver='robust' has no adjoint='unrolled'"):

@@ -6,7 +6,6 @@ residual         |z - f(z)| / max(|f(z)|, 1e-3)
 from typing import Any
 
 import jax.numpy as jnp
-import optimistix as optx
 from jaxtyping import Array, ArrayLike, Float, Int, PyTree, Real
 
 from homoode_jax.mathematics.audit.cells import checked_cell
@@ -16,6 +15,7 @@ from homoode_jax.mathematics.common.checks import as_arrays, batch_size
 from homoode_jax.mathematics.common.functions import Function, check_untraced, compiled
 from homoode_jax.mathematics.common.options import whole
 from homoode_jax.mathematics.common.trees import map_examples, minus, row_rms
+from homoode_jax.mathematics.equilibria.by_optimistix import OPTIMISTIX
 from homoode_jax.mathematics.equilibria.equilibrium import Solver, make_iteration
 from homoode_jax.mathematics.equilibria.robust import Robust
 from homoode_jax.mathematics.iterations.iterate import iterate
@@ -97,7 +97,7 @@ def convergence(
     max_steps = whole("max_steps", max_steps)
     check_untraced(solver=solver)
     method = make_iteration(solver)
-    if isinstance(method, Robust | optx.AbstractRootFinder | optx.AbstractFixedPointSolver):
+    if isinstance(method, Robust | OPTIMISTIX):
         raise ValueError(f"solver={solver!r} keeps no trace; name one of homoode_jax's own.")
     params, z0, x = as_arrays((params, z0, x))
     batch_size(z0, x)

@@ -24,7 +24,7 @@ from homoode_jax.mathematics.common.solution import RUNNING, Result
 from homoode_jax.mathematics.common.trees import all_finite, choose
 from homoode_jax.mathematics.homotopy.climb import ATTEMPTS, Climb, Climber, climb
 from homoode_jax.mathematics.iterations.fixed_point import Anderson
-from homoode_jax.mathematics.iterations.iterate import iterate
+from homoode_jax.mathematics.iterations.iterate import Iteration, iterate
 
 RUNGS = ("iteration", *ATTEMPTS)
 FIRST_STEPS = 100  # of the iteration, where more are allowed
@@ -38,7 +38,11 @@ class Robust(eqx.Module):
     rung only.
 
     Attributes:
-        first: the iteration to begin with.
+        first: the iteration to begin with: `Anderson(...)`, `Broyden(...)`, `Picard(...)`,
+            `NewtonKrylov(...)` or `Relaxation(...)`.
+
+    Raises:
+        ValueError: if `first` is not as above; the message names it.
 
     Example:
         >>> import jax.numpy as jnp
@@ -53,6 +57,13 @@ class Robust(eqx.Module):
     """
 
     first: Any = eqx.field(default_factory=lambda: Anderson(memory=10))
+
+    def __check_init__(self):
+        if isinstance(self.first, type) or not isinstance(self.first, Iteration):
+            raise ValueError(
+                "first must be an iteration of homoode_jax, such as Anderson(memory=10), got "
+                f"{self.first!r}."
+            )
 
 
 class Chain(eqx.Module):
@@ -108,9 +119,9 @@ class Chain(eqx.Module):
             scale=scale,
             tol=self.tol,
             unit=size * jnp.sqrt(jnp.asarray(z0.size, z0.dtype)),
-            budget=self.budget - FIRST_STEPS,
+            budget=self.budget - out.cost.total,
         )
-        needed = needed & all_finite(f0)
+        needed = needed & all_finite(f0) & (climber.budget > 0)
         # An iterate that ran away has a small relative residual, and is no place to start from.
         gone = norm(out.z) > GONE * scale.reach
         best = jnp.where(gone, z0, out.z)

@@ -66,14 +66,14 @@ class Climber(NamedTuple):
         scale: of its residuals.
         tol: tolerance of the root.
         unit: sqrt(n) times the size of z at the start.
-        budget: evaluations and products.
+        budget: the most evaluations and products.
     """
 
     equation: Equation
     scale: Scale
     tol: Float[Array, ""]
     unit: Float[Array, ""]
-    budget: int
+    budget: Int[Array, ""]
 
 
 class Climb(NamedTuple):
@@ -196,8 +196,9 @@ def _turn(climber: Climber, state: Climb) -> Climb:
     descent, y, stuck = descend(state.descent, state.y, seen, _patience(state.attempt))
     descended = state._replace(descent=descent, y=y)
     after = choose(on_path, ascended, descended)._replace(first=jnp.asarray(False))
-    shares = jnp.asarray([int(share * climber.budget) for share in SHARES], jnp.int32)
-    over = state.spent[state.attempt] > shares[state.attempt]
+    share = jnp.asarray(SHARES, jnp.float32)[state.attempt]
+    spent = state.spent[state.attempt].astype(jnp.float32)
+    over = spent > share * climber.budget.astype(jnp.float32)
     over = over | (state.cost.total >= climber.budget)
     result = jnp.where(on_path, lost, stuck)
     result = jnp.where((result == RUNNING) & over, Result.max_steps.value, result)
