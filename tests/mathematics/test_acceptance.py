@@ -13,6 +13,7 @@ import optimistix as optx
 import pytest
 
 from homoode_jax import Result, continuation, equilibrium
+from homoode_jax.mathematics.cells.verdict import norm
 
 # f(z), f(z) - z in float64, and the start. The first four have no root.
 RUNAWAYS = {
@@ -142,3 +143,16 @@ def test_a_schedule_may_start_flat(power):
     solution = solve(jnp.full((1, 2), 3.0))
     assert solution.success and solution.stats.lam == 1
     np.testing.assert_allclose(solution.z, 6.0, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_norm_holds_over_the_whole_range_of_a_dtype(dtype):
+    """From a thousand times the smallest normal number to half the largest one."""
+    limits = np.finfo(dtype)
+    with jax.enable_x64(dtype == "float64"):
+        # XLA divides by reciprocals in some programs and not in others.
+        for size in np.geomspace(float(limits.tiny) * 1e3, float(limits.max) / 2, 41):
+            v = jnp.array([0.5, -1.0, 0.25, 0.0], dtype) * jnp.asarray(size, dtype)
+            expected = size * np.sqrt((0.25 + 1 + 0.0625) / 4)
+            for measure in (norm, jax.jit(norm)):
+                np.testing.assert_allclose(measure(v), expected, rtol=1e-5)

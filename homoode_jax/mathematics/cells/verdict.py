@@ -49,7 +49,9 @@ def norm(v: Vector) -> Float[Array, ""]:
         return jnp.zeros((), v.dtype)
     largest = jnp.max(jnp.abs(v))
     scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
-    return scale * rms(v / scale)
+    # XLA multiplies by the reciprocal, which near the end of the range is rounded to zero.
+    part = jnp.where(scale > 1, 2.0**-64, 1).astype(v.dtype)
+    return scale * rms((part * v) / (part * scale))
 
 
 class Verdict(NamedTuple):
