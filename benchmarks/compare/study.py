@@ -22,6 +22,7 @@ ALTERNATING = *FREE, "--config.initial_point.kind=alternating"
 # A configuration may regularise paths, which not every layer has.
 PLAIN = "--config.regularise.kinetic=0"
 DEQ = "--config.model.layer=deq", PLAIN
+ROBUST = *DEQ, "--config.equilibrium.solver=robust"
 JACOBIAN_FREE = "--config.schedule.epochs=10", "--config.schedule.adjoint=jacobian_free"
 # What has the same name in two studies is the same case, and trained once.
 CASES: dict[str, dict[str, tuple[str, ...]]] = {
@@ -47,6 +48,12 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
         "deq": DEQ,
         "deq, jacobian 1": (*DEQ, "--config.regularise.jacobian=1.0"),
         "deq, jacobian-free first": (*DEQ, *JACOBIAN_FREE),
+    },
+    "equilibria": {
+        "deq": DEQ,
+        "deq, robust": ROBUST,
+        "deq, jacobian 1": (*DEQ, "--config.regularise.jacobian=1.0"),
+        "deq, robust, jacobian 1": (*ROBUST, "--config.regularise.jacobian=1.0"),
     },
 }
 

@@ -141,3 +141,54 @@ def make_side(
         return {"nfe_forward": model.field.nfe, **logits}
 
     return Side(repeat, tell)
+
+
+def make_deq(kernels: tuple, x: np.ndarray, tol: float) -> Side:
+    """Returns the step of a DEQ by TorchDEQ: two convolutions, Anderson's iteration both ways.
+
+    Kernels and x come in the layout of ours, and their gradients go back in it.
+    """
+    from torchdeq import get_deq  # pyright: ignore
+
+    weights = [_leaf(kernel, (3, 2, 0, 1)) for kernel in kernels]
+    condition = _leaf(x, (0, 3, 1, 2))
+    solvers = {f"{way}_{name}": value for way in "fb" for name, value in _DEQ.items()}
+    deq = get_deq(ift=True, f_tol=tol, b_tol=tol, **solvers)
+    counts = [0]
+    last = []
+
+    def cell(z: Tensor) -> Tensor:
+        counts[0] += 1
+        inner = nn.functional.conv2d(z, weights[0], padding=1)
+        outer = nn.functional.conv2d(torch.relu(inner), weights[1], padding=1)
+        return torch.tanh(outer + condition)
+
+    def repeat():
+        counts[0] = 0
+        told = []
+        start = torch.zeros_like(condition)
+        states, info = deq(cell, start, backward_writer=told.append)
+        loss = states[-1].square().mean()
+        gradients = torch.autograd.grad(loss, [*weights, condition])
+        last[:] = gradients, info, told[0], counts[0]
+
+    def tell():
+        (*by_kernels, by_x), info, back, evaluations = last
+        parts = [g.permute(2, 3, 1, 0) for g in by_kernels] + [by_x.permute(0, 2, 3, 1)]
+        return {
+            "gradient": np.concatenate([part.numpy().ravel() for part in parts]),
+            "nfe_forward": evaluations,
+            "nfe_backward": float(back["nstep"].max()),
+            "residual": float(info["rel_lowest"].max()),
+        }
+
+    return Side(repeat, tell)
+
+
+_DEQ = {"solver": "anderson", "stop_mode": "rel", "max_iter": 200}
+
+
+def _leaf(array: np.ndarray, axes: tuple[int, ...]) -> Tensor:
+    """Returns an array in PyTorch's layout, to be differentiated by."""
+    turned = np.ascontiguousarray(np.transpose(array, axes))
+    return torch.from_numpy(turned).requires_grad_()

@@ -2,9 +2,10 @@
 
 Both sides of a case have processes of their own, the same initial weights, images and tolerances,
 and work in turn; a ratio is the median over pairs. They run on the CPU, and training steps on a
-GPU too where one is at hand. Then the time to the first step (`first`), and each route beside the
-cost of its field evaluations (`floor`). Writes results/speed.json, case by case: `--only NAME`
-runs those whose name begins so, and keeps the others.
+GPU too where one is at hand. Then the time to the first step (`first`), each route beside the cost
+of its field evaluations (`floor`), each solver of equilibria beside the cost of its evaluations
+(`equilibria`), and a DEQ's step beside TorchDEQ's (`deq`). Writes results/speed.json, case by case:
+`--only NAME` runs those whose name begins so, and keeps the others.
 """
 
 import os
@@ -17,7 +18,7 @@ from importlib.metadata import version
 import jax
 
 from benchmarks.shared import RESULTS, described, run_main, show, write_record
-from benchmarks.speed import first, floor
+from benchmarks.speed import deq, equilibria, first, floor
 from benchmarks.speed.setting import Setting
 from benchmarks.speed.sides import PAIRS, compare
 from homoode_jax.experiments.console import say
@@ -28,8 +29,7 @@ CODE = (
     "benchmarks/speed",
     "homoode_jax/experiments/model.py",
     "homoode_jax/experiments/step.py",
-    "homoode_jax/mathematics/common",
-    "homoode_jax/mathematics/ode",
+    "homoode_jax/mathematics",
     "homoode_jax/networks",
 )
 RESULT = RESULTS / "speed.json"
@@ -58,7 +58,7 @@ for size in (1, 64, 400):
 for size in (64, 256, 1024):
     step = replace(REFERENCE, batch=size, adjoint="direct")
     CASES[f"gpu {size}"] = step, step, "cuda"
-PARTS = {"first": first, "floor": floor}
+PARTS = {"first": first, "floor": floor, "equilibria": equilibria, "deq": deq}
 
 
 def chosen(only: str) -> list[str]:
@@ -76,7 +76,7 @@ def chosen(only: str) -> list[str]:
 def peer_versions() -> dict[str, str]:
     """Returns the versions of what is compared with."""
     try:
-        return {name: version(name) for name in ("torch", "torchdiffeq")}
+        return {name: version(name) for name in ("torch", "torchdiffeq", "torchdeq")}
     except ModuleNotFoundError as error:
         message = f"{error.name} is not installed: pip install -e '.[compare]'"
         raise UserError(message) from error

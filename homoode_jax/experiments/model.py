@@ -71,11 +71,16 @@ def counts_backward(config: Config) -> bool:
 
 
 def step_limit(config: Config) -> tuple[str, int] | None:
-    """Returns the setting that bounds the steps of a solve and its value; None if nothing does."""
+    """Returns the setting that bounds the steps of a solve and its value; None if nothing does.
+
+    The rungs of "robust" are bounded by evaluations.
+    """
     section = _solve_settings(config)
     if section is None or config.model.layer == "euler":
         return None
     solve = LAYERS[config.model.layer].solve
+    if config.model.layer == "deq" and config.equilibrium.solver == "robust":
+        return None
     name = "solver" if solve == "integrate" else solve
     return f"config.{name}.max_steps", section.max_steps
 

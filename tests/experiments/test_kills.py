@@ -21,14 +21,14 @@ WITHIN = 20  # seconds of a stop: a step or a compilation, and a save, on a busy
 
 
 def killed(folder, seconds):
-    """Starts a run, and kills it after some seconds; returns what it printed."""
+    """Starts a run, and kills it after some seconds; returns what it printed, None if it ended."""
     process = start(*LONG, f"--workdir={folder}")
     try:
         process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGKILL)
         return process.communicate()[0]
-    raise AssertionError("the run ended before it was killed")
+    return None
 
 
 @pytest.mark.slow
@@ -46,11 +46,14 @@ def test_killed_at_random_moments_a_run_loses_no_saved_step(tmp_path):
     for _ in range(KILLS):
         before = saved_step(broken)
         out = killed(broken, float(random.uniform(0.2 * first, 1.05 * first)))
+        if out is None:  # the machine has become faster than it was at first
+            break
         resumed = re.search(r"resuming after step (\d+)", out)
         assert resumed is None or int(resumed[1]) == before
         assert saved_step(broken) >= before
         lives.append(saved_step(broken) - before)
     print(f"steps saved by each life: {lives}")
+    assert lives
     finish(start(*LONG, f"--workdir={broken}"))
     assert not list((broken / "checkpoints").glob("damaged/*"))
     assert metrics(broken) == metrics(straight) and len(metrics(broken)) == EPOCHS

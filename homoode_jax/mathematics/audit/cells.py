@@ -18,7 +18,8 @@ from homoode_jax.mathematics.audit.spectra import (
     largest_eigenvalue,
     smallest_singular_value,
 )
-from homoode_jax.mathematics.cells.solve import Cell, CellInPrecision
+from homoode_jax.mathematics.cells.precision import CellInPrecision
+from homoode_jax.mathematics.cells.solve import Cell
 from homoode_jax.mathematics.cells.vectors import Equation, flatten_cell
 from homoode_jax.mathematics.common.checks import (
     as_arrays,
@@ -27,15 +28,10 @@ from homoode_jax.mathematics.common.checks import (
     check_option,
     check_placement,
 )
+from homoode_jax.mathematics.common.examples import map_examples
 from homoode_jax.mathematics.common.functions import Function, check_products, compiled
 from homoode_jax.mathematics.common.options import whole
-from homoode_jax.mathematics.common.trees import (
-    cast,
-    common_dtype,
-    map_examples,
-    mean_squares,
-    shapes,
-)
+from homoode_jax.mathematics.common.trees import cast, common_dtype, mean_squares, shapes
 from homoode_jax.mathematics.homotopy.equations import HOMOTOPIES
 
 

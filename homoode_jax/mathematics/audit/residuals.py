@@ -9,12 +9,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int, PyTree, Real
 
 from homoode_jax.mathematics.audit.cells import checked_cell
-from homoode_jax.mathematics.cells.solve import Cell, make_tolerance
+from homoode_jax.mathematics.cells.precision import make_tolerance
+from homoode_jax.mathematics.cells.solve import Cell
 from homoode_jax.mathematics.cells.vectors import FLOOR, flatten_cell
 from homoode_jax.mathematics.common.checks import as_arrays, batch_size
+from homoode_jax.mathematics.common.examples import map_examples
 from homoode_jax.mathematics.common.functions import Function, check_untraced, compiled
 from homoode_jax.mathematics.common.options import whole
-from homoode_jax.mathematics.common.trees import map_examples, minus, row_rms
+from homoode_jax.mathematics.common.trees import minus, row_rms
 from homoode_jax.mathematics.equilibria.by_optimistix import OPTIMISTIX
 from homoode_jax.mathematics.equilibria.equilibrium import Solver, make_iteration
 from homoode_jax.mathematics.equilibria.robust import Robust

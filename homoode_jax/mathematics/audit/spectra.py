@@ -21,9 +21,16 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from homoode_jax.mathematics.cells.gmres import orthogonalise
+from homoode_jax.mathematics.cells.basis import (
+    Basis,
+    add_vector,
+    combine,
+    empty_basis,
+    orthogonalise,
+)
 from homoode_jax.mathematics.cells.vectors import Vector
 
+TWICE = 1.0  # part of a vector below which it is orthogonalised once more: always
 ROUNDS = 3  # of a bidiagonalisation, each from the best vector of the one before
 
 
@@ -56,12 +63,11 @@ def largest_eigenvalue(
     """
     m = min(dimension, start.size)
 
-    def step(basis: Float[Array, "vectors n"], k):
-        image = product(basis[k])
-        w, size, shares = orthogonalise(image, basis)
-        return basis.at[k + 1].set(w), shares.at[k + 1].set(size)
+    def step(basis: Basis, k):
+        unit, size, shares = orthogonalise(product(basis.last), basis, TWICE)
+        return add_vector(basis, unit), shares.at[k + 1].set(size)
 
-    basis = jnp.zeros((m + 1, start.size), start.dtype).at[0].set(start / jnp.linalg.norm(start))
+    basis = add_vector(empty_basis(start, m + 1), start / jnp.linalg.norm(start))
     _, columns = lax.scan(step, basis, jnp.arange(m))
     hessenberg = columns.T
     radius, share = _spectral_radius(hessenberg[:m])
@@ -135,22 +141,21 @@ def _bidiagonalised(
     """Returns the vector of the Krylov space that M shortens most, and by how much."""
     m = min(dimension, start.size)
 
-    def step(state, k):
+    def step(state, _):
         left, right, alive = state
-        u, alpha, _ = orthogonalise(product(right[k]), left)
-        v, beta, _ = orthogonalise(transposed(u), right)
+        u, alpha, _ = orthogonalise(product(right.last), left, TWICE)
+        v, beta, _ = orthogonalise(transposed(u), right, TWICE)
         # Beyond an invariant subspace the vectors are zero, and a zero here would be a singular
         # value that M does not have: mark it, to be made large below.
         diagonal = jnp.where(alive, alpha, jnp.inf)
-        return (left.at[k].set(u), right.at[k + 1].set(v), alive & (beta > 0)), (diagonal, beta)
+        return (add_vector(left, u), add_vector(right, v), alive & (beta > 0)), (diagonal, beta)
 
-    empty = jnp.zeros((m + 1, start.size), start.dtype)
-    right = empty.at[0].set(start / jnp.linalg.norm(start))
-    (_, right, _), (alphas, betas) = lax.scan(
-        step, (empty[:m], right, jnp.asarray(True)), jnp.arange(m)
-    )
+    left = empty_basis(start, m)
+    right = add_vector(empty_basis(start, m + 1), start / jnp.linalg.norm(start))
+    bases = left, right, jnp.asarray(True)
+    (_, right, _), (alphas, betas) = lax.scan(step, bases, length=m)
     largest = jnp.max(jnp.where(jnp.isinf(alphas), 0, alphas))
     alphas = jnp.where(jnp.isinf(alphas), jnp.maximum(largest, 1), alphas)
     us, values, vs = jnp.linalg.svd(jnp.diag(alphas) + jnp.diag(betas[:-1], 1))
     error = jnp.minimum(betas[-1] * jnp.abs(us[-1, -1]), values[-1])
-    return vs[-1] @ right[:-1], Estimate(values[-1], error)
+    return combine(jnp.append(vs[-1], 0), right), Estimate(values[-1], error)

@@ -16,6 +16,13 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
+from homoode_jax.mathematics.cells.basis import (
+    Basis,
+    add_vector,
+    combine,
+    empty_basis,
+    orthogonalise,
+)
 from homoode_jax.mathematics.cells.vectors import Cost, Vector
 from homoode_jax.mathematics.common.options import real_field, whole_field
 
@@ -42,7 +49,7 @@ class _Cycle(NamedTuple):
     `left` spans the left null space of H, whose norm gives the residual's: beta / |left|.
     """
 
-    basis: Float[Array, "m+1 n"]
+    basis: Basis
     hessenberg: Float[Array, "m+1 m"]
     left: Float[Array, " m+1"]
     k: Int[Array, ""]
@@ -132,8 +139,9 @@ class GMRES(lx.AbstractLinearSolver):
         def body(state: _State) -> _State:
             cycle = self._arnoldi(product, state, target)
             step = _least_squares(cycle, state.size)
-            x = state.x + step @ cycle.basis[:-1]
-            r = state.r - (cycle.hessenberg @ step) @ cycle.basis
+            rest = (-cycle.hessenberg @ step).at[0].add(state.size)
+            x = state.x + combine(jnp.append(step, 0), cycle.basis)
+            r = combine(rest, cycle.basis)
             size = jnp.linalg.norm(r)
             products = state.products + cycle.k
             better = jnp.isfinite(size) & jnp.all(jnp.isfinite(x)) & (size < state.size)
@@ -156,7 +164,7 @@ class GMRES(lx.AbstractLinearSolver):
             return room & ~small & ~cycle.broken
 
         dtype = state.r.dtype
-        basis = jnp.zeros((m + 1, state.r.size), dtype).at[0].set(state.r / state.size)
+        basis = add_vector(empty_basis(state.r, m + 1), state.r / state.size)
         # Unused columns are independent of all others, so that least squares keeps full rank.
         hessenberg = jnp.eye(m + 1, m, -1, dtype)
         left = jnp.zeros(m + 1, dtype).at[0].set(1)
@@ -178,36 +186,17 @@ class GMRES(lx.AbstractLinearSolver):
 
 def _expand(cycle: _Cycle, product: Callable) -> _Cycle:
     """Adds one vector to the basis, and its column to H, for one product."""
-    basis = cycle.basis
     k = cycle.k
-    w, size, shares = orthogonalise(product(basis[k]), basis)
+    unit, size, shares = orthogonalise(product(cycle.basis.last), cycle.basis)
     column = shares.at[k + 1].set(size)
     overlap = cycle.left @ column
     return _Cycle(
-        basis.at[k + 1].set(w),
-        cycle.hessenberg.at[:, k].set(column),
-        cycle.left.at[k + 1].set(-overlap / size),
-        k + 1,
-        cycle.broken | ~(size > 0),
+        basis=add_vector(cycle.basis, unit),
+        hessenberg=cycle.hessenberg.at[:, k].set(column),
+        left=cycle.left.at[k + 1].set(-overlap / size),
+        k=k + 1,
+        broken=cycle.broken | ~(size > 0),
     )
-
-
-def orthogonalise(
-    v: Vector, basis: Float[Array, "k n"]
-) -> tuple[Vector, Float[Array, ""], Float[Array, " k"]]:
-    """Splits v = size * unit + shares @ basis; returns `unit`, `size` and `shares`.
-
-    `unit` is orthogonal to the basis; it and `size` are 0 where v lies in the basis. By classical
-    Gram-Schmidt, twice; unused rows of the basis are zero.
-    """
-    first = basis @ v
-    w = v - first @ basis
-    second = basis @ w
-    w = w - second @ basis
-    size = jnp.linalg.norm(w)
-    vanishes = size <= 10 * jnp.finfo(v.dtype).eps * jnp.linalg.norm(v)
-    unit = jnp.where(vanishes, 0, w / jnp.where(vanishes, 1, size))
-    return unit, jnp.where(vanishes, 0, size), first + second
 
 
 def _least_squares(cycle: _Cycle, size: Float[Array, ""]) -> Float[Array, " m"]:

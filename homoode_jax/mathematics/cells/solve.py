@@ -14,12 +14,18 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Int, PyTree
 
 from homoode_jax.mathematics.cells import adjoints
 from homoode_jax.mathematics.cells.adjoints import Route, Unrolled, make_route
 from homoode_jax.mathematics.cells.chunks import in_chunks
 from homoode_jax.mathematics.cells.outcome import Algorithm, Outcome
+from homoode_jax.mathematics.cells.precision import (
+    CellInPrecision,
+    HomotopyInPrecision,
+    PreconditionerInPrecision,
+    precision,
+)
 from homoode_jax.mathematics.cells.vectors import flatten_cell
 from homoode_jax.mathematics.common.checks import (
     as_arrays,
@@ -31,21 +37,12 @@ from homoode_jax.mathematics.common.checks import (
     check_probe,
     problem_like,
 )
+from homoode_jax.mathematics.common.examples import drop_axis, map_examples, times_first
 from homoode_jax.mathematics.common.functions import Function, compiled
 from homoode_jax.mathematics.common.guard import pull_back_by_problem, solve_unpadded
-from homoode_jax.mathematics.common.options import is_concrete, real
 from homoode_jax.mathematics.common.plan import Inputs, Pullback
 from homoode_jax.mathematics.common.solution import Result, Solution, Stats
-from homoode_jax.mathematics.common.trees import (
-    cast,
-    cast_like,
-    common_dtype,
-    drop_axis,
-    map_examples,
-    real_dtype,
-    shapes,
-    times_first,
-)
+from homoode_jax.mathematics.common.trees import cast, cast_like, common_dtype, real_dtype, shapes
 
 Cell = Callable[[PyTree, PyTree[Array], PyTree], PyTree[Array]]
 CELL_COUNTS = "residual", "num_folds", "num_steps", "num_rejected", "cost", "rungs"
@@ -59,6 +56,7 @@ class CellPlan(eqx.Module):
     adjoint: Route
     mask: Bool[Array, " batch"] | None
     preconditioner: Callable | None
+    homotopy: Callable | None
     per_example: bool = eqx.field(static=True)
     eps: float = eqx.field(static=True, default=0.0)
 
@@ -94,6 +92,7 @@ class CellPlan(eqx.Module):
             x=x,
             mask=mask,
             preconditioner=self.preconditioner,
+            homotopy=self.homotopy,
             unrolled=self.backpropagates,
         )
         out = solve(equation._replace(eps=self.eps))
@@ -140,6 +139,14 @@ class CellPlan(eqx.Module):
         return jnp.full_like(raw.num_steps, -1)
 
 
+class CellFunctions(NamedTuple):
+    """The functions of the caller."""
+
+    cell: Function
+    preconditioner: Function | None
+    homotopy: Function | None
+
+
 class CellOptions(NamedTuple):
     """How the solve of a batch is done, checked."""
 
@@ -161,10 +168,12 @@ def solve_cells(
     mask: Any,
     preconditioner: Callable | None,
     backward_probe: Any,
+    homotopy: Callable | None = None,
 ) -> Solution:
     """Checks the problem, solves it, and returns the `Solution`.
 
-    `algorithm(z0)` makes the algorithm for states of these dtypes.
+    `algorithm(z0)` makes the algorithm for states of these dtypes; `homotopy` is one of the
+    caller's, in place of the algorithm's.
     """
     params, z0, x = as_arrays((params, z0, x))
     check_placement((params, z0, x))
@@ -180,26 +189,32 @@ def solve_cells(
         per_example=per_example,
     )
     probe = check_probe(backward_probe, per_example, batch, dtype)
-    inverse = None if preconditioner is None else Function(preconditioner)
-    return _solve(Function(cell), inverse, options, Inputs(params, z0, x, probe))
+    functions = CellFunctions(
+        cell=Function(cell),
+        preconditioner=None if preconditioner is None else Function(preconditioner),
+        homotopy=None if homotopy is None else Function(homotopy),
+    )
+    return _solve(functions, options, Inputs(params, z0, x, probe))
 
 
 @compiled
-def _solve(
-    cell: Function, preconditioner: Function | None, options: CellOptions, inputs: Inputs
-) -> Solution:
+def _solve(functions: CellFunctions, options: CellOptions, inputs: Inputs) -> Solution:
     """Solves a problem whose options are known to be right."""
     params, z0, x, _ = inputs
     like = problem_like(z0, x, options.per_example)
-    check_function("cell", cell, (params, *like), like[0])
-    inverse = None
-    if preconditioner is not None:
-        lam = jax.ShapeDtypeStruct((), real_dtype(z0))
-        check_function("preconditioner", preconditioner, (params, *like, lam, like[0]), like[0])
-        inverse = PreconditionerInPrecision(preconditioner, shapes(z0))
+    check_function("cell", functions.cell, (params, *like), like[0])
+    lam = jax.ShapeDtypeStruct((), real_dtype(z0))
+    inverse, homotopy = functions.preconditioner, functions.homotopy
+    if inverse is not None:
+        check_function("preconditioner", inverse, (params, *like, lam, like[0]), like[0])
+        inverse = PreconditionerInPrecision(inverse, shapes(z0))
+    if homotopy is not None:
+        check_function("homotopy", homotopy, (params, lam, *like), like[0])
+        homotopy = HomotopyInPrecision(homotopy, shapes(z0))
     plan = CellPlan(
-        cell=CellInPrecision(cell, shapes(z0)),
+        cell=CellInPrecision(functions.cell, shapes(z0)),
         preconditioner=inverse,
+        homotopy=homotopy,
         eps=precision(z0),
         **options._asdict(),
     )
@@ -224,55 +239,3 @@ def _solution(raw: Outcome, z0: PyTree[Array]) -> Solution:
     )
     ts = None if raw.ts is None else lax.stop_gradient(raw.ts)
     return Solution(z, ts, zs, raw.result, stats)
-
-
-class CellInPrecision(eqx.Module):
-    """Calls a cell in z0's dtypes; states are kept in float32 or better between calls."""
-
-    cell: Function
-    like: PyTree
-
-    def __call__(self, params: PyTree, z: PyTree[Array], x: PyTree) -> PyTree[Array]:
-        """Returns the cell's value, in float32 or better."""
-        return cast(self.cell(params, cast_like(z, self.like), x), common_dtype(self.like))
-
-
-class PreconditionerInPrecision(eqx.Module):
-    """Calls a preconditioner in the same way."""
-
-    preconditioner: Function
-    like: PyTree
-
-    def __call__(self, params: PyTree, z: PyTree[Array], x: PyTree, lam: Array, v: PyTree[Array]):
-        """Returns the preconditioner's value, in float32 or better."""
-        lam = lam.astype(real_dtype(self.like))
-        z, v = cast_like((z, v), (self.like, self.like))
-        return cast(self.preconditioner(params, z, x, lam, v), common_dtype(self.like))
-
-
-def make_tolerance(
-    name: str, tol: Any, z0: PyTree[Array], default: float, positive: bool = True
-) -> Float[Array, ""]:
-    """Returns a tolerance in the solve's dtype; raises on one that z0's dtypes cannot reach.
-
-    None stands for the default, or four times the precision of z0 where that is more.
-    """
-    coarsest = _coarsest(z0)
-    eps = precision(z0)
-    tol = max(default, 4 * eps * positive) if tol is None else tol
-    tol = real(name, tol, "a non-negative number")
-    if positive and is_concrete(tol) and tol < eps:
-        raise ValueError(
-            f"{name}={tol:g} cannot be reached in {coarsest.name}, whose precision is "
-            f"{eps:.1e}; loosen {name}, or give z0 in a wider dtype."
-        )
-    return lax.stop_gradient(jnp.asarray(tol, common_dtype(z0)))
-
-
-def precision(z0: PyTree[Array]) -> float:
-    """Returns the relative precision of z0's coarsest leaf."""
-    return float(jnp.finfo(_coarsest(z0)).eps)
-
-
-def _coarsest(z0: PyTree[Array]) -> Any:
-    return max((leaf.dtype for leaf in jax.tree.leaves(z0)), key=lambda d: jnp.finfo(d).eps)

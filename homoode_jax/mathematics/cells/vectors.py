@@ -14,7 +14,8 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from homoode_jax.mathematics.common.trees import root, select_rows
+from homoode_jax.mathematics.common.examples import while_any
+from homoode_jax.mathematics.common.trees import choose, root, select_rows
 
 Vector = Float[Array, " n"]
 
@@ -52,6 +53,7 @@ class Equation(NamedTuple):
         precondition: `(z, lam, v) -> v'`, near the inverse of dH/dz at (z, lam); or None.
         unrolled: True if its solution is to be backpropagated, step by step.
         eps: the precision that the cell is evaluated in, where it is less than that of vectors.
+        homotopy: `(z, lam) -> H`, of the caller's; or None.
     """
 
     f: Callable[[Vector], Vector]
@@ -59,6 +61,7 @@ class Equation(NamedTuple):
     precondition: Callable[[Vector, Float[Array, ""], Vector], Vector] | None = None
     unrolled: bool = False
     eps: float = 0.0
+    homotopy: Callable[[Vector, Float[Array, ""]], Vector] | None = None
 
 
 def no_cost() -> Cost:
@@ -68,7 +71,7 @@ def no_cost() -> Cost:
 
 
 class FlatCell(eqx.Module):
-    """A cell, or its preconditioner, of one problem, on vectors.
+    """A cell, its preconditioner or its homotopy, of one problem, on vectors.
 
     It is a pytree, and no closure, so that other libraries may take it for a function of theirs
     and compile it with its arrays as inputs.
@@ -99,6 +102,17 @@ class FlatPreconditioner(FlatCell):
         return ravel_pytree(w)[0]
 
 
+class FlatHomotopy(FlatCell):
+    """A homotopy of one problem, on vectors."""
+
+    def __call__(self, z: Vector, lam: Float[Array, ""]) -> Vector:
+        """Returns the homotopy at (z, lam); rows that are left out have H = z."""
+        own = self.restore(z)
+        value = self.function(self.params, lam, own, self.x)
+        value = value if self.mask is None else select_rows(self.mask, value, own)
+        return ravel_pytree(value)[0]
+
+
 def flatten_cell(
     cell: Callable,
     params: PyTree,
@@ -107,6 +121,7 @@ def flatten_cell(
     mask: Bool[Array, " batch"] | None = None,
     preconditioner: Callable | None = None,
     unrolled: bool = False,
+    homotopy: Callable | None = None,
 ) -> tuple[Equation, Callable[[Vector], PyTree[Array]]]:
     """Returns the equation on vectors, and the way back to z0's structure.
 
@@ -119,12 +134,25 @@ def flatten_cell(
     precondition = None
     if preconditioner is not None:
         precondition = FlatPreconditioner(preconditioner, params, x, mask, restore)
-    return Equation(f, start, precondition, unrolled), restore
+    path = None
+    if homotopy is not None:
+        path = FlatHomotopy(homotopy, params, x, mask, restore)
+    return Equation(f, start, precondition, unrolled, homotopy=path), restore
 
 
 def dot(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:
     """Returns a @ b in full precision, which is not the default of every accelerator."""
     return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
+
+
+def weighted_sum(
+    weights: Float[Array, " vectors"], vectors: Float[Array, "vectors n"]
+) -> Float[Array, " n"]:
+    """Returns weights @ vectors, vector by vector: one pass with what the sum is added to.
+
+    XLA:CPU's product of a small vector and a long matrix takes twice as long.
+    """
+    return sum(weights[i] * vectors[i] for i in range(len(vectors)))  # pyright: ignore
 
 
 def rms(v: Vector) -> Float[Array, ""]:
@@ -140,10 +168,20 @@ def relative_residual(z: Vector, f: Vector) -> Float[Array, ""]:
     return rms(z - f) / jnp.maximum(rms(f), FLOOR)
 
 
-def repeat(goes_on: Callable, body: Callable, start: PyTree, most: int, unrolled: bool) -> PyTree:
-    """Runs a while loop; if `unrolled` as a scan of `most` turns, which can be backpropagated."""
+def repeat(
+    goes_on: Callable,
+    body: Callable,
+    start: PyTree,
+    most: int,
+    unrolled: bool,
+    freeze: Callable = choose,
+) -> PyTree:
+    """Runs a while loop; if `unrolled` as a scan of `most` turns, which can be backpropagated.
+
+    `freeze` is that of `while_any`.
+    """
     if not unrolled:
-        return lax.while_loop(goes_on, body, start)
+        return while_any(goes_on, body, start, freeze)
 
     def turn(state: PyTree, _):
         return lax.cond(goes_on(state), body, lambda same: same, state), None

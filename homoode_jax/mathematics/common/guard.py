@@ -28,6 +28,7 @@ from homoode_jax.mathematics.common.backpropagation import (
     record,
 )
 from homoode_jax.mathematics.common.checks import as_arrays, check_not_mapped
+from homoode_jax.mathematics.common.examples import drop_axis, map_examples
 from homoode_jax.mathematics.common.plan import (
     Inputs,
     Plan,
@@ -38,7 +39,7 @@ from homoode_jax.mathematics.common.plan import (
     zeros_like,
 )
 from homoode_jax.mathematics.common.solution import Result
-from homoode_jax.mathematics.common.trees import drop_axis, map_examples, select_rows, signed_total
+from homoode_jax.mathematics.common.trees import select_rows, signed_total
 
 
 @eqx.filter_custom_vjp

@@ -7,8 +7,6 @@ A batched tree has leaves `[batch, ...]`; the entries of an example are those of
 leaf, taken together.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree, Shaped
@@ -111,18 +109,3 @@ def scale_rows(factors: Float[Array, " batch"], tree: PyTree[Array]) -> PyTree[A
         return leaf * factors.reshape((-1,) + (1,) * (leaf.ndim - 1)).astype(leaf.dtype)
 
     return jax.tree.map(scale, tree)
-
-
-def map_examples(function: Callable, *batched: PyTree) -> PyTree:
-    """Maps a function of size-1 batches over the leading axis."""
-    return jax.vmap(lambda *rows: function(*jax.tree.map(lambda a: a[None], rows)))(*batched)
-
-
-def drop_axis(tree: PyTree) -> PyTree:
-    """Drops the size-1 batch axis that each mapped example had."""
-    return jax.tree.map(lambda leaf: leaf[:, 0], tree)
-
-
-def times_first(tree: PyTree) -> PyTree:
-    """Turns saved states `[batch, times, 1, ...]` of mapped examples to `[times, batch, ...]`."""
-    return jax.tree.map(lambda leaf: jnp.moveaxis(leaf[:, :, 0], 1, 0), tree)

@@ -5,6 +5,7 @@ its fixed-point or Newton homotopy is followed by predictor and corrector (see `
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import diffrax
@@ -20,7 +21,8 @@ from homoode_jax.mathematics.cells.acceptance import accept, why_not
 from homoode_jax.mathematics.cells.adjoints import Route
 from homoode_jax.mathematics.cells.gmres import as_counted, make_linear_solver
 from homoode_jax.mathematics.cells.outcome import Outcome
-from homoode_jax.mathematics.cells.solve import Cell, make_tolerance, solve_cells
+from homoode_jax.mathematics.cells.precision import make_tolerance
+from homoode_jax.mathematics.cells.solve import Cell, solve_cells
 from homoode_jax.mathematics.cells.vectors import Cost, Equation, Vector, no_cost, relative_residual
 from homoode_jax.mathematics.cells.verdict import Scale, measure, norm
 from homoode_jax.mathematics.common.checks import check_option
@@ -30,6 +32,7 @@ from homoode_jax.mathematics.common.solution import Result, Solution
 from homoode_jax.mathematics.homotopy.corrector import Correction, correct
 from homoode_jax.mathematics.homotopy.equations import (
     HOMOTOPIES,
+    OWN,
     Homotopy,
     Point,
     Schedule,
@@ -41,6 +44,7 @@ from homoode_jax.mathematics.homotopy.step import Method
 from homoode_jax.mathematics.ode.solvers import make_solver
 
 PATHS = ("natural", "arclength")
+OwnHomotopy = Callable[[PyTree, Float[Array, ""], PyTree[Array], PyTree], PyTree[Array]]
 INSTEAD_OF_A_PATH = "use equilibrium with solver='anderson', 'broyden', 'picard' or 'ode', or "
 
 
@@ -55,6 +59,10 @@ class Continuation(eqx.Module):
     def solve(self, equation: Equation) -> Outcome:
         """Follows the path, corrects the points to save, and judges the end."""
         check_products(equation.f, equation.z0, "continuation", instead=INSTEAD_OF_A_PATH)
+        own = equation.homotopy
+        if own is not None:
+            at_start = partial(_at, own, jnp.zeros((), equation.z0.dtype))
+            check_products(at_start, equation.z0, "continuation", of="homotopy")
         homotopy = Homotopy(equation, equation.f(equation.z0), self.kind)
         scale = measure(equation, homotopy.f0)
         method = self.method
@@ -121,6 +129,10 @@ def _verdict(
     return jnp.where(arrived & ~root, missed, walk.result), cost
 
 
+def _at(own: Callable, lam: Float[Array, ""], z: Vector) -> Vector:
+    return own(z, lam)
+
+
 def _at_lam(homotopy: Homotopy, method: Method, y: Point) -> Correction:
     row = lam_row(homotopy.f0.size, y.dtype)
     return correct(
@@ -145,7 +157,7 @@ def continuation(
     z0: PyTree[ArrayLike],
     x: PyTree,
     *,
-    homotopy: str = "fixed_point",
+    homotopy: str | OwnHomotopy = "fixed_point",
     path: str = "natural",
     schedule: str | Schedule = "linear",
     solver: str | diffrax.AbstractERK | diffrax.Euler = "euler",
@@ -176,7 +188,9 @@ def continuation(
         x: condition, a pytree of arrays `[batch, ...]` or None. Integer, bool and key leaves
             have no gradient.
         homotopy: "fixed_point" (H = z - lam f - (1 - lam) z0) or "newton"
-            (H = r(z) - (1 - lam) r(z0)).
+            (H = r(z) - (1 - lam) r(z0)), r(z) = z - f(z); or one of your own,
+            `homotopy(params, lam, z, x) -> H` with the structure, shapes and dtypes of z: 0 at
+            (0, z0), and 0 at lam = 1 where z is a root. Its evaluations count as the cell's.
         path: "natural" (lam is the parameter; ends at a fold) or "arclength" (passes folds, and
             counts them in `stats.num_folds`).
         schedule: lam(t) for t from 0 to 1 along a natural path: "linear", "cosine", "quadratic",
@@ -229,7 +243,9 @@ def continuation(
         >>> print(f"{solution.z[0, 0]:.4f} {solution.stats.lam:.1f}")
         0.2500 1.0
     """
-    check_option("homotopy", homotopy, HOMOTOPIES)
+    own = None if isinstance(homotopy, str) else homotopy
+    if not callable(own):
+        check_option("homotopy", homotopy, HOMOTOPIES)
     check_option("path", path, PATHS)
     max_steps = whole("max_steps", max_steps)
     if max_evaluations is not None:
@@ -256,7 +272,7 @@ def continuation(
             max_evaluations=max_evaluations,
         )
         lams, keep_steps = _check_save_at(save_at, rt.dtype)
-        return Continuation(method, homotopy, lams, keep_steps)
+        return Continuation(method, OWN if callable(homotopy) else homotopy, lams, keep_steps)
 
     return solve_cells(
         cell,
@@ -268,6 +284,7 @@ def continuation(
         batching=batching,
         mask=mask,
         preconditioner=preconditioner,
+        homotopy=own,
         backward_probe=backward_probe,
     )
 

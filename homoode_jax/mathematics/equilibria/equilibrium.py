@@ -12,7 +12,8 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree, Real
 from homoode_jax.mathematics.cells.adjoints import Route
 from homoode_jax.mathematics.cells.gmres import as_counted
 from homoode_jax.mathematics.cells.outcome import Outcome
-from homoode_jax.mathematics.cells.solve import Cell, make_tolerance, solve_cells
+from homoode_jax.mathematics.cells.precision import make_tolerance
+from homoode_jax.mathematics.cells.solve import Cell, solve_cells
 from homoode_jax.mathematics.cells.vectors import Equation
 from homoode_jax.mathematics.common.checks import check_option
 from homoode_jax.mathematics.common.functions import check_untraced

@@ -5,7 +5,8 @@
     Davidenko:    M dz/dlam = -dH/dlam
 
 H(z0, 0) = 0 and H(z, 1) = r(z) (Davidenko 1953; Allgower & Georg 1990). At z0 = 0 the first is
-the relation F = (I - lam J)^-1 f of HomoODE (arXiv 2310.09583, figure 1).
+the relation F = (I - lam J)^-1 f of HomoODE (arXiv 2310.09583, figure 1). A homotopy of the
+caller's has any other way between these ends.
 
 A point of the path is y = (z / sqrt(n), lam): its Euclidean norm is the root mean square of z
 beside lam, whatever n is. One bordered matrix serves both kinds of path,
@@ -30,6 +31,7 @@ from homoode_jax.mathematics.common.functions import Function
 
 Point = Float[Array, " entries"]  # n + 1 of them: z, scaled, and lam
 HOMOTOPIES = ("fixed_point", "newton")
+OWN = "own"  # a homotopy of the caller's
 SCHEDULES = {
     "linear": lambda t: t,
     "cosine": lambda t: (1 - jnp.cos(jnp.pi * t)) / 2,
@@ -44,7 +46,7 @@ class Homotopy(NamedTuple):
     Attributes:
         equation: what is solved.
         f0: the cell at z0.
-        kind: "fixed_point" or "newton".
+        kind: "fixed_point", "newton", or "own" for that of the equation.
     """
 
     equation: Equation
@@ -81,6 +83,8 @@ class Linearised(NamedTuple):
 
 def linearise(homotopy: Homotopy, y: Point) -> Linearised:
     """Evaluates the cell once at y, and linearises it there."""
+    if homotopy.kind == OWN:
+        return _linearise_own(homotopy, y)
     z, lam = homotopy.split(y)
     z0 = homotopy.equation.z0
     scale = homotopy.scale
@@ -97,6 +101,20 @@ def linearise(homotopy: Homotopy, y: Point) -> Linearised:
     def bordered(row: Point, v: Point) -> Point:
         mv = v[:-1] - (lam if fixed_point else 1) * jvp(v[:-1])
         return jnp.append(mv + v[-1] * slope / scale, row @ v)
+
+    return Linearised(h / scale, bordered, _preconditioner(homotopy, z, lam))
+
+
+def _linearise_own(homotopy: Homotopy, y: Point) -> Linearised:
+    """Linearises a homotopy of the caller's, for one evaluation of it."""
+    z, lam = homotopy.split(y)
+    scale = homotopy.scale
+    own = homotopy.equation.homotopy
+    assert own is not None
+    h, jvp = jax.linearize(own, z, lam)
+
+    def bordered(row: Point, v: Point) -> Point:
+        return jnp.append(jvp(v[:-1], v[-1] / scale), row @ v)
 
     return Linearised(h / scale, bordered, _preconditioner(homotopy, z, lam))
 

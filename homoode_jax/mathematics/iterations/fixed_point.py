@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Int, Real
 
-from homoode_jax.mathematics.cells.vectors import Equation, Vector, dot, no_cost
+from homoode_jax.mathematics.cells.vectors import Equation, Vector, dot, no_cost, weighted_sum
 from homoode_jax.mathematics.common.options import real_field, whole_field
 from homoode_jax.mathematics.common.trees import all_finite, root
 from homoode_jax.mathematics.iterations.iterate import Move
@@ -108,7 +108,7 @@ class Anderson(eqx.Module):
         r = f - z
         beta = jnp.asarray(self.damping, z.dtype)
         weights = _least_squares(memory.gram, dot(memory.dr, r))
-        new = z + beta * r - dot(weights, memory.dg)
+        new = z + beta * r - weighted_sum(weights, memory.dg)
         f_new = equation.f(new)
         dr = f_new - new - r
         memory = _remember(memory, dr, new - z + beta * dr)
@@ -213,7 +213,7 @@ class Broyden(eqx.Module):
 
     def move(self, equation: Equation, z: Vector, f: Vector, memory: LowRank) -> Move:
         """Evaluates the cell once, and adds a term of rank one to B."""
-        step = f - z + dot(_shares(memory), memory.r)
+        step = f - z + weighted_sum(_shares(memory), memory.r)
         new = z + step
         f_new = equation.f(new)
         memory = _update(memory, step, new - f_new)

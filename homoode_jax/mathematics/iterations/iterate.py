@@ -23,7 +23,7 @@ from homoode_jax.mathematics.cells.vectors import (
 )
 from homoode_jax.mathematics.cells.verdict import Scale, judge, measure, norm, norms
 from homoode_jax.mathematics.common.solution import RUNNING, Result
-from homoode_jax.mathematics.common.trees import all_finite
+from homoode_jax.mathematics.common.trees import all_finite, choose
 
 PATIENCE = 100  # iterations without a better iterate, all about as good: no progress
 REFUSED_ITERATES = 5  # iterates in a row at which the cell is not finite end the iteration
@@ -124,7 +124,14 @@ def iterate(
     start = _first(
         method=method, equation=equation, scale=scale, f0=f0, tol=tol, max_steps=max_steps
     )
-    end = repeat(goes_on, body, start, max_steps, equation.unrolled)
+    end = repeat(
+        goes_on=goes_on,
+        body=body,
+        start=start,
+        most=max_steps,
+        unrolled=equation.unrolled,
+        freeze=_freeze,
+    )
     late = jnp.where(end.result == RUNNING, Result.max_steps.value, end.result)
     failed = late != Result.ok
     seeming = why_not(scale, norm(end.f))
@@ -141,6 +148,12 @@ def iterate(
         cost=end.cost,
     )
     return outcome, end.trace
+
+
+def _freeze(goes_on: Bool[Array, ""], new: _State, old: _State) -> _State:
+    """Keeps where an iteration ended; its memory, most of what there is, serves no more."""
+    bare = choose(goes_on, new._replace(memory=None), old._replace(memory=None))
+    return bare._replace(memory=new.memory)
 
 
 def _first(

@@ -44,14 +44,13 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from homoode_jax.mathematics.common.examples import drop_axis, map_examples
 from homoode_jax.mathematics.common.plan import Pullback, mend
 from homoode_jax.mathematics.common.solution import Result
 from homoode_jax.mathematics.common.trees import (
     cast,
     cast_like,
     common_dtype,
-    drop_axis,
-    map_examples,
     real_dtype,
     scale_rows,
     select_rows,

@@ -8,8 +8,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from homoode_jax.mathematics.common.examples import drop_axis, map_examples, times_first
 from homoode_jax.mathematics.common.plan import Inputs, Pullback
-from homoode_jax.mathematics.common.trees import drop_axis, map_examples, times_first
 from homoode_jax.mathematics.ode.adjoint_backsolve import backsolve, backsolve_examples
 from homoode_jax.mathematics.ode.adjoint_reversible import undo
 from homoode_jax.mathematics.ode.solve import Raw, RightHandSide, Stepping, solve_ode

@@ -1,0 +1,60 @@
+"""Examples of a batch, each solved by itself: mapped over, and unmapped.
+
+Under `vmap` a loop whose end differs from example to example copies all that it carries in every
+turn, to freeze the examples that have ended. A loop that goes on while *any* example does copies
+nothing, and freezes only what has to be: for that the mapped axis has a name.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, PyTree
+
+from homoode_jax.mathematics.common.trees import choose
+
+EXAMPLES = "homoode_jax: examples"
+
+
+def map_examples(function: Callable, *batched: PyTree) -> PyTree:
+    """Maps a function of size-1 batches over the leading axis."""
+
+    def one(*rows: PyTree) -> PyTree:
+        return function(*jax.tree.map(lambda leaf: leaf[None], rows))
+
+    return jax.vmap(one, axis_name=EXAMPLES)(*batched)
+
+
+def while_any(
+    goes_on: Callable, body: Callable, start: PyTree, freeze: Callable = choose
+) -> PyTree:
+    """Runs a while loop; where examples are mapped, until it has ended for the last of them.
+
+    `freeze(goes_on, new, old)` keeps what an example had when its own loop ended. What it leaves
+    as it is must not matter any more.
+    """
+    if not _maps_examples():
+        return lax.while_loop(goes_on, body, start)
+
+    def any_goes_on(state: PyTree) -> Bool[Array, ""]:
+        return lax.pmax(goes_on(state).astype(jnp.int32), EXAMPLES) > 0
+
+    return lax.while_loop(any_goes_on, lambda old: freeze(goes_on(old), body(old), old), start)
+
+
+def _maps_examples() -> bool:
+    try:
+        return lax.axis_size(EXAMPLES) > 0
+    except NameError:  # no axis of this name
+        return False
+
+
+def drop_axis(tree: PyTree) -> PyTree:
+    """Drops the size-1 batch axis that each mapped example had."""
+    return jax.tree.map(lambda leaf: leaf[:, 0], tree)
+
+
+def times_first(tree: PyTree) -> PyTree:
+    """Turns saved states `[batch, times, 1, ...]` of mapped examples to `[times, batch, ...]`."""
+    return jax.tree.map(lambda leaf: jnp.moveaxis(leaf[:, :, 0], 1, 0), tree)
