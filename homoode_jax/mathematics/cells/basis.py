@@ -2,16 +2,18 @@
 
 A Krylov method has room for more vectors than most solves need, and each pass over all of them
 costs as much as the product that it follows. So a block without a vector yet is passed over: by a
-loop of no turn, which under `vmap` costs nothing either where no example needs it.
+loop of no turn, which under `vmap` costs nothing either where no example needs it. Short vectors
+are in one block, since loops take time to compile.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from homoode_jax.mathematics.cells.vectors import Vector, dot, weighted_sum
+from homoode_jax.mathematics.cells.vectors import LONG, Vector, dot, weighted_sum
 
 BLOCK = 8  # vectors
 AGAIN = 0.1  # part of a vector outside the basis below which it is orthogonalised once more
@@ -47,7 +49,8 @@ class Split(NamedTuple):
 
 def empty_basis(like: Vector, places: int) -> Basis:
     """Returns a basis without a vector, and room for `places` of them."""
-    sizes = [min(BLOCK, places - start) for start in range(0, places, BLOCK)]
+    most = BLOCK if like.size >= LONG else places
+    sizes = [min(most, places - start) for start in range(0, places, most)]
     blocks = [jnp.zeros((size, like.size), like.dtype) for size in sizes]
     return Basis(tuple(blocks), jnp.zeros_like(like), jnp.zeros((), jnp.int32))
 
@@ -59,11 +62,10 @@ def add_vector(basis: Basis, unit: Vector) -> Basis:
         row = basis.count - start
         here = (row >= 0) & (row < len(block))
 
-        def put(state, row=row):
-            block, _ = state
-            return lax.dynamic_update_index_in_dim(block, unit, row, 0), jnp.asarray(False)
+        def put(block, row=row):
+            return lax.dynamic_update_index_in_dim(block, unit, row, 0)
 
-        blocks.append(lax.while_loop(lambda state: state[1], put, (block, here))[0])
+        blocks.append(_if(here, put, block, basis))
     return Basis(tuple(blocks), unit, basis.count + 1)
 
 
@@ -73,12 +75,12 @@ def orthogonalise(v: Vector, basis: Basis, again: float = AGAIN) -> Split:
     w, shares = _project(v, basis)
 
     def project(state):
-        w, shares, _ = state
+        w, shares = state
         w, more = _project(w, basis)
-        return w, shares + more, jnp.asarray(False)
+        return w, shares + more
 
     inside = jnp.linalg.norm(w) <= again * size_v
-    w, shares, _ = lax.while_loop(lambda state: state[2], project, (w, shares, inside))
+    w, shares = _if(inside, project, (w, shares), basis)
     size = jnp.linalg.norm(w)
     vanishes = size <= 10 * jnp.finfo(v.dtype).eps * size_v
     unit = jnp.where(vanishes, 0, w / jnp.where(vanishes, 1, size))
@@ -91,11 +93,10 @@ def combine(weights: Float[Array, " places"], basis: Basis) -> Vector:
     for start, block in zip(_starts(basis), basis.blocks, strict=True):
         part = weights[start : start + len(block)]
 
-        def add(state, part=part, block=block):
-            total, _ = state
-            return total + weighted_sum(part, block), jnp.asarray(False)
+        def add(total, part=part, block=block):
+            return total + weighted_sum(part, block)
 
-        total, _ = lax.while_loop(lambda state: state[1], add, (total, start < basis.count))
+        total = _if(start < basis.count, add, total, basis)
     return total
 
 
@@ -105,15 +106,21 @@ def _project(w: Vector, basis: Basis) -> tuple[Vector, Float[Array, " places"]]:
     for start, block in zip(_starts(basis), basis.blocks, strict=True):
 
         def take_out(state, block=block):
-            w, _, _ = state
-            share = dot(block, w)
-            return w - weighted_sum(share, block), share, jnp.asarray(False)
+            share = dot(block, state[0])
+            return state[0] - weighted_sum(share, block), share
 
-        nothing = jnp.zeros(len(block), w.dtype)
-        state = w, nothing, start < basis.count
-        w, share, _ = lax.while_loop(lambda state: state[2], take_out, state)
+        state = w, jnp.zeros(len(block), w.dtype)
+        w, share = _if(start < basis.count, take_out, state, basis)
         shares.append(share)
     return w, jnp.concatenate(shares)
+
+
+def _if(needed: Bool[Array, ""], work: Callable, state: PyTree, basis: Basis) -> PyTree:
+    """Works on the state where that is needed; in any case where all is in one block."""
+    if len(basis.blocks) == 1:
+        return work(state)
+    start = state, needed
+    return lax.while_loop(lambda now: now[1], lambda now: (work(now[0]), ~now[1]), start)[0]
 
 
 def _starts(basis: Basis) -> list[int]:

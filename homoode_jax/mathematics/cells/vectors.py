@@ -22,6 +22,9 @@ Vector = Float[Array, " n"]
 # Residuals are relative to |f|, but not to less than this: a root at 0 can be found, too.
 FLOOR = 1e-3
 
+# Entries from which on a pass over a vector costs more than what is compiled to save it.
+LONG = 2048
+
 
 class Cost(NamedTuple):
     """Evaluations of the cell, Jacobian-vector and vector-Jacobian products."""
@@ -148,10 +151,12 @@ def dot(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:
 def weighted_sum(
     weights: Float[Array, " vectors"], vectors: Float[Array, "vectors n"]
 ) -> Float[Array, " n"]:
-    """Returns weights @ vectors, vector by vector: one pass with what the sum is added to.
+    """Returns weights @ vectors; if long vector by vector, in one pass with what it is added to.
 
     XLA:CPU's product of a small vector and a long matrix takes twice as long.
     """
+    if vectors.shape[1] < LONG:
+        return dot(weights, vectors)
     return sum(weights[i] * vectors[i] for i in range(len(vectors)))  # pyright: ignore
 
 
