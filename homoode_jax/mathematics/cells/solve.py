@@ -75,7 +75,8 @@ class CellPlan(eqx.Module):
         algorithm: Any = self.algorithm
         if not self.per_example:
             return self._one(algorithm.solve, inputs.params, inputs.z0, inputs.x, self.mask)
-        begin = partial(self._one, getattr(algorithm, "begin", algorithm.solve), inputs.params)
+        solve = getattr(algorithm, "begin", algorithm.solve)
+        begin = partial(self._one, solve, inputs.params, mapped=True)
         out = map_examples(begin, inputs.z0, inputs.x)
         if hasattr(algorithm, "go_on"):
             out = self._go_on(inputs, out)
@@ -83,7 +84,7 @@ class CellPlan(eqx.Module):
         ts = None if out.ts is None else jnp.moveaxis(out.ts, 1, 0)
         return out._replace(z=drop_axis(out.z), zs=zs, ts=ts)
 
-    def _one(self, solve: Callable, params, z0, x, mask=None) -> Outcome:
+    def _one(self, solve: Callable, params, z0, x, mask=None, mapped=False) -> Outcome:
         """Solves one problem: a joint batch, or an example as a batch of one."""
         equation, restore = flatten_cell(
             cell=self.cell,
@@ -95,7 +96,7 @@ class CellPlan(eqx.Module):
             homotopy=self.homotopy,
             unrolled=self.backpropagates,
         )
-        out = solve(equation._replace(eps=self.eps))
+        out = solve(equation._replace(eps=self.eps, mapped=mapped))
         zs = None if out.zs is None else jax.vmap(restore)(out.zs)
         return out._replace(z=restore(out.z), zs=zs)
 

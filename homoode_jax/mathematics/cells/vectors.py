@@ -14,8 +14,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from homoode_jax.mathematics.common.examples import while_any
-from homoode_jax.mathematics.common.trees import choose, root, select_rows
+from homoode_jax.mathematics.common.trees import root, select_rows
 
 Vector = Float[Array, " n"]
 
@@ -57,6 +56,7 @@ class Equation(NamedTuple):
         unrolled: True if its solution is to be backpropagated, step by step.
         eps: the precision that the cell is evaluated in, where it is less than that of vectors.
         homotopy: `(z, lam) -> H`, of the caller's; or None.
+        mapped: True if it is solved straight in `map_examples`.
     """
 
     f: Callable[[Vector], Vector]
@@ -65,6 +65,7 @@ class Equation(NamedTuple):
     unrolled: bool = False
     eps: float = 0.0
     homotopy: Callable[[Vector, Float[Array, ""]], Vector] | None = None
+    mapped: bool = False
 
 
 def no_cost() -> Cost:
@@ -173,20 +174,10 @@ def relative_residual(z: Vector, f: Vector) -> Float[Array, ""]:
     return rms(z - f) / jnp.maximum(rms(f), FLOOR)
 
 
-def repeat(
-    goes_on: Callable,
-    body: Callable,
-    start: PyTree,
-    most: int,
-    unrolled: bool,
-    freeze: Callable = choose,
-) -> PyTree:
-    """Runs a while loop; if `unrolled` as a scan of `most` turns, which can be backpropagated.
-
-    `freeze` is that of `while_any`.
-    """
+def repeat(goes_on: Callable, body: Callable, start: PyTree, most: int, unrolled: bool) -> PyTree:
+    """Runs a while loop; if `unrolled` as a scan of `most` turns, which can be backpropagated."""
     if not unrolled:
-        return while_any(goes_on, body, start, freeze)
+        return lax.while_loop(goes_on, body, start)
 
     def turn(state: PyTree, _):
         return lax.cond(goes_on(state), body, lambda same: same, state), None

@@ -2,7 +2,9 @@
 
 Under `vmap` a loop whose end differs from example to example copies all that it carries in every
 turn, to freeze the examples that have ended. A loop that goes on while *any* example does copies
-nothing, and freezes only what has to be: for that the mapped axis has a name.
+nothing, and freezes only what has to be: for that the mapped axis has a name. Whoever maps has to
+say so. A solve within the function that is mapped could see the name too, but not use it: others,
+such as Diffrax, map what they have traced once more, without names.
 """
 
 from collections.abc import Callable
@@ -11,8 +13,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, PyTree
-
-from homoode_jax.mathematics.common.trees import choose
 
 EXAMPLES = "homoode_jax: examples"
 
@@ -26,28 +26,17 @@ def map_examples(function: Callable, *batched: PyTree) -> PyTree:
     return jax.vmap(one, axis_name=EXAMPLES)(*batched)
 
 
-def while_any(
-    goes_on: Callable, body: Callable, start: PyTree, freeze: Callable = choose
-) -> PyTree:
-    """Runs a while loop; where examples are mapped, until it has ended for the last of them.
+def while_any(goes_on: Callable, body: Callable, start: PyTree, freeze: Callable) -> PyTree:
+    """Runs a while loop, straight in `map_examples`, until it has ended for the last example.
 
     `freeze(goes_on, new, old)` keeps what an example had when its own loop ended. What it leaves
     as it is must not matter any more.
     """
-    if not _maps_examples():
-        return lax.while_loop(goes_on, body, start)
 
     def any_goes_on(state: PyTree) -> Bool[Array, ""]:
         return lax.pmax(goes_on(state).astype(jnp.int32), EXAMPLES) > 0
 
     return lax.while_loop(any_goes_on, lambda old: freeze(goes_on(old), body(old), old), start)
-
-
-def _maps_examples() -> bool:
-    try:
-        return lax.axis_size(EXAMPLES) > 0
-    except NameError:  # no axis of this name
-        return False
 
 
 def drop_axis(tree: PyTree) -> PyTree:

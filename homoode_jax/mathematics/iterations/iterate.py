@@ -22,6 +22,7 @@ from homoode_jax.mathematics.cells.vectors import (
     repeat,
 )
 from homoode_jax.mathematics.cells.verdict import Scale, judge, measure, norm, norms
+from homoode_jax.mathematics.common.examples import while_any
 from homoode_jax.mathematics.common.solution import RUNNING, Result
 from homoode_jax.mathematics.common.trees import all_finite, choose
 
@@ -124,14 +125,10 @@ def iterate(
     start = _first(
         method=method, equation=equation, scale=scale, f0=f0, tol=tol, max_steps=max_steps
     )
-    end = repeat(
-        goes_on=goes_on,
-        body=body,
-        start=start,
-        most=max_steps,
-        unrolled=equation.unrolled,
-        freeze=_freeze,
-    )
+    if equation.mapped and not equation.unrolled:
+        end = while_any(goes_on, body, start, _freeze)
+    else:
+        end = repeat(goes_on, body, start, max_steps, equation.unrolled)
     late = jnp.where(end.result == RUNNING, Result.max_steps.value, end.result)
     failed = late != Result.ok
     seeming = why_not(scale, norm(end.f))
