@@ -129,7 +129,7 @@ def test_an_iterate_outside_the_domain_is_drawn_back(solver):
     assert min(abs(float(solution.z[0, 0]) - root) for root in roots) < 1e-3
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("power", [1.0, 1.5, 2.0, 3.0])
 def test_a_schedule_may_start_flat(power):
     """lam = t^power, and one that stands still for its first half: the root of 'linear'."""

@@ -94,7 +94,7 @@ def fold_of(name, homotopy):
     return lam(ahead[np.argmin(np.abs(ahead - z0))])
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(("homotopy", "path", "dtype"), CASES)
 def test_paths_end_as_theory_says(homotopy, path, dtype):
     codes, solution, w = solved(homotopy, path, dtype)

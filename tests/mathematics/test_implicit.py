@@ -41,7 +41,7 @@ def reference():
     return finite_differences(lambda inputs: loss_of(iterate)(*inputs), (PARAMS, X))
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_gradients_of_equilibria_are_those_of_finite_differences(solver):
     solve = functools.partial(root, solver=solver, adjoint=TIGHT)
@@ -71,6 +71,7 @@ def test_a_gradient_of_a_gradient_is_that_of_finite_differences():
     assert relative_error(got, finite_differences(slope, (PARAMS, X))) < 1e-6
 
 
+@pytest.mark.slow
 def test_vmap_of_a_gradient_equals_a_loop():
     solve = functools.partial(root, solver="anderson", adjoint=TIGHT, batching="per_example")
     gradient = jax.grad(loss_of(solve), argnums=(0, 1))

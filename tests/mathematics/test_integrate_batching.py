@@ -68,6 +68,7 @@ def test_float64_examples_alone_are_the_same_as_in_a_batch(x64):
     np.testing.assert_allclose(alone.z, together.z, rtol=0, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_float32_examples_alone_are_the_same_as_in_a_batch_to_the_tolerance():
     """Rounding may flip a decision to accept a step: then the answers differ as two solves do.
 

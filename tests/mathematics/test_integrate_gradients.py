@@ -173,6 +173,7 @@ def test_backsolve_controls_the_error_of_the_adjoint_where_z_stands_still():
     assert float(slope[0, 0]) == pytest.approx(np.exp((1 - np.cos(8)) / 8), rel=1e-7)
 
 
+@pytest.mark.slow
 def test_gradients_vmap_over_parameters():
     """A batch of decay rates at once; Euler's four steps have a closed-form derivative."""
 

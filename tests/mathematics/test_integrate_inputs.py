@@ -70,6 +70,7 @@ def test_low_precision_states_are_integrated_in_float32():
     assert solution.z[0, 0] == 2
 
 
+@pytest.mark.slow
 def test_bfloat16_parameters_have_gradients_by_backsolve():
     """dL/dk of exp(-k), with a bfloat16 k beside a float32 state; eight bits hold 4e-3."""
 
@@ -111,6 +112,7 @@ def test_keys_integers_and_bools_condition_a_solve_and_its_gradient():
     assert float(g_rate) == pytest.approx(np.sum(-speed * (1 - speed / 8) ** 3), rel=1e-12)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("adjoint", ["direct", "backsolve"])
 def test_python_floats_have_gradients_without_jit(adjoint):
     """`jax.grad` traces a Python float as one; its gradient must not be lost."""

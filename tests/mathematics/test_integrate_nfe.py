@@ -97,7 +97,7 @@ BACKWARD = [
 ]
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(("adjoint", "options"), BACKWARD)
 def test_vector_jacobian_products_are_those_on_the_host(adjoint, options):
     """And evaluations, those of selecting the first step among them, where none is repeated."""
@@ -115,6 +115,7 @@ def test_vector_jacobian_products_are_those_on_the_host(adjoint, options):
         assert evaluations == solution.stats.nfe + vjps
 
 
+@pytest.mark.slow
 def test_per_example_counts_are_those_of_each_example_alone():
     """On the host: alone exactly; together, the whole batch as often as the slowest."""
     run = solve_and_count(rtol=1e-4, atol=1e-4, batching="per_example")

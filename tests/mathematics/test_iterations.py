@@ -77,6 +77,7 @@ def compare(solver, expected):
     np.testing.assert_allclose(trace[:upto], expected[:upto], rtol=1e-5)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(("memory", "damping"), [(3, 1.0), (3, 0.7), (10, 1.0)])
 def test_anderson_is_that_of_the_paper(memory, damping):

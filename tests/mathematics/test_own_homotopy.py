@@ -38,6 +38,7 @@ def problem(x64):
     return jnp.float64(0.8), jnp.full_like(x, 0.3), x
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("path", ["natural", "arclength"])
 @pytest.mark.parametrize("batching", ["joint", "per_example"])
 def test_the_homotopy_of_the_library_has_the_same_path(problem, path, batching):
@@ -57,6 +58,7 @@ def test_a_path_has_its_closed_form(problem):
     np.testing.assert_allclose(solution.zs, expected, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_padded_rows_count_nowhere(problem):
     a, z0, x = problem
     mask = jnp.array([True, False, True])

@@ -159,6 +159,7 @@ def test_kinetic_energy_is_differentiable_by_every_route(adjoint, batching):
     assert relative_error(got, turning_differences()) < 1e-6
 
 
+@pytest.mark.slow
 def test_kinetic_energy_leaves_the_path_alone_and_takes_low_precision():
     params, z0, x = turning_problem()
     plain = integrate(turning, params, z0, x)

@@ -55,6 +55,7 @@ def test_where_the_iteration_solves_nothing_else_is_done():
     assert np.all(solution.stats.rung_results[:, 1:] == -1)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_rows_of_a_batch_are_what_they_are_alone():
     """Two chunks and a half of hard rows, easy ones between them."""
@@ -99,6 +100,7 @@ def test_a_path_passes_two_folds():
     np.testing.assert_allclose(solution.z, root, rtol=1e-4)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("batching", ["per_example", "joint"])
 def test_its_gradient_is_that_of_the_root(batching):
@@ -120,6 +122,7 @@ def test_its_gradient_is_that_of_the_root(batching):
     np.testing.assert_allclose(slope, expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_failed_rows_have_a_gradient_of_exactly_zero():
     z0, x = posed(["no_real_root", "contraction"], n=2)
@@ -150,6 +153,7 @@ def test_a_cell_without_products_ends_after_the_first_rung():
     assert np.all(hard.stats.rung_results[1:] == -1)
 
 
+@pytest.mark.slow
 def test_padding_costs_nothing():
     x = jnp.array([[1.0], [jnp.nan]])
     cell = lambda a, z, x: jnp.cos(a * z) + x  # noqa: E731
@@ -166,6 +170,7 @@ def test_what_it_begins_with_is_named_where_it_is_wrong(first):
         Robust(first)
 
 
+@pytest.mark.slow
 def test_all_rungs_share_one_budget():
     cell = lambda _, z, x: z + x + z**2  # noqa: E731
     x = jnp.ones((1, 1))

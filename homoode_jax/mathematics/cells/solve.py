@@ -37,7 +37,12 @@ from homoode_jax.mathematics.common.checks import (
     check_probe,
     problem_like,
 )
-from homoode_jax.mathematics.common.examples import drop_axis, map_examples, times_first
+from homoode_jax.mathematics.common.examples import (
+    EXAMPLES,
+    drop_axis,
+    map_examples,
+    times_first,
+)
 from homoode_jax.mathematics.common.functions import Function, compiled
 from homoode_jax.mathematics.common.guard import pull_back_by_problem, solve_unpadded
 from homoode_jax.mathematics.common.plan import Inputs, Pullback
@@ -107,10 +112,10 @@ class CellPlan(eqx.Module):
         def again(z0, x, out: Outcome, needed) -> Outcome:
             flat = out._replace(z=ravel_pytree(out.z)[0])
             go_on = partial(algorithm.go_on, out=flat, needed=needed)
-            return self._one(go_on, inputs.params, z0, x)
+            return self._one(go_on, inputs.params, z0, x, mapped=True)
 
         rows = jax.tree.map(lambda leaf: leaf[:, None], (inputs.z0, inputs.x))
-        return in_chunks(jax.vmap(again), out.result != Result.ok, rows, out)
+        return in_chunks(jax.vmap(again, axis_name=EXAMPLES), out.result != Result.ok, rows, out)
 
     def memory(self, raw: Outcome) -> PyTree[Array]:
         """Returns the equilibrium, which is all that its gradient needs."""

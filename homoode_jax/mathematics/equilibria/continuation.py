@@ -40,8 +40,7 @@ from homoode_jax.mathematics.homotopy.equations import (
     make_schedule,
 )
 from homoode_jax.mathematics.homotopy.path import Walk, follow
-from homoode_jax.mathematics.homotopy.step import Method
-from homoode_jax.mathematics.ode.solvers import make_solver
+from homoode_jax.mathematics.homotopy.step import Method, make_predictor
 
 PATHS = ("natural", "arclength")
 OwnHomotopy = Callable[[PyTree, Float[Array, ""], PyTree[Array], PyTree], PyTree[Array]]
@@ -246,33 +245,26 @@ def continuation(
     own = None if isinstance(homotopy, str) else homotopy
     if not callable(own):
         check_option("homotopy", homotopy, HOMOTOPIES)
-    check_option("path", path, PATHS)
-    max_steps = whole("max_steps", max_steps)
-    if max_evaluations is not None:
-        max_evaluations = whole("max_evaluations", max_evaluations)
     check_untraced(solver=solver, linear_solver=linear_solver, adjoint=adjoint)
+    _check_path(path, schedule)
     linear_tol = real("linear_tol", linear_tol, "a positive number")
-    if path == "arclength" and schedule != "linear":
-        raise ValueError("schedule belongs to path='natural'; arc length has a speed of its own.")
-    predictor = make_solver(solver)
-    if not isinstance(predictor, diffrax.AbstractERK | diffrax.Euler):
-        raise ValueError(f"solver={solver!r} must be 'euler' or an explicit Runge-Kutta method.")
+    bound = None if max_evaluations is None else whole("max_evaluations", max_evaluations)
+    method = partial(
+        Method,
+        linear_solver=make_linear_solver(linear_solver, linear_tol),
+        solver=make_predictor(solver),
+        schedule=make_schedule(schedule),
+        arclength=path == "arclength",
+        max_steps=whole("max_steps", max_steps),
+        max_evaluations=bound,
+    )
 
     def algorithm(z0) -> Continuation:
-        rt = make_tolerance("rtol", rtol, z0, 1e-5)
-        at = make_tolerance("atol", atol, z0, 0.0, positive=False)
-        method = Method(
-            rtol=rt,
-            atol=at,
-            linear_solver=make_linear_solver(linear_solver, linear_tol),
-            solver=predictor,
-            schedule=make_schedule(schedule),
-            arclength=path == "arclength",
-            max_steps=max_steps,
-            max_evaluations=max_evaluations,
-        )
-        lams, keep_steps = _check_save_at(save_at, rt.dtype)
-        return Continuation(method, OWN if callable(homotopy) else homotopy, lams, keep_steps)
+        tolerance = make_tolerance("rtol", rtol, z0, 1e-5)
+        least = make_tolerance("atol", atol, z0, 0.0, positive=False)
+        lams, keep_steps = _check_save_at(save_at, tolerance.dtype)
+        kind = OWN if callable(homotopy) else homotopy
+        return Continuation(method(rtol=tolerance, atol=least), kind, lams, keep_steps)
 
     return solve_cells(
         cell,
@@ -287,6 +279,12 @@ def continuation(
         homotopy=own,
         backward_probe=backward_probe,
     )
+
+
+def _check_path(path: str, schedule: str | Schedule) -> None:
+    check_option("path", path, PATHS)
+    if path == "arclength" and schedule != "linear":
+        raise ValueError("schedule belongs to path='natural'; arc length has a speed of its own.")
 
 
 def _check_save_at(save_at: Any, dtype) -> tuple[Float[Array, " saves"] | None, bool]:

@@ -1,8 +1,8 @@
-"""`solver="robust"`: a fast iteration, and Newton's method and homotopies for what it leaves.
+"""`solver="robust"`: a fast iteration, and stronger methods for what it leaves.
 
-Rungs follow each other until one finds a root (see `climb` for the last four):
+Rungs follow each other until one finds a root (see `climb` for all but the first):
 
-    iteration, search, newton_path, fixed_point, newton
+    iteration, mixing, search, newton_path, fixed_point, newton
 
 Examples that solve in the first rung never wait for the others: those are for rows that are
 gathered, a few at a time (see `chunks`).
@@ -22,7 +22,8 @@ from homoode_jax.mathematics.cells.verdict import measure, norm
 from homoode_jax.mathematics.common.functions import has_products
 from homoode_jax.mathematics.common.solution import RUNNING, Result
 from homoode_jax.mathematics.common.trees import all_finite, choose
-from homoode_jax.mathematics.homotopy.climb import ATTEMPTS, Climb, Climber, climb
+from homoode_jax.mathematics.homotopy.climb import climb
+from homoode_jax.mathematics.homotopy.climber import ATTEMPTS, Climb, Climber
 from homoode_jax.mathematics.iterations.fixed_point import Anderson
 from homoode_jax.mathematics.iterations.iterate import Iteration, iterate
 

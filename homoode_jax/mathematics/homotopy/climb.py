@@ -1,4 +1,4 @@
-"""Newton's method and homotopies in one loop, for equations at which a fast iteration has failed.
+"""Stronger methods in one loop, for equations at which a fast iteration has failed.
 
 A point is y = (z / unit, lam), with unit = sqrt(n) times the size of z, and
 
@@ -13,6 +13,8 @@ with row = (0, 1) at lam = 1, and the path's direction on the way (Allgower & Ge
 the loop evaluates the cell at a trial point, decides what the point is good for, and solves at most
 once. The cell and its derivative are therefore compiled once, whatever is attempted:
 
+    mixing         Anderson mixing from the best point known (see `cells.mixing`): what had only
+                   too few steps is solved by it at the price of one evaluation each
     search         Newton from the best point known (see `descent`)
     newton_path    arc length along the Newton homotopy from the best point known (see `ascent`)
     fixed_point    arc length along the fixed-point homotopy from z0
@@ -21,99 +23,35 @@ once. The cell and its derivative are therefore compiled once, whatever is attem
 An attempt ends when it fails or has used its share of the budget.
 """
 
-from typing import NamedTuple
+from functools import partial
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from homoode_jax.mathematics.cells.acceptance import GONE
-from homoode_jax.mathematics.cells.vectors import (
-    FLOOR,
-    Cost,
-    Equation,
-    Vector,
-    no_cost,
-)
-from homoode_jax.mathematics.cells.verdict import Scale, judge, norm
+from homoode_jax.mathematics.cells.mixing import mix, remember
+from homoode_jax.mathematics.cells.vectors import Vector, no_cost
+from homoode_jax.mathematics.common.examples import while_any
 from homoode_jax.mathematics.common.solution import RUNNING, Result
-from homoode_jax.mathematics.common.trees import all_finite, choose
-from homoode_jax.mathematics.homotopy.ascent import Ascent, Seen, along, begin_path
-from homoode_jax.mathematics.homotopy.bordered import Bordered, by_krylov, by_matrix
-from homoode_jax.mathematics.homotopy.descent import (
-    Descent,
-    begin_descent,
-    descend,
-    forcing,
-    is_taken,
+from homoode_jax.mathematics.common.trees import choose
+from homoode_jax.mathematics.homotopy.ascent import Seen, along
+from homoode_jax.mathematics.homotopy.climber import (
+    ATTEMPTS,
+    FIXED_POINT,
+    MIXING,
+    Climb,
+    Climber,
+    Mixed,
+    begin,
+    is_on_path,
+    patience_of,
 )
-from homoode_jax.mathematics.homotopy.equations import Point, lam_row
+from homoode_jax.mathematics.homotopy.descent import descend
+from homoode_jax.mathematics.homotopy.equations import Point
+from homoode_jax.mathematics.homotopy.linearise import look
 
-ATTEMPTS = ("search", "newton_path", "fixed_point", "newton")
-SEARCH, NEWTON_PATH, FIXED_POINT, NEWTON = range(4)
-SHARES = (0.15, 0.15, 0.35, 1.0)  # of the budget
-PATIENCE = {SEARCH: 25, NEWTON: 1000}  # points in a row by which |r| has to be halved
-DENSE = 256  # entries up to which the Jacobian is factorised
-ON_PATH = 1e-3  # tolerance of linear solves on a path
-
-
-class Climber(NamedTuple):
-    """What stays the same during a climb.
-
-    Attributes:
-        equation: what is solved.
-        scale: of its residuals.
-        tol: tolerance of the root.
-        unit: sqrt(n) times the size of z at the start.
-        budget: the most evaluations and products.
-    """
-
-    equation: Equation
-    scale: Scale
-    tol: Float[Array, ""]
-    unit: Float[Array, ""]
-    budget: Int[Array, ""]
-
-
-class Climb(NamedTuple):
-    """A climb under way.
-
-    Attributes:
-        y: the point to try.
-        unit: of its z.
-        descent: Newton's method, in the attempts that use it.
-        path: the path, in the attempts that follow one.
-        start: a, where the homotopy begins.
-        r_start: r(a), known after the first turn of an attempt.
-        best: the iterate to return.
-        least: its relative residual.
-        attempt: index in `ATTEMPTS`.
-        jacobian: of f, at the last point at which it was taken; empty for large states.
-        first: True before the first turn of an attempt.
-        done: True when a point passes for a root.
-        results: how attempts ended, as `Result`; RUNNING for those that were not made.
-        spent: evaluations and products by attempt.
-        cost: all of them.
-        turns: of the loop.
-    """
-
-    y: Point
-    unit: Float[Array, ""]
-    descent: Descent
-    path: Ascent
-    start: Vector
-    r_start: Vector
-    best: Vector
-    least: Float[Array, ""]
-    attempt: Int[Array, ""]
-    jacobian: Float[Array, "m m"]
-    first: Bool[Array, ""]
-    done: Bool[Array, ""]
-    results: Int[Array, " attempts"]
-    spent: Int[Array, " attempts"]
-    cost: Cost
-    turns: Int[Array, ""]
+SHARES = (0.15, 0.15, 0.15, 0.35, 1.0)  # of the budget
+WAITS = 100  # points of mixing in a row without a better one
 
 
 def climb(
@@ -125,52 +63,27 @@ def climb(
         room = state.cost.total < climber.budget
         return needed & ~state.done & (state.attempt < len(ATTEMPTS)) & room
 
-    start = _begin(climber, best, jnp.zeros((), jnp.int32))._replace(least=least)
-    return lax.while_loop(goes_on, lambda state: _turn(climber, state), start)
+    start = begin(climber, best, jnp.zeros((), jnp.int32))._replace(least=least)
+    turn = partial(_turn, climber)
+    if climber.equation.mapped:
+        return while_any(goes_on, turn, start, _freeze)
+    return lax.while_loop(goes_on, turn, start)
 
 
-def _on_path(attempt: Int[Array, ""]) -> Bool[Array, ""]:
-    """Returns whether this attempt follows a path."""
-    return (attempt == NEWTON_PATH) | (attempt == FIXED_POINT)
+def _freeze(goes_on: Bool[Array, ""], new: Climb, old: Climb) -> Climb:
+    """Keeps where a climb ended; what it remembers, most of what there is, serves no more."""
+    return choose(goes_on, new, _remembering_as(old, new))
 
 
-def _patience(attempt: Int[Array, ""]) -> Int[Array, ""]:
-    patience = jnp.where(attempt == SEARCH, PATIENCE[SEARCH], PATIENCE[NEWTON])
-    return patience.astype(jnp.int32)
-
-
-def _begin(climber: Climber, best: Vector, attempt: Int[Array, ""]) -> Climb:
-    """Returns the state at the start of an attempt, with nothing known but the best point."""
-    from_z0 = (attempt == NEWTON) | (attempt == FIXED_POINT)
-    start = jnp.where(from_z0, climber.equation.z0, best)
-    lam = jnp.where(_on_path(attempt), 0, 1).astype(best.dtype)
-    y = jnp.append(start / climber.unit, lam)
-    infinite = jnp.full_like(lam, jnp.inf)
-    none = jnp.zeros(len(ATTEMPTS), jnp.int32)
-    kept = best.size if best.size <= DENSE else 0
-    return Climb(
-        y=y,
-        unit=climber.unit,
-        descent=begin_descent(y, _patience(attempt)),
-        path=begin_path(y),
-        start=start,
-        r_start=jnp.zeros_like(best),
-        best=best,
-        least=infinite,
-        attempt=attempt,
-        jacobian=jnp.zeros((kept, kept), best.dtype),
-        first=jnp.asarray(True),
-        done=jnp.asarray(False),
-        results=none + RUNNING,
-        spent=none,
-        cost=no_cost(),
-        turns=jnp.zeros((), jnp.int32),
-    )
+def _remembering_as(state: Climb, other: Climb) -> Climb:
+    """Returns the state with the memories of another, so that a choice copies none."""
+    mixed = state.mixed._replace(history=other.mixed.history)
+    return state._replace(mixed=mixed, jacobian=other.jacobian)
 
 
 def _turn(climber: Climber, state: Climb) -> Climb:
     """Evaluates the cell at y, and decides what comes next."""
-    seen, jacobian = _look(climber, state)
+    seen, f, jacobian = look(climber, state)
     cost = no_cost().plus(nfe=1, num_jvp=seen.linear.products)
     better = seen.root | (seen.finite & ~seen.gone & (seen.residual < state.least))
     state = state._replace(
@@ -183,7 +96,25 @@ def _turn(climber: Climber, state: Climb) -> Climb:
         cost=state.cost.add(cost),
         turns=state.turns + 1,
     )
-    on_path = _on_path(state.attempt)
+    after, result = _decide(climber, state, seen, f, better)
+    share = jnp.asarray(SHARES, jnp.float32)[state.attempt]
+    spent = state.spent[state.attempt].astype(jnp.float32)
+    over = spent > share * climber.budget.astype(jnp.float32)
+    over = over | (state.cost.total >= climber.budget)
+    result = jnp.where((result == RUNNING) & over, Result.max_steps.value, result)
+    result = jnp.where(seen.root, Result.ok.value, result).astype(jnp.int32)
+    after = after._replace(
+        first=jnp.asarray(False), results=state.results.at[state.attempt].set(result)
+    )
+    return choose(result > Result.ok.value, _next_attempt(climber, after), after)
+
+
+def _decide(
+    climber: Climber, state: Climb, seen: Seen, f: Vector, better: Bool[Array, ""]
+) -> tuple[Climb, Int[Array, ""]]:
+    """Returns the state with the point to try next, and RUNNING or why the attempt ends."""
+    mixed, y, settled = _mix(state, seen, f, better)
+    mixes = state._replace(mixed=mixed, y=y)
     path, y, unit, lost = along(
         path=state.path,
         y=state.y,
@@ -193,87 +124,37 @@ def _turn(climber: Climber, state: Climb) -> Climb:
         returns=state.attempt != FIXED_POINT,
     )
     ascended = state._replace(path=path, y=y, unit=unit)
-    descent, y, stuck = descend(state.descent, state.y, seen, _patience(state.attempt))
+    descent, y, stuck = descend(state.descent, state.y, seen, patience_of(state.attempt))
     descended = state._replace(descent=descent, y=y)
-    after = choose(on_path, ascended, descended)._replace(first=jnp.asarray(False))
-    share = jnp.asarray(SHARES, jnp.float32)[state.attempt]
-    spent = state.spent[state.attempt].astype(jnp.float32)
-    over = spent > share * climber.budget.astype(jnp.float32)
-    over = over | (state.cost.total >= climber.budget)
-    result = jnp.where(on_path, lost, stuck)
-    result = jnp.where((result == RUNNING) & over, Result.max_steps.value, result)
-    result = jnp.where(seen.root, Result.ok.value, result).astype(jnp.int32)
-    after = after._replace(results=state.results.at[state.attempt].set(result))
-    return choose(result > Result.ok.value, _next_attempt(climber, after), after)
+    on_path = is_on_path(state.attempt)
+    is_mixing = state.attempt == MIXING
+    after = choose(on_path, ascended, choose(is_mixing, mixes, _remembering_as(descended, mixes)))
+    return after, jnp.where(on_path, lost, jnp.where(is_mixing, settled, stuck))
 
 
-def _look(climber: Climber, state: Climb) -> tuple[Seen, Float[Array, "m m"]]:
-    """Evaluates and linearises the cell at y, and solves for the next step."""
+def _mix(
+    state: Climb, seen: Seen, f: Vector, better: Bool[Array, ""]
+) -> tuple[Mixed, Point, Int[Array, ""]]:
+    """Returns what mixing remembers, its next point, and RUNNING or why it ends."""
+    last = state.mixed
     z = state.y[:-1] * state.unit
-    f, jvp = jax.linearize(climber.equation.f, z)
-    here = _homotopy(state, z, f)
-    size = jnp.linalg.norm(here.h)
-    finite = all_finite((f, size))
-    on_path = _on_path(state.attempt)
-    takes = finite & (on_path | is_taken(state.descent, size))
-    fixes_lam = ~on_path | state.first | state.path.landing
-    asks = on_path & state.path.asks
-    row = jnp.where(fixes_lam, lam_row(z.size, z.dtype), state.path.row)
-    # Nothing is solved where y is not taken.
-    b = jnp.append(jnp.where(asks, 0, -here.h), asks.astype(z.dtype))
-    b = jnp.where(takes, b, 0)
-    problem = Bordered(jvp=jvp, c=here.c, slope=here.slope, row=row, b=b)
-    if state.jacobian.size:
-        renewed = takes & (~on_path | state.path.renews)
-        linear, jacobian = by_matrix(problem, state.jacobian, renewed)
-    else:
-        renewed = takes
-        jacobian = state.jacobian
-        linear = by_krylov(problem, jnp.where(on_path, ON_PATH, forcing(state.descent, size)))
-    verdict = judge(climber.scale, norm(f), norm(z - f), climber.tol)
-    gone = norm(z) > GONE * climber.scale.reach
-    seen = Seen(
-        size=size,
-        residual=verdict.residual / jnp.maximum(verdict.size, FLOOR),
-        finite=finite,
-        takes=takes,
-        root=finite & ~gone & (verdict.found | verdict.doubtful),
-        gone=gone,
-        r_start=here.r_start,
-        renewed=renewed,
-        linear=linear,
+    one = jnp.ones((), z.dtype)
+    # A point that is not to be remembered makes a difference that is not finite.
+    known = (state.attempt == MIXING) & ~state.first & seen.finite
+    history = remember(
+        last.history, last.z, last.f, z_new=z, f_new=jnp.where(known, f, jnp.nan), damping=one
     )
-    return seen, jacobian
-
-
-class _Homotopy(NamedTuple):
-    """H at a point, over the unit, and what its derivative is made of."""
-
-    h: Vector
-    c: Float[Array, ""]
-    slope: Vector
-    r_start: Vector
-
-
-def _homotopy(state: Climb, z: Vector, f: Vector) -> _Homotopy:
-    """Returns H as the module defines it, and dH/dlam."""
-    r = z - f
-    rest = 1 - state.y[-1]
-    r_start = jnp.where(state.first, r, state.r_start)
-    fixed_point = state.attempt == FIXED_POINT
-    h = r + jnp.where(fixed_point, rest * (f - state.start), -rest * r_start)
-    slope = jnp.where(fixed_point, state.start - f, r_start)
-    return _Homotopy(
-        h=h / state.unit,
-        c=jnp.where(fixed_point, state.y[-1], 1),
-        slope=slope / state.unit,
-        r_start=r_start,
-    )
+    since = jnp.where(better | state.first, 0, last.since + 1)
+    next_y = jnp.append(mix(history, z, f, one) / state.unit, one)
+    result = jnp.where(since > WAITS, Result.stagnated.value, RUNNING)
+    result = jnp.where(seen.gone, Result.unbounded_path.value, result)
+    result = jnp.where(seen.finite, result, Result.nonfinite.value).astype(jnp.int32)
+    return Mixed(z=z, f=f, history=history, since=since), next_y, result
 
 
 def _next_attempt(climber: Climber, state: Climb) -> Climb:
     """Returns the state at the start of the next attempt, with what is known by now."""
-    fresh = _begin(climber, state.best, state.attempt + 1)
+    fresh = _remembering_as(begin(climber, state.best, state.attempt + 1), state)
     return fresh._replace(
         least=state.least,
         results=state.results,

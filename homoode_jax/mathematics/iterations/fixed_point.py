@@ -1,21 +1,17 @@
 """Fixed-point iterations: damped Picard, Anderson, and limited-memory Broyden.
 
-    Picard:    z' = z + beta (f - z)
-    Anderson:  z' = z + beta r - (dZ + beta dR) g,   g = argmin |r - dR g|,   r = f(z) - z
-    Broyden:   z' = z - B^-1 (z - f(z)),   B = I + sum_i r_i s_i^T   ("good" Broyden)
-
-dZ and dR hold the last differences of z and r (Anderson 1965; Walker & Ni 2011). The norm of the
-least-squares problem is Euclidean; singular directions of dR are left out.
+Picard:    z' = z + beta (f - z)
+Anderson:  see `mixing`
+Broyden:   z' = z - B^-1 (z - f(z)),   B = I + sum_i r_i s_i^T   ("good" Broyden)
 """
 
-from functools import partial
 from typing import NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Int, Real
 
+from homoode_jax.mathematics.cells.mixing import History, empty_history, mix, remember
 from homoode_jax.mathematics.cells.vectors import Equation, Vector, dot, no_cost, weighted_sum
 from homoode_jax.mathematics.common.options import real_field, whole_field
 from homoode_jax.mathematics.common.trees import all_finite, root
@@ -56,22 +52,6 @@ class Picard(eqx.Module):
         return Move(z, equation.f(z), memory, no_cost().plus(nfe=1))
 
 
-class History(NamedTuple):
-    """The last differences, oldest overwritten first.
-
-    Attributes:
-        dr: of residuals.
-        dg: of z + beta r.
-        gram: inner products of the rows of dr.
-        turn: differences seen.
-    """
-
-    dr: Float[Array, "memory n"]
-    dg: Float[Array, "memory n"]
-    gram: Float[Array, "memory memory"]
-    turn: Int[Array, ""]
-
-
 class Anderson(eqx.Module):
     """Anderson acceleration (Anderson 1965; Walker & Ni 2011).
 
@@ -99,62 +79,15 @@ class Anderson(eqx.Module):
 
     def start(self, equation: Equation, f0: Vector) -> History:
         """Returns a history without differences."""
-        zeros = jnp.zeros((self.memory, f0.size), f0.dtype)
-        gram = jnp.zeros((self.memory, self.memory), f0.dtype)
-        return History(dr=zeros, dg=zeros, gram=gram, turn=jnp.zeros((), jnp.int32))
+        return empty_history(f0, self.memory)
 
     def move(self, equation: Equation, z: Vector, f: Vector, memory: History) -> Move:
         """Evaluates the cell once, after a small least-squares problem."""
-        r = f - z
         beta = jnp.asarray(self.damping, z.dtype)
-        weights = _least_squares(memory.gram, dot(memory.dr, r))
-        new = z + beta * r - weighted_sum(weights, memory.dg)
+        new = mix(memory, z, f, beta)
         f_new = equation.f(new)
-        dr = f_new - new - r
-        memory = _remember(memory, dr, new - z + beta * dr)
+        memory = remember(memory, z, f, z_new=new, f_new=f_new, damping=beta)
         return Move(new, f_new, memory, no_cost().plus(nfe=1))
-
-
-def _remember(memory: History, dr: Vector, dg: Vector) -> History:
-    """Adds a difference, unless its inner products are not finite.
-
-    Of the Gram matrix only the new row is computed: all of it would cost several evaluations.
-    """
-    row = memory.turn % len(memory.dr)
-    products = dot(memory.dr, dr).at[row].set(dot(dr, dr))
-    kept = all_finite(products)
-    gram = memory.gram.at[row].set(products).at[:, row].set(products)
-    return History(
-        dr=memory.dr.at[row].set(jnp.where(kept, dr, memory.dr[row])),
-        dg=memory.dg.at[row].set(jnp.where(kept, dg, memory.dg[row])),
-        gram=jnp.where(kept, gram, memory.gram),
-        turn=jnp.where(kept, memory.turn + 1, memory.turn),
-    )
-
-
-def _least_squares(
-    gram: Float[Array, "memory memory"], b: Float[Array, " memory"]
-) -> Float[Array, " memory"]:
-    """Returns argmin_g |r - g dr| by its normal equations gram g = b; 0 if not finite."""
-    squares = jnp.diagonal(gram)
-    empty = squares <= 0
-    scale = jnp.where(empty, 0, 1 / jnp.sqrt(jnp.where(empty, 1, squares)))
-    unit = scale[:, None] * gram * scale[None]
-    rcond = len(b) * jnp.finfo(b.dtype).eps
-    # Not by Lineax: under `pmap` its operators lose the mesh of a vector, and then refuse it.
-    shares = lax.custom_linear_solve(
-        lambda v: dot(unit, v), scale * b, partial(_pseudo_inverse, unit, rcond), symmetric=True
-    )
-    weights = shares * scale
-    return jnp.where(all_finite(weights), weights, 0)
-
-
-def _pseudo_inverse(gram: Float[Array, "memory memory"], rcond, _, b: Vector) -> Vector:
-    """Solves with a symmetric matrix, whose singular directions are left out."""
-    u, sizes, vt = jnp.linalg.svd(lax.stop_gradient(gram))
-    kept = sizes > rcond * sizes[0]
-    inverse = jnp.where(kept, 1 / jnp.where(kept, sizes, 1), 0)
-    return dot(vt.T, inverse * dot(u.T, b))
 
 
 class LowRank(NamedTuple):

@@ -113,8 +113,6 @@ def solve_ode(
     usable = _is_usable(stepping, ts)
     stepping, ts = _made_usable(usable, stepping, ts)
     solver = stepping.solver
-    t0 = stepping.t0
-    t1 = stepping.t1
     term = diffrax.ODETerm(rhs)  # pyright: ignore
     controller = make_controller(
         controller=stepping.controller,
@@ -125,31 +123,21 @@ def solve_ode(
         norm=norm,
     )
     selected = selects_first_step(controller, stepping.dt0)
-    f0 = rhs(t0, z0, args) if selected or reuses_last_stage(solver) else None
+    needs_f0 = selected or reuses_last_stage(solver)
+    f0 = rhs(stepping.t0, z0, args) if needs_f0 else None
     dt0 = stepping.dt0
     if selected:
-        inner: Any = controller.inner
-        dt0 = first_step(
-            lambda t, z: rhs(t, z, args),
-            t0=t0,
-            t1=t1,
-            z0=z0,
-            f0=f0,
-            order=solver.error_order(term),
-            rtol=inner.rtol,
-            atol=inner.atol,
-            norm=inner.norm,
-        )
+        dt0 = _select_first_step(stepping, controller, lambda t, z: rhs(t, z, args), z0, f0)
     forwards = isinstance(adjoint, diffrax.ForwardMode)
     method = as_scanned(solver) if is_plain(stepping) and not forwards else solver
     begins = None if f0 is None else all_finite(f0)
     if isinstance(solver, diffrax.AbstractImplicitSolver):
-        _check_implicit(solver, lambda z: rhs(t0, z, args), z0)
+        _check_implicit(solver, lambda z: rhs(stepping.t0, z, args), z0)
     solution = diffrax.diffeqsolve(
         terms=term,
         solver=method,
-        t0=t0,
-        t1=t1,
+        t0=stepping.t0,
+        t1=stepping.t1,
         dt0=None,
         y0=z0,
         args=args,
@@ -164,6 +152,22 @@ def solve_ode(
     result = jnp.where(usable, raw.result, Result.nonfinite.value).astype(jnp.int32)
     raw = raw._replace(result=result)
     return raw._replace(steps=_steps(solution)) if keeps_times else raw
+
+
+def _select_first_step(stepping: Stepping, controller: Any, rhs: Callable, z0, f0):
+    """Returns the first step, by the tolerances and the norm of the controller."""
+    inner = controller.inner
+    return first_step(
+        rhs,
+        t0=stepping.t0,
+        t1=stepping.t1,
+        z0=z0,
+        f0=f0,
+        order=stepping.solver.error_order(diffrax.ODETerm(rhs)),  # pyright: ignore
+        rtol=inner.rtol,
+        atol=inner.atol,
+        norm=inner.norm,
+    )
 
 
 def _check_implicit(

@@ -1,0 +1,142 @@
+"""A climb under way (see `climb`): what it knows, and how an attempt begins."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from homoode_jax.mathematics.cells.mixing import History, empty_history
+from homoode_jax.mathematics.cells.vectors import Cost, Equation, Vector, no_cost
+from homoode_jax.mathematics.cells.verdict import Scale
+from homoode_jax.mathematics.common.solution import RUNNING
+from homoode_jax.mathematics.homotopy.ascent import Ascent, begin_path
+from homoode_jax.mathematics.homotopy.descent import Descent, begin_descent
+from homoode_jax.mathematics.homotopy.equations import Point
+
+ATTEMPTS = ("mixing", "search", "newton_path", "fixed_point", "newton")
+MIXING, SEARCH, NEWTON_PATH, FIXED_POINT, NEWTON = range(5)
+PATIENCE = {SEARCH: 25, NEWTON: 1000}  # points in a row by which |r| has to be halved
+MEMORY = 10  # of mixing
+DENSE = 256  # entries up to which the Jacobian is factorised
+
+
+class Climber(NamedTuple):
+    """What stays the same during a climb.
+
+    Attributes:
+        equation: what is solved.
+        scale: of its residuals.
+        tol: tolerance of the root.
+        unit: sqrt(n) times the size of z at the start.
+        budget: the most evaluations and products.
+    """
+
+    equation: Equation
+    scale: Scale
+    tol: Float[Array, ""]
+    unit: Float[Array, ""]
+    budget: Int[Array, ""]
+
+
+class Mixed(NamedTuple):
+    """Anderson mixing under way.
+
+    Attributes:
+        z: the last point.
+        f: the cell there.
+        history: of the points before.
+        since: points without a better one.
+    """
+
+    z: Vector
+    f: Vector
+    history: History
+    since: Int[Array, ""]
+
+
+class Climb(NamedTuple):
+    """A climb under way.
+
+    Attributes:
+        y: the point to try.
+        unit: of its z.
+        descent: Newton's method, in the attempts that use it.
+        path: the path, in the attempts that follow one.
+        mixed: the last point of mixing, in the attempt that mixes.
+        start: a, where the homotopy begins.
+        r_start: r(a), known after the first turn of an attempt.
+        best: the iterate to return.
+        least: its relative residual.
+        attempt: index in `ATTEMPTS`.
+        jacobian: of f, at the last point at which it was taken; empty for large states.
+        first: True before the first turn of an attempt.
+        done: True when a point passes for a root.
+        results: how attempts ended, as `Result`; RUNNING for those that were not made.
+        spent: evaluations and products by attempt.
+        cost: all of them.
+        turns: of the loop.
+    """
+
+    y: Point
+    unit: Float[Array, ""]
+    descent: Descent
+    path: Ascent
+    mixed: Mixed
+    start: Vector
+    r_start: Vector
+    best: Vector
+    least: Float[Array, ""]
+    attempt: Int[Array, ""]
+    jacobian: Float[Array, "m m"]
+    first: Bool[Array, ""]
+    done: Bool[Array, ""]
+    results: Int[Array, " attempts"]
+    spent: Int[Array, " attempts"]
+    cost: Cost
+    turns: Int[Array, ""]
+
+
+def begin(climber: Climber, best: Vector, attempt: Int[Array, ""]) -> Climb:
+    """Returns the state at the start of an attempt, with nothing known but the best point."""
+    from_z0 = (attempt == NEWTON) | (attempt == FIXED_POINT)
+    start = jnp.where(from_z0, climber.equation.z0, best)
+    lam = jnp.where(is_on_path(attempt), 0, 1).astype(best.dtype)
+    y = jnp.append(start / climber.unit, lam)
+    infinite = jnp.full_like(lam, jnp.inf)
+    none = jnp.zeros(len(ATTEMPTS), jnp.int32)
+    kept = best.size if best.size <= DENSE else 0
+    return Climb(
+        y=y,
+        unit=climber.unit,
+        descent=begin_descent(y, patience_of(attempt)),
+        path=begin_path(y),
+        mixed=Mixed(
+            z=best,
+            f=best,
+            history=empty_history(best, MEMORY),
+            since=jnp.zeros((), jnp.int32),
+        ),
+        start=start,
+        r_start=jnp.zeros_like(best),
+        best=best,
+        least=infinite,
+        attempt=attempt,
+        jacobian=jnp.zeros((kept, kept), best.dtype),
+        first=jnp.asarray(True),
+        done=jnp.asarray(False),
+        results=none + RUNNING,
+        spent=none,
+        cost=no_cost(),
+        turns=jnp.zeros((), jnp.int32),
+    )
+
+
+def is_on_path(attempt: Int[Array, ""]) -> Bool[Array, ""]:
+    """Returns whether this attempt follows a path."""
+    return (attempt == NEWTON_PATH) | (attempt == FIXED_POINT)
+
+
+def patience_of(attempt: Int[Array, ""]) -> Int[Array, ""]:
+    """Returns within how many points a descent has to halve |r|."""
+    patience = jnp.where(attempt == SEARCH, PATIENCE[SEARCH], PATIENCE[NEWTON])
+    return patience.astype(jnp.int32)
