@@ -7,7 +7,8 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 OLDER := $$(grep -qs xla_cpu_use_fusion_emitters $(ENV)/lib/python3*/site-packages/jaxlib/*.so \
   && echo --xla_cpu_use_fusion_emitters=false)
 # The mathematics compiles much and runs little; training is the other way round.
-QUICK := XLA_FLAGS="--xla_backend_optimization_level=0 $(OLDER)"
+QUICK := XLA_FLAGS="--xla_backend_optimization_level=1 \
+  --xla_llvm_disable_expensive_passes=true $(OLDER)"
 SOON := XLA_FLAGS="$(OLDER)"
 STUDY ?= layers
 

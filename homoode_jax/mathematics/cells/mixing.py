@@ -3,18 +3,21 @@
     z' = z + beta r - (dZ + beta dR) g,     g = argmin |r - dR g|,     r = f(z) - z
 
 dZ and dR hold the last differences of z and r (Anderson 1965; Walker & Ni 2011). The norm of the
-least-squares problem is Euclidean; singular directions of dR are left out.
+least-squares problem is Euclidean; singular directions of dR are damped.
 """
 
 from functools import partial
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
 from homoode_jax.mathematics.cells.vectors import Vector, dot, weighted_sum
 from homoode_jax.mathematics.common.trees import all_finite
+
+SHIFT = 4  # times the rounding of the diagonal
 
 
 class History(NamedTuple):
@@ -71,23 +74,26 @@ def remember(
 def _least_squares(
     gram: Float[Array, "memory memory"], b: Float[Array, " memory"]
 ) -> Float[Array, " memory"]:
-    """Returns argmin_g |r - g dr| by its normal equations gram g = b; 0 if not finite."""
+    """Returns argmin_g |r - g dr| by its normal equations gram g = b; 0 if not finite.
+
+    The rows of dr are taken at unit length, and a little more than rounding is added to the
+    diagonal: singular directions get no weight then. By Cholesky's factors: a GPU takes longer for
+    the singular values of a matrix as small as this than for a cell.
+    """
     squares = jnp.diagonal(gram)
     empty = squares <= 0
     scale = jnp.where(empty, 0, 1 / jnp.sqrt(jnp.where(empty, 1, squares)))
-    unit = scale[:, None] * gram * scale[None]
-    rcond = len(b) * jnp.finfo(b.dtype).eps
+    shift = SHIFT * len(b) * jnp.finfo(b.dtype).eps
+    unit = scale[:, None] * gram * scale[None] + jnp.diag(jnp.where(empty, 1, shift))
     # Not by Lineax: under `pmap` its operators lose the mesh of a vector, and then refuse it.
     shares = lax.custom_linear_solve(
-        lambda v: dot(unit, v), scale * b, partial(_pseudo_inverse, unit, rcond), symmetric=True
+        lambda v: dot(unit, v), scale * b, partial(_by_factors, unit), symmetric=True
     )
     weights = shares * scale
     return jnp.where(all_finite(weights), weights, 0)
 
 
-def _pseudo_inverse(gram: Float[Array, "memory memory"], rcond, _, b: Vector) -> Vector:
-    """Solves with a symmetric matrix, whose singular directions are left out."""
-    u, sizes, vt = jnp.linalg.svd(lax.stop_gradient(gram))
-    kept = sizes > rcond * sizes[0]
-    inverse = jnp.where(kept, 1 / jnp.where(kept, sizes, 1), 0)
-    return dot(vt.T, inverse * dot(u.T, b))
+def _by_factors(matrix: Float[Array, "memory memory"], _, b: Vector) -> Vector:
+    """Solves with a symmetric positive definite matrix."""
+    factor = jnp.linalg.cholesky(lax.stop_gradient(matrix), symmetrize_input=False)
+    return jax.scipy.linalg.cho_solve((factor, True), b)
