@@ -122,6 +122,7 @@ def test_a_golden_step_is_the_same_when_taken_again_and_not_with_other_code(step
     assert re.match(r"OLD: golden step: loss [\d.]+ is now [\d.]+", told) and "norm" not in told
 
 
+@pytest.mark.slow
 def test_rounding_is_no_change(step):
     near = {**step, "loss": step["loss"] * (1 + 1e-5)}
     assert golden.compare(near) == []

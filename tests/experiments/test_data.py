@@ -74,6 +74,7 @@ def test_cifar10_is_in_the_order_of_its_ids():
     assert data.test.labels[0] == first["label"]
 
 
+@pytest.mark.quick(1)
 @needs_tfds
 @pytest.mark.parametrize("damaged", [False, True])
 def test_two_halves_are_in_one_order(damaged, monkeypatch):
@@ -113,6 +114,7 @@ def test_two_halves_are_in_one_order(damaged, monkeypatch):
     assert np.all((found[0].place >= 0) ^ (found[1].place >= 0))
 
 
+@pytest.mark.slow
 @needs_tfds
 def test_mnist_is_read_without_tensorflow():
     data = load(DataSettings(dataset="mnist", data_dir=str(SHARED)))
@@ -141,6 +143,7 @@ def test_a_record_file_cut_short_is_named(mnist):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @needs_tfds
 def test_a_record_that_is_no_image_is_named_or_left_out(mnist, capsys):
     from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
@@ -342,7 +345,7 @@ def whole(tmp_path_factory):
     return root
 
 
-@pytest.mark.quick(5)
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_data_gets_one_line_that_names_the_file(damage, whole, tmp_path, capsys):
     """Seven of each kind, and one of them with damaged records left out."""

@@ -213,6 +213,7 @@ def test_evaluation_does_not_depend_on_padding(run):
     assert padded.accuracy == exact.accuracy and padded.failed == exact.failed == 0
 
 
+@pytest.mark.slow
 def test_failed_solves_are_counted_and_poison_nothing(run):
     config = small_config(solver={"max_steps": 1, "rtol": 1e-6, "atol": 1e-6})
     failing = Run(config, run.workdir, run.data)

@@ -85,6 +85,7 @@ def test_initial_point_is_a_convolution_of_ones():
     np.testing.assert_array_equal(alternating(4), [-1, 1, -1, 1])
 
 
+@pytest.mark.slow
 def test_the_task_does_not_move_the_initial_point(small):
     classifier, weights, images = small
 

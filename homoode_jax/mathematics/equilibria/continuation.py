@@ -40,7 +40,8 @@ from homoode_jax.mathematics.homotopy.equations import (
     make_schedule,
 )
 from homoode_jax.mathematics.homotopy.path import Walk, follow
-from homoode_jax.mathematics.homotopy.step import Method, make_predictor
+from homoode_jax.mathematics.homotopy.step import Method
+from homoode_jax.mathematics.ode.solvers import make_explicit_solver
 
 PATHS = ("natural", "arclength")
 OwnHomotopy = Callable[[PyTree, Float[Array, ""], PyTree[Array], PyTree], PyTree[Array]]
@@ -252,7 +253,7 @@ def continuation(
     method = partial(
         Method,
         linear_solver=make_linear_solver(linear_solver, linear_tol),
-        solver=make_predictor(solver),
+        solver=make_explicit_solver(solver),
         schedule=make_schedule(schedule),
         arclength=path == "arclength",
         max_steps=whole("max_steps", max_steps),

@@ -46,7 +46,6 @@ from homoode_jax.mathematics.common.solution import Result
 from homoode_jax.mathematics.common.trees import all_finite
 from homoode_jax.mathematics.homotopy.corrector import Correction, correct
 from homoode_jax.mathematics.homotopy.equations import Homotopy, Point, Schedule, lam_row, linearise
-from homoode_jax.mathematics.ode.solvers import make_solver
 
 BEND = 0.25  # the corrector may move a step by this fraction of its length
 CONTRACTION = 0.25  # and its corrections must shrink by this factor
@@ -297,11 +296,3 @@ def first_direction(homotopy: Homotopy, method: Method) -> tuple[Point, Cost]:
     length = jnp.linalg.norm(tangent)
     cost = no_cost().plus(nfe=1, num_jvp=solved.products)
     return jnp.where(length > 0, tangent / length, unit), cost
-
-
-def make_predictor(solver: str | diffrax.AbstractSolver) -> diffrax.AbstractERK | diffrax.Euler:
-    """Returns the method with this name, or the object; refuses one that is not explicit."""
-    predictor = make_solver(solver)
-    if not isinstance(predictor, diffrax.AbstractERK | diffrax.Euler):
-        raise ValueError(f"solver={solver!r} must be 'euler' or an explicit Runge-Kutta method.")
-    return predictor

@@ -142,3 +142,13 @@ class Reversible(OfMethod):
 def make_reversible(solver: diffrax.AbstractSolver) -> Reversible:
     """Returns the solver in reversible form; passes reversible ones through."""
     return solver if isinstance(solver, Reversible) else Reversible(solver)
+
+
+def make_explicit_solver(
+    solver: str | diffrax.AbstractSolver,
+) -> diffrax.AbstractERK | diffrax.Euler:
+    """Returns the method with this name, or the object; refuses one that is not explicit."""
+    method = make_solver(solver)
+    if not isinstance(method, diffrax.AbstractERK | diffrax.Euler):
+        raise ValueError(f"solver={solver!r} must be 'euler' or an explicit Runge-Kutta method.")
+    return method
