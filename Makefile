@@ -6,10 +6,10 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 # Loops compile in half the time where XLA still has its older way (0.10); the newest has one way.
 OLDER := $$(grep -qs xla_cpu_use_fusion_emitters $(ENV)/lib/python3*/site-packages/jaxlib/*.so \
   && echo --xla_cpu_use_fusion_emitters=false)
-# The mathematics compiles much and runs little; training is the other way round.
+# Quick tests and the mathematics compile much and run little; training is the other way round.
 QUICK := XLA_FLAGS="--xla_backend_optimization_level=1 \
   --xla_llvm_disable_expensive_passes=true $(OLDER)"
-SOON := XLA_FLAGS="$(OLDER)"
+LONG := XLA_FLAGS="$(OLDER)"
 STUDY ?= layers
 
 .DEFAULT_GOAL := help
@@ -37,12 +37,11 @@ train: install  ## Train HomoODE on handwritten digits (a minute or two)
 	@$(BIN)/python train.py --config=configs/digits.py
 
 test: install  ## Run the tests (several minutes)
-	@$(QUICK) $(PYTEST) -m "not slow" tests/mathematics
-	@$(SOON) $(PYTEST) -m "not slow" --ignore=tests/mathematics
+	@$(QUICK) $(PYTEST) -m "not slow"
 
 test-all: install  ## Run the slow tests too (about an hour)
 	@$(QUICK) $(PYTEST) tests/mathematics
-	@$(SOON) $(PYTEST) --ignore=tests/mathematics
+	@$(LONG) $(PYTEST) --ignore=tests/mathematics
 
 lint: install  ## Run the linters: ruff and pyright
 	@$(BIN)/ruff format --check .
