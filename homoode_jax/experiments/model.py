@@ -153,6 +153,7 @@ def _bind_equilibrium(config: Config) -> Callable[..., Solution]:
         solver="ode" if config.model.layer == "continuous_deq" else chosen.solver,
         tol=chosen.tol,
         max_steps=chosen.max_steps,
+        max_evaluations=chosen.max_evaluations or None,
         batching=chosen.batching,
         adjoint=_route(chosen.adjoint, chosen.backward_tol),
     )

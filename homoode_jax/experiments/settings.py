@@ -84,6 +84,12 @@ class EquilibriumSettings:
     max_steps: int = _setting(
         50, "most steps of a solve; beyond them it fails", low=1, high=100_000
     )
+    max_evaluations: int = _setting(
+        0,
+        "most evaluations of a solve, by all rungs of robust; 0: robust's 50 a step, else no bound",
+        low=0,
+        high=10**9,
+    )
     adjoint: str = _setting("implicit", "gradient route", of=tuple(IMPLICIT_ADJOINTS))
     backward_tol: float = _setting(
         1e-3, "of the linear solve of implicit gradients", low=1e-12, high=1

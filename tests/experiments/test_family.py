@@ -131,6 +131,9 @@ def test_the_same_options_reach_the_solver():
     solve = make_solve(small_config(model={"layer": "euler"}))
     assert solve.keywords["dt0"] == 1.0  # pyright: ignore
     assert solve.keywords["max_steps"] == 1  # pyright: ignore
+    for told, reaches in ((0, None), (70, 70)):
+        settings = small_config(model={"layer": "deq"}, equilibrium={"max_evaluations": told})
+        assert make_solve(settings).keywords["max_evaluations"] == reaches  # pyright: ignore
 
 
 def test_a_solve_keeps_as_many_states_as_it_is_told_to():
