@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 FILES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
-SLOW = "equinox_module", "flax_linen"
+SLOW = "audit", "equinox_module", "flax_linen"
 EXAMPLES = [
     pytest.param(file, marks=[pytest.mark.slow] * (file.stem in SLOW), id=file.stem)
     for file in FILES

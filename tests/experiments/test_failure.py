@@ -122,6 +122,7 @@ def test_a_run_that_cannot_go_on_stops_and_says_how_to_repeat_it(tmp_path, monke
     assert [row["skipped"] for row in metrics(folder)] == [0, 0]
 
 
+@pytest.mark.slow
 def test_an_update_that_overflows_is_said_to(tmp_path, capsys):
     """When the run stops, and when its last step is replayed."""
     folder = tmp_path / "run"

@@ -63,7 +63,7 @@ def first_step(made, early: bool):
     ).totals
 
 
-@pytest.mark.quick(3)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_variant_is_a_step_that_keeps_the_states_shape(variant):
     config, classifier, hyper = make(VARIANTS[variant])

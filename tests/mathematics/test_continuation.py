@@ -139,6 +139,7 @@ def test_padding_comes_back_as_it_was_and_changes_nothing(batching):
     assert relative_error(got.z[mask], follow(1).z[mask]) < 1e-10
 
 
+@pytest.mark.slow
 def test_saved_points_that_were_not_reached_hold_the_last_one():
     """f = 2z + b: the fixed-point path runs to infinity at lam = 1/2, and says so."""
     solution = follow(0, z0=0 * Z0, matrix=2 * np.eye(5))

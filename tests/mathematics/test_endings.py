@@ -109,7 +109,7 @@ def test_paths_end_as_theory_says(homotopy, path, dtype):
             assert name == "singular_start" or w[name] * ROOTS[name] > 0
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(("homotopy", "path", "dtype"), NATURAL)
 @pytest.mark.parametrize("name", ["cubic_fold", "no_real_root"])
 def test_a_natural_path_ends_at_the_fold_itself(name, homotopy, path, dtype):
@@ -135,7 +135,7 @@ def test_a_pitchfork_in_every_direction_is_a_bifurcation(homotopy, path, dtype):
     assert abs(solution.stats.lam[PROBLEMS.index("pitchforks")] - 1 / 3) < 1e-4
 
 
-@pytest.mark.quick(2)
+@pytest.mark.slow
 @pytest.mark.parametrize(("homotopy", "path", "dtype"), CASES)
 def test_an_ok_is_a_root_whatever_was_passed_on_the_way(homotopy, path, dtype):
     """A long step may pass over the bifurcation of a single direction without notice."""

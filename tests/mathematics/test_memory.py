@@ -81,6 +81,7 @@ def test_a_given_number_of_checkpoints_bounds_the_memory():
     assert many <= 1.02 * few
 
 
+@pytest.mark.slow
 def test_one_gradient_of_the_parameters_for_all_examples():
     """Held for each of 4 examples, that of 16 states would be 48 states more, in each stage."""
     joint, alone = (gradient_in(10, "backsolve", batching) for batching in ("joint", "per_example"))

@@ -69,6 +69,7 @@ def test_padded_rows_count_nowhere(problem):
     np.testing.assert_allclose(whole.z[mask], alone.z, rtol=1e-9)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("adjoint", ["implicit", "unrolled"])
 def test_gradients_are_right(problem, adjoint):
     a, _, x = problem

@@ -233,6 +233,7 @@ def test_an_example_alone_is_as_it_is_in_a_batch(x64):
     assert relative_error(together[0], total) < 1e-12
 
 
+@pytest.mark.slow
 def test_a_neighbour_that_fails_leaves_every_other_gradient_exactly_as_it_is(x64):
     params, z0, x = smooth_problem()
     bad = np.where(np.arange(4)[:, None] == 1, np.nan, x)

@@ -41,6 +41,7 @@ def test_it_finds_roots_that_anderson_does_not():
     assert np.all(residuals(weights, np.asarray(solution.z), x) <= 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_where_the_iteration_solves_nothing_else_is_done():
     weights, z0, x = planted_problem(gain=0.3)

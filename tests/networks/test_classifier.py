@@ -97,6 +97,7 @@ def test_the_task_does_not_move_the_initial_point(small):
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(gradient))
 
 
+@pytest.mark.slow
 def test_evaluation_repeats_itself_and_training_updates_the_statistics(small):
     classifier, weights, images = small
     evaluate = jax.jit(classifier)
