@@ -3,13 +3,12 @@ PYTHON ?= python3
 ENV := .venv
 BIN := $(ENV)/bin
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
-# Loops compile in half the time where XLA still has its older way (0.10); the newest has one way.
+# Quick tests compile much and run little. XLA up to 0.10 has an older way to compile loops, which
+# takes half the time; the newest has one way.
 OLDER := $$(grep -qs xla_cpu_use_fusion_emitters $(ENV)/lib/python3*/site-packages/jaxlib/*.so \
   && echo --xla_cpu_use_fusion_emitters=false)
-# Quick tests and the mathematics compile much and run little; training is the other way round.
 QUICK := XLA_FLAGS="--xla_backend_optimization_level=1 \
   --xla_llvm_disable_expensive_passes=true $(OLDER)"
-LONG := XLA_FLAGS="$(OLDER)"
 STUDY ?= layers
 
 .DEFAULT_GOAL := help
@@ -40,8 +39,8 @@ test: install  ## Run the tests (several minutes)
 	@$(QUICK) $(PYTEST) -m "not slow"
 
 test-all: install  ## Run the slow tests too (about an hour)
-	@$(QUICK) $(PYTEST) tests/mathematics
-	@$(LONG) $(PYTEST) --ignore=tests/mathematics
+	@XLA_FLAGS=--xla_backend_optimization_level=0 $(PYTEST) tests/mathematics
+	@$(PYTEST) --ignore=tests/mathematics
 
 lint: install  ## Run the linters: ruff and pyright
 	@$(BIN)/ruff format --check .
