@@ -128,7 +128,9 @@ def _decide(
     descended = state._replace(descent=descent, y=y)
     on_path = is_on_path(state.attempt)
     is_mixing = state.attempt == MIXING
-    after = choose(on_path, ascended, choose(is_mixing, mixes, _remembering_as(descended, mixes)))
+    ascended = _remembering_as(ascended, mixes)
+    descended = _remembering_as(descended, mixes)
+    after = choose(on_path, ascended, choose(is_mixing, mixes, descended))
     return after, jnp.where(on_path, lost, jnp.where(is_mixing, settled, stuck))
 
 
@@ -139,11 +141,8 @@ def _mix(
     last = state.mixed
     z = state.y[:-1] * state.unit
     one = jnp.ones((), z.dtype)
-    # A point that is not to be remembered makes a difference that is not finite.
-    known = (state.attempt == MIXING) & ~state.first & seen.finite
-    history = remember(
-        last.history, last.z, last.f, z_new=z, f_new=jnp.where(known, f, jnp.nan), damping=one
-    )
+    follows = (state.attempt == MIXING) & ~state.first & seen.finite
+    history = remember(last.history, last.z, last.f, z_new=z, f_new=f, damping=one, allowed=follows)
     since = jnp.where(better | state.first, 0, last.since + 1)
     next_y = jnp.append(mix(history, z, f, one) / state.unit, one)
     result = jnp.where(since > WAITS, Result.stagnated.value, RUNNING)
