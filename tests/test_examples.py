@@ -6,15 +6,10 @@ from pathlib import Path
 import pytest
 
 FILES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
-SLOW = "audit", "equinox_module", "flax_linen"
-EXAMPLES = [
-    pytest.param(file, marks=[pytest.mark.slow] * (file.stem in SLOW), id=file.stem)
-    for file in FILES
-]
 
 
-@pytest.mark.quick(1)
-@pytest.mark.parametrize("file", EXAMPLES)
+@pytest.mark.slow
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_an_example_is_short_and_its_loss_falls(file):
     assert 20 <= len(file.read_text().splitlines()) <= 66
     spec = importlib.util.spec_from_file_location(file.stem, file)

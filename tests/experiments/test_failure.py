@@ -70,7 +70,7 @@ def overflowing(monkeypatch):
     monkeypatch.setattr(step, "gradient", grow)
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["not finite", "too large"])
 def test_a_skipped_step_is_as_if_it_had_not_been(way, tmp_path, monkeypatch):
     """But for the counts: weights, optimisers, batch statistics and initial point stay."""

@@ -15,6 +15,7 @@ from homoode_jax.experiments.workdir import read_metrics, stored_config
 from tests.experiments.runs import QUICK, command, saved_step
 
 TWO = [*QUICK, "--config.train.epochs=2"]
+pytestmark = pytest.mark.slow  # each trains anew
 THREE = [*QUICK, "--config.train.epochs=3"]
 
 

@@ -118,6 +118,7 @@ def events(tmp_path):
     use(before)
 
 
+@pytest.mark.slow
 def test_another_seed_length_and_rate_compile_nothing_new(tmp_path, events):
     layer = {"layer": "none", "channels": 4, "width": 8, "groups": 2}
     runs = [numbered(which, "data", "train", model=layer) for which in (0, 1)]

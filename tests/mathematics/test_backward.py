@@ -65,6 +65,7 @@ def forced(params, t, z, x):
     return -x * (z - jnp.cos(t))
 
 
+@pytest.mark.slow
 def test_a_field_that_forgets_its_start_has_no_gradient_by_backsolve():
     """Rates 1 and 40 by example, beside central differences of the closed form."""
     rates = jnp.array([[1.0], [40.0]])

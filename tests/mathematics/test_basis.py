@@ -22,6 +22,7 @@ def build(vectors):
     return basis, told
 
 
+@pytest.mark.quick(6)
 @pytest.mark.parametrize("n", [40, LONG])
 @pytest.mark.parametrize("count", [1, 8, 9, 20])
 def test_vectors_are_split_as_by_dense_factors(x64, n, count):

@@ -62,7 +62,7 @@ def test_no_route_lets_a_failure_into_gradients(adjoint):
     assert np.array_equal(by_x[0], good[0])
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["path", "anderson"])
 def test_a_joint_batch_fails_as_a_whole_and_says_so(method):
     gradients, got = gradient(method, "joint")(PARAMS, BAD)

@@ -61,7 +61,7 @@ def test_the_whole_path_of_a_linear_cell_is_its_closed_form(homotopy, path):
     assert np.abs(solution.z - np.linalg.solve(np.eye(5) - A, B.T).T).max() < 1e-8
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("path", ["natural", "arclength"])
 @pytest.mark.parametrize("bend", [0, 1])
 def test_the_path_from_zero_obeys_the_relation_of_the_paper(bend, path):

@@ -41,7 +41,7 @@ def test_solvers_agree_on_a_convolution(solver):
     assert np.abs(solution.z - plain_root()).max() < 1e-4
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("homotopy", ["fixed_point", "newton"])
 def test_paths_agree_on_a_convolution(homotopy):
     solve = jax.jit(lambda x: continuation(convolution, KERNEL, 0 * x, x, homotopy=homotopy))

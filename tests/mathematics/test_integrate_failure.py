@@ -70,7 +70,7 @@ def test_a_solve_out_of_steps_has_exactly_zero_gradients(adjoint, batching):
     assert all_zero(got) and all_zero(vjps)
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("adjoint", ROUTES)
 def test_one_failed_example_fails_a_joint_batch_and_says_so(adjoint):
     _, z0, x = smooth_problem()

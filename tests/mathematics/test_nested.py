@@ -49,7 +49,7 @@ def test_an_equilibrium_within_an_ode_per_example(x64, inner, adjoint):
     np.testing.assert_allclose(slope, -exact / (1 - P) ** 2, rtol=1e-6)
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("inner", ["joint", "per_example"])
 def test_an_equilibrium_within_one_per_example(x64, inner):
     """z = 0.3 z / (1 - p) + x."""

@@ -38,7 +38,7 @@ def problem(x64):
     return jnp.float64(0.8), jnp.full_like(x, 0.3), x
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["natural", "arclength"])
 @pytest.mark.parametrize("batching", ["joint", "per_example"])
 def test_the_homotopy_of_the_library_has_the_same_path(problem, path, batching):
