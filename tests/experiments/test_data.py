@@ -74,7 +74,7 @@ def test_cifar10_is_in_the_order_of_its_ids():
     assert data.test.labels[0] == first["label"]
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @needs_tfds
 @pytest.mark.parametrize("damaged", [False, True])
 def test_two_halves_are_in_one_order(damaged, monkeypatch):

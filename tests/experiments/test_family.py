@@ -63,7 +63,7 @@ def first_step(made, early: bool):
     ).totals
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_variant_is_a_step_that_keeps_the_states_shape(variant):
     config, classifier, hyper = make(VARIANTS[variant])
@@ -110,6 +110,7 @@ def test_a_backward_pass_that_does_not_count_is_no_failure():
     assert totals.failed == first_step(implicit, early=False).failed < 64
 
 
+@pytest.mark.slow
 def test_only_the_fields_last_scale_decays():
     plain, decayed = (
         make_optimisers(make({"regularise": {"scale": scale}})[2]).network for scale in (0.0, 0.5)

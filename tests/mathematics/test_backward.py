@@ -15,7 +15,7 @@ def shifted(params, z, x):
     return z - jnp.roll(z, 1, axis=1) + params * x
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("n", [40, 600], ids=["a factorisation", "LSMR"])
 def test_where_gmres_stagnates_something_stronger_has_the_gradient(n, dtype):
@@ -40,6 +40,7 @@ def folding(params, z, x):
     return z - params * x * (z - 1) ** 2 - (1 - x) * (z - 3)
 
 
+@pytest.mark.slow
 def test_at_a_double_root_there_is_no_gradient_and_it_says_so():
     """Beside it, the neighbour's dz/dx = 1 / x (z - 3 - (z - 1)^2) at z = 3, x = 0."""
     x = jnp.array([[1.0], [0.0]])

@@ -22,7 +22,7 @@ def build(vectors):
     return basis, told
 
 
-@pytest.mark.quick(6)
+@pytest.mark.quick(5)
 @pytest.mark.parametrize("n", [40, LONG])
 @pytest.mark.parametrize("count", [1, 8, 9, 20])
 def test_vectors_are_split_as_by_dense_factors(x64, n, count):
@@ -50,6 +50,7 @@ def test_a_vector_that_lies_in_the_basis_leaves_nothing(x64, n):
     np.testing.assert_allclose(combine(shares, basis), vectors[0] - 2 * vectors[2], atol=1e-12)
 
 
+@pytest.mark.slow
 def test_examples_that_have_as_many_vectors_as_they_need_are_each_alone(x64):
     """Under `vmap` a block is read where any example needs it."""
     vectors = jnp.asarray(np.random.default_rng(1).normal(size=(2, 9, LONG)))

@@ -10,6 +10,7 @@ pytestmark = pytest.mark.usefixtures("x64")
 OPTIONS = {"path": "arclength", "rtol": 1e-10, "max_steps": 2000}
 
 
+@pytest.mark.slow
 def test_a_path_is_not_left_for_want_of_a_second_correction():
     """Rosenbrock's function (Moré, Garbow & Hillstrom 1981, 1): its root is (1, 1).
 

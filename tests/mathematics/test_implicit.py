@@ -106,7 +106,7 @@ def gradient_of(route):
     return jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(PARAMS, 0 * X, X)
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(("steps", "eta"), [(1, 1.0), (1, 0.5), (3, 1.0), (5, 0.5)])
 def test_phantom_gradients_are_their_closed_form(steps, eta):
     """u = eta sum_{i<k} (eta J^T + (1 - eta) I)^i v with a dense J."""

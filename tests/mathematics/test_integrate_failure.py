@@ -187,6 +187,7 @@ def test_a_failed_backward_solve_is_zero_and_says_so():
     assert vjps == -(2 + 6 * 8)
 
 
+@pytest.mark.slow
 def test_a_cotangent_that_is_not_finite_spoils_the_gradient_of_no_other_example():
     """By itself its solve fails on the way back, and contributes zero."""
     problem = smooth_problem()

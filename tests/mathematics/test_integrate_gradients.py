@@ -57,7 +57,7 @@ def test_gradients_on_recorded_steps_match_finite_differences(adjoint):
     assert relative_error(got, want) < 1e-9
 
 
-@pytest.mark.quick(3)
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("tol", [pytest.param(1e-8, marks=pytest.mark.slow), 1e-10])
 @pytest.mark.parametrize(
     ("adjoint", "batching"),
@@ -155,6 +155,7 @@ def test_backsolve_takes_the_same_steps_whatever_the_scale_of_the_loss(batching)
     np.testing.assert_array_equal(vjps_of_tiny, vjps)
 
 
+@pytest.mark.slow
 def test_backsolve_controls_the_error_of_the_adjoint_where_z_stands_still():
     """z = 0 throughout, while da/dt = -sin(8 t) a."""
 

@@ -182,7 +182,7 @@ def contracting_solve(coupling, dtype):
     return lambda rate, tol: solve(jnp.asarray(rate, dtype), jnp.asarray(tol, dtype))
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("coupling", [0.3, 0.5, 0.9, 0.999])
 def test_an_adaptive_solve_of_a_contracting_field_is_right_to_tolerance_or_says_that_it_is_not(
@@ -309,6 +309,7 @@ def test_memory_grows_by_the_times_of_the_steps_alone(batching, rows):
         assert size - sizes[0] - times < 0.05 * STATE_BYTES
 
 
+@pytest.mark.slow
 def test_memory_of_backpropagation_through_the_same_steps_grows_with_each():
     """A scan over the steps of the same solver keeps more than 6 states of each, one a stage."""
     solver, term = Reversible(), diffrax.ODETerm(lambda t, z, args: jnp.sin(z))  # pyright: ignore

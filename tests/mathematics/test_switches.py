@@ -188,7 +188,7 @@ LEAKS = sorted(
 )
 
 
-@pytest.mark.quick(5)
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", NAMES)
 def test_no_rank_or_dtype_is_promoted(name):
     with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):

@@ -99,6 +99,7 @@ def test_a_layer_is_its_definition(layer):
     assert np.all(np.isfinite(output.logits))
 
 
+@pytest.mark.slow
 def test_residual_blocks_are_sums():
     classifier, weights, _ = make("resnet")
     module, params = classifier.function(weights)
@@ -117,6 +118,7 @@ def test_residual_blocks_are_sums():
     assert count(params) == 6 * count(one)
 
 
+@pytest.mark.slow
 def test_an_augmented_ode_with_its_features_frozen_is_homoode():
     """The paper's reading of Augmented Neural ODEs: what is augmented is the equilibrium."""
     with jax.enable_x64(True):
@@ -191,7 +193,7 @@ def test_the_running_centre_is_hubers():
     )
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(("layer", "term"), [("homoode", "kinetic"), ("deq", "jacobian")])
 def test_a_regulariser_is_measured_along_the_solve_and_in_training_only(layer, term):
     plain, weights, images = make(layer)
