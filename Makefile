@@ -59,9 +59,9 @@ records: install  ## List the records under results/ that the code has outrun
 gradients: install  ## Measure every gradient route of every function (writes results/gradients.json)
 	@$(BIN)/python -m benchmarks.gradients
 
-nonlinear: install  ## Run the solvers on standard nonlinear systems (writes results/nonlinear.json)
-	@XLA_FLAGS="--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true" \
-	  $(BIN)/python -m benchmarks.nonlinear.run
+nonlinear: install  ## Run the solvers on standard nonlinear systems (writes results/nonlinear*.json)
+	@$(SOON) $(BIN)/python -m benchmarks.nonlinear.library
+	@$(SOON) $(BIN)/python -m benchmarks.nonlinear.run
 
 bench: install  ## Measure speed and memory beside PyTorch, CPU build (writes results/speed.json)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \

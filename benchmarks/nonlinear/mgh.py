@@ -107,7 +107,7 @@ def watson(n: int) -> Problem:
     # At the start (zero) g' = slopes'slopes + 2 powers'powers + diag(3, 1, 0, ...), positive
     # definite: its trace bounds the norm.
     bound = float((slopes**2).sum() + 2 * (powers**2).sum() + 4)
-    sigma = {6: 3e-6, 9: 2e-10}[n]
+    sigma = {2: 0.1, 6: 3e-6, 9: 2e-10}[n]
     return Problem(g, z_start=np.zeros(n), s=1 / bound, sigma=sigma)
 
 
@@ -125,7 +125,7 @@ def chebyquad(n: int) -> Problem:
 
     # s: norm of g' at the start. Its eigenvalues have real parts of both signs there, and a
     # permutation of a root is a root: det g' has either sign at one of them.
-    norm, sigma = {5: (4.3, 0.2), 7: (5.5, 0.1), 9: (5.6, 0.03)}[n]
+    norm, sigma = {2: (2.0, 0.7), 5: (4.3, 0.2), 7: (5.5, 0.1), 9: (5.6, 0.03)}[n]
     return Problem(g, z_start=order / (n + 1), s=1 / norm, sigma=sigma)
 
 

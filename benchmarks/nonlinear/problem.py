@@ -48,6 +48,11 @@ class Problem:
         """Returns the equilibrium map."""
         return z - self.s * self.g(z)
 
+    def residual(self, z: Float[Array, " n"]) -> float:
+        """Returns |s g(z)| relative to |f(z)|, of which 1e-3 an entry is taken at least."""
+        scale = np.maximum(np.linalg.norm(self.f(z)), 1e-3 * np.sqrt(self.n))
+        return float(np.linalg.norm(self.s * self.g(z)) / scale)
+
     def start(self, factor: float = 1.0) -> Float[np.ndarray, " n"]:
         """Returns multiples of the standard start; of ones where that is zero, as MINPACK does."""
         if factor != 1 and not self.z_start.any():

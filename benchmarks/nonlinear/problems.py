@@ -1,6 +1,6 @@
 """The list that the benchmark runs on, fixed before its first run; see README.md."""
 
-from benchmarks.nonlinear import discretised, folds, mgh
+from benchmarks.nonlinear import classics, discretised, folds, mgh
 from benchmarks.nonlinear.problem import Problem
 
 SIZES = (10, 100, 1_000, 10_000)
@@ -33,4 +33,33 @@ def every() -> list[Problem]:
         *(discretised.bratu_2d(side, load) for load in (1.0, 6.0) for side in (10, 32, 100)),
         *(folds.coupled_cubic(n) for n in (1, 1_000)),
         folds.reactor(),
+    ]
+
+
+def library() -> list[Problem]:
+    """Returns the 23 problems of NonlinearProblemLibrary, in its order and sizes."""
+    return [
+        classics.chained_rosenbrock(10),
+        mgh.powell_singular(4),
+        mgh.powell_badly_scaled(),
+        mgh.wood(),
+        mgh.helical_valley(),
+        mgh.watson(2),
+        mgh.chebyquad(2),
+        mgh.brown_almost_linear(10),
+        discretised.discrete_boundary_value(10),
+        discretised.discrete_integral(10),
+        mgh.trigonometric(10),
+        mgh.variably_dimensioned(10),
+        mgh.broyden_tridiagonal(10),
+        mgh.broyden_banded(10),
+        classics.matrix_square_root(4),
+        classics.matrix_square_root(9),
+        classics.line_and_circle(),
+        classics.bent_axes(),
+        classics.cube_of_length(),
+        classics.double_root(),
+        classics.freudenstein_roth(),
+        classics.boggs(),
+        discretised.chandrasekhar(10, 0.9),
     ]

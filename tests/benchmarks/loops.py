@@ -177,3 +177,49 @@ def difference(function, x, step=1e-3):
         far = function(x + 2 * e) - function(x - 2 * e)
         rows.append((8 * near - far) / (12 * step))
     return np.array(rows)
+
+
+def chained_rosenbrock(z, n):
+    return [1 - z[1], *(10 * (z[i] - z[i - 1] ** 2) for i in range(2, n + 1))]
+
+
+def matrix_square_root(z, n):
+    """Entry by entry, row after row."""
+    side = round(sqrt(n))
+    wanted = {(1, 2): 1.0, **{(i, i): 1e-4 for i in range(1, side + 1)}}
+    return [
+        sum(z[side * (i - 1) + k] * z[side * (k - 1) + j] for k in range(1, side + 1))
+        - wanted.get((i, j), 0.0)
+        for i in range(1, side + 1)
+        for j in range(1, side + 1)
+    ]
+
+
+def line_and_circle(z, n):
+    return [z[1] + z[2] - 3, z[1] ** 2 + z[2] ** 2 - 9]
+
+
+def bent_axes(z, n):
+    return [
+        z[2] ** 2 * (1 - exp(-(z[1] ** 2))) / z[1],
+        z[1] * (1 - exp(-(z[2] ** 2))) / z[2],
+    ]
+
+
+def cube_of_length(z, n):
+    return [z[i] * (z[1] ** 2 + z[2] ** 2) for i in (1, 2)]
+
+
+def double_root(z, n):
+    return [z[1] * (z[1] - 5) ** 2]
+
+
+def freudenstein_roth(z, n):
+    return [
+        -13 + z[1] + ((5 - z[2]) * z[2] - 2) * z[2],
+        -29 + z[1] + ((z[2] + 1) * z[2] - 14) * z[2],
+    ]
+
+
+def boggs(z, n):
+    return [z[1] ** 2 - z[2] + 1, z[1] - cos(pi * z[2] / 2)]

@@ -80,6 +80,7 @@ SLOW = {
             cell, p, Z0, None, solver="newton", preconditioner=inverse, adjoint=Implicit(1e-4)
         ).z
     ),
+    "robust": lambda p: equilibrium(cell, p, Z0, None, solver="robust").z,
     "ode": lambda p: equilibrium(cell, p, Z0, None, solver="ode").z,
     "continuation": lambda p: continuation(cell, p, Z0, None, schedule=schedule).z,
     "arclength": lambda p: continuation(cell, p, Z0, None, path="arclength", save_at="steps").zs,

@@ -35,8 +35,12 @@ SLOW = {
     "per example": lambda p, x: integrate(field, p, 0 * x, x, batching="per_example").z,
     "equilibrium": lambda p, x: equilibrium(cell, p, 0 * x, x, tol=p * 1e-4).z,
     "newton": lambda p, x: equilibrium(cell, p, 0 * x, x, solver="newton").z,
+    "robust": lambda p, x: (
+        equilibrium(cell, p, 0 * x, x, solver="robust", batching="per_example", max_steps=1).z
+    ),
     "path": lambda p, x: continuation(cell, p, 0 * x, x, save_at=jnp.stack([p, 2 * p])).zs,
     "gradient": gradient(equilibrium, cell),
+    "gradient of robust": gradient(equilibrium, cell, solver="robust"),
     **{
         f"gradient by {adjoint}": gradient(integrate, field, adjoint=adjoint, max_steps=16)
         for adjoint in ("checkpointed", "direct", "backsolve", "reversible")

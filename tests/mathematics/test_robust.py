@@ -101,6 +101,24 @@ def test_a_path_passes_two_folds():
     np.testing.assert_allclose(solution.z, root, rtol=1e-4)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("x64")
+def test_where_the_residual_is_least_need_not_be_a_root():
+    """Freudenstein and Roth's system has its only root at (5, 4), behind a minimum of |r|."""
+
+    def cell(_, z, x):
+        a, b = z.T
+        g = jnp.stack([a - b**3 + 5 * b**2 - 2 * b - 13, a + b**3 + b**2 - 14 * b - 29], axis=-1)
+        return z + g / 34.6
+
+    z0 = np.array([[0.5, -2.0]])
+    solution = equilibrium(cell, None, z0, None, solver="robust", tol=1e-9)
+    assert solution.success
+    np.testing.assert_allclose(solution.z, [[5, 4]], rtol=1e-6)
+    ends = dict(zip(RUNGS, np.asarray(solution.stats.rung_results), strict=True))
+    assert ends["search"] == Result.stagnated and ends["newton_path_z0"] == Result.ok
+
+
 @pytest.mark.quick(1)
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("batching", ["per_example", "joint"])

@@ -81,9 +81,10 @@ SOLVES = {
     "continuation": '("continuation", continuation, cell, {})',
     "per example": '("per example", equilibrium, cell, {"batching": "per_example"})',
     "newton": '("newton", equilibrium, cell, {"solver": "newton"})',
+    "robust": '("robust", equilibrium, cell, {"solver": "robust", "batching": "per_example"})',
     "checkpointed": '("checkpointed", integrate, field, {"batching": "per_example"})',
 }
-SLOW = ["integrate", "continuation", "per example", "newton", "checkpointed"]
+SLOW = ["integrate", "continuation", "per example", "newton", "robust", "checkpointed"]
 
 
 @pytest.mark.slow

@@ -126,6 +126,11 @@ GRADIENTS = {
         f"equilibrium, {solver}, unrolled": of_cell(solver=solver, adjoint="unrolled", max_steps=5)
         for solver in ("anderson", "broyden", "picard", "ode")
     },
+    **{
+        f"equilibrium, robust, {batching}": of_cell(solver="robust", batching=batching)
+        for batching in ("joint", "per_example")
+    },
+    "equilibrium, robust, mask": of_cell(solver="robust", mask=MASK),
     "equilibrium, settings": of_cell(solver=Picard(1), adjoint="phantom", tol=1e-3),
     "equilibrium, jacobian-free": of_cell(solver=Broyden(3), adjoint="jacobian_free"),
     "equilibrium, preconditioner": of_cell(solver=NewtonKrylov(0.1), preconditioner=inverse),

@@ -18,6 +18,8 @@ once. The cell and its derivative are therefore compiled once, whatever is attem
     search         Newton from the best point known (see `descent`)
     newton_path    arc length along the Newton homotopy from the best point known (see `ascent`)
     fixed_point    arc length along the fixed-point homotopy from z0
+    newton_path_z0 as `newton_path`, from z0: the best point may lie where |r| is least, and no
+                   root near
     newton         as `search`, from z0 and with more patience
 
 An attempt ends when it fails or has used its share of the budget.
@@ -50,7 +52,7 @@ from homoode_jax.mathematics.homotopy.descent import descend
 from homoode_jax.mathematics.homotopy.equations import Point
 from homoode_jax.mathematics.homotopy.linearise import look
 
-SHARES = (0.15, 0.15, 0.15, 0.35, 1.0)  # of the budget
+SHARES = (0.15, 0.15, 0.15, 0.25, 0.25, 1.0)  # of the budget
 WAITS = 100  # points of mixing in a row without a better one
 
 

@@ -13,8 +13,8 @@ from homoode_jax.mathematics.homotopy.ascent import Ascent, begin_path
 from homoode_jax.mathematics.homotopy.descent import Descent, begin_descent
 from homoode_jax.mathematics.homotopy.equations import Point
 
-ATTEMPTS = ("mixing", "search", "newton_path", "fixed_point", "newton")
-MIXING, SEARCH, NEWTON_PATH, FIXED_POINT, NEWTON = range(5)
+ATTEMPTS = ("mixing", "search", "newton_path", "fixed_point", "newton_path_z0", "newton")
+MIXING, SEARCH, NEWTON_PATH, FIXED_POINT, NEWTON_PATH_Z0, NEWTON = range(6)
 PATIENCE = {SEARCH: 25, NEWTON: 1000}  # points in a row by which |r| has to be halved
 MEMORY = 10  # of mixing
 DENSE = 256  # entries up to which the Jacobian is factorised
@@ -98,7 +98,7 @@ class Climb(NamedTuple):
 
 def begin(climber: Climber, best: Vector, attempt: Int[Array, ""]) -> Climb:
     """Returns the state at the start of an attempt, with nothing known but the best point."""
-    from_z0 = (attempt == NEWTON) | (attempt == FIXED_POINT)
+    from_z0 = attempt >= FIXED_POINT
     start = jnp.where(from_z0, climber.equation.z0, best)
     lam = jnp.where(is_on_path(attempt), 0, 1).astype(best.dtype)
     y = jnp.append(start / climber.unit, lam)
@@ -133,7 +133,7 @@ def begin(climber: Climber, best: Vector, attempt: Int[Array, ""]) -> Climb:
 
 def is_on_path(attempt: Int[Array, ""]) -> Bool[Array, ""]:
     """Returns whether this attempt follows a path."""
-    return (attempt == NEWTON_PATH) | (attempt == FIXED_POINT)
+    return (attempt >= NEWTON_PATH) & (attempt <= NEWTON_PATH_Z0)
 
 
 def patience_of(attempt: Int[Array, ""]) -> Int[Array, ""]:
