@@ -1,7 +1,8 @@
 """Solver x problem x start: who finds a root, and what it costs: `make nonlinear`.
 
-Rules in README.md beside this file. Writes results/nonlinear.json, problem by problem: a run
-that was stopped goes on where it was. Then prints the table and writes results/nonlinear.md.
+Rules in README.md beside this file. Writes results/nonlinear.json, problem by problem: a run that
+was stopped goes on where it was, and a solver that the record lacks is added to it; every row says
+at which commit it was taken. Then prints the table and writes results/nonlinear.md.
 """
 
 import functools
@@ -19,7 +20,7 @@ import homoode_jax
 from benchmarks.nonlinear.problem import Problem
 from benchmarks.nonlinear.problems import every
 from benchmarks.nonlinear.table import summary, write_table
-from benchmarks.shared import RESULTS, run_main, write_record
+from benchmarks.shared import RESULTS, described, run_main, write_record
 from homoode_jax.experiments.console import say
 from homoode_jax.experiments.workdir import read_json
 
@@ -38,6 +39,7 @@ ITERATIONS = {
     "newton": homoode_jax.NewtonKrylov(linear_solver=LINEAR),
     **{name: name for name in ("robust", "anderson", "picard", "broyden", "ode")},
 }
+NAMES = (*PATHS, *ITERATIONS)
 
 
 def solve(name: str, cell, tol: float, z0):
@@ -79,36 +81,49 @@ def measure(problem: Problem, solver, z0) -> dict:
     }
 
 
-def run_problem(problem: Problem) -> dict:
-    """Runs all solvers from all starts."""
+def run_index(index: int, names: list[str]) -> dict:
+    """Runs some solvers on one problem of the list from all starts, in a process of its own."""
+    jax.config.update("jax_enable_x64", True)
+    problem = every()[index]
     rows = {}
-    for name in (*PATHS, *ITERATIONS):
+    for name in names:
         solver = solver_of(name, problem)
         rows[name] = {str(k): measure(problem, solver, problem.start(k)) for k in FACTORS}
-    return {"n": problem.n, "tol": problem.tol, "solvers": rows}
+    return rows
 
 
-def run_index(index: int) -> dict:
-    """Runs one problem of the list, in a process of its own."""
-    jax.config.update("jax_enable_x64", True)
-    return run_problem(every()[index])
+def recorded() -> dict[str, dict]:
+    """Returns the problems of the record, each with the commits at which its rows were taken."""
+    if not RESULT.exists():
+        return {}
+    record = read_json(RESULT)
+    for row in record["problems"].values():
+        row.setdefault("taken", {name: {"commit": record["commit"]} for name in row["solvers"]})
+    return record["problems"]
 
 
 def main(anew: bool) -> None:
     """Runs what is not in the record yet, a problem to a process."""
-    done = {} if anew or not RESULT.exists() else read_json(RESULT)["problems"]
-    keys = [f"{problem.name}/{problem.n}" for problem in every()]
-    missing = [index for index, key in enumerate(keys) if key not in done]
+    taken = {"commit": described()["commit"]}
+    done = {} if anew else recorded()
+    problems = {f"{problem.name}/{problem.n}": problem for problem in every()}
+    rows = {
+        key: done.get(key, {"n": problem.n, "tol": problem.tol, "solvers": {}, "taken": {}})
+        for key, problem in problems.items()
+    }
+    missing = {key: [n for n in NAMES if n not in row["solvers"]] for key, row in rows.items()}
+    asked = [(i, key) for i, key in enumerate(rows) if missing[key]]
     began = time.perf_counter()
     with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
-        running = {pool.submit(run_index, index): keys[index] for index in missing}
+        running = {pool.submit(run_index, i, missing[key]): key for i, key in asked}
         for count, future in enumerate(as_completed(running), start=1):
-            done[running[future]] = future.result()
-            in_order = {key: done[key] for key in keys if key in done}
-            write_record(RESULT, CODE, budget=BUDGET, problems=in_order)
-            left = (time.perf_counter() - began) / count * (len(missing) - count)
-            told = summary(done[running[future]])
-            say(f"{running[future]} · {told} · ETA {left / 60:.0f} min")
+            row = rows[running[future]]
+            row["solvers"] |= future.result()
+            row["taken"] |= dict.fromkeys(future.result(), taken)
+            begun = {key: row for key, row in rows.items() if row["solvers"]}
+            write_record(RESULT, CODE, budget=BUDGET, problems=begun)
+            left = (time.perf_counter() - began) / count * (len(asked) - count)
+            say(f"{running[future]} · {summary(row)} · ETA {left / 60:.0f} min")
     write_table(read_json(RESULT), RESULTS / "nonlinear.md")
 
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from benchmarks.nonlinear import discretised, folds, mgh
+from benchmarks.nonlinear import discretised, folds, mgh, run
 from benchmarks.nonlinear.problems import every, library
+from homoode_jax.experiments.workdir import write_json
 from tests.benchmarks import loops
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -217,3 +218,15 @@ def test_reactor_folds_and_has_one_root():
     np.testing.assert_allclose(newton[np.argmax(np.diff(newton) < 0)], 0.098, atol=1e-3)
     assert newton.min() < 0
     np.testing.assert_allclose(folds.reactor().solution[0], x[np.argmax(ratio > 1)], atol=1e-4)
+
+
+def test_rows_of_an_older_record_keep_its_commit(tmp_path, monkeypatch):
+    newer = {"newton": {"commit": "new"}}
+    problems = {"a/1": {"solvers": {"newton": {}}}, "b/1": {"solvers": {}, "taken": newer}}
+    write_json(tmp_path / "nonlinear.json", {"commit": "old", "problems": problems})
+    monkeypatch.setattr(run, "RESULT", tmp_path / "nonlinear.json")
+    found = run.recorded()
+    assert found["a/1"]["taken"] == {"newton": {"commit": "old"}}
+    assert found["b/1"]["taken"] == newer
+    monkeypatch.setattr(run, "RESULT", tmp_path / "none.json")
+    assert run.recorded() == {}

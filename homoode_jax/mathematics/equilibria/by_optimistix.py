@@ -2,6 +2,10 @@
 
 Root finders, least-squares solvers and minimisers get the residual z - f, fixed-point solvers f.
 They have tolerances of their own, and count nothing; what they return is held to ours.
+
+Ours are no solvers of Optimistix in turn. Its loop returns the last iterate, where ours returns the
+best; it ends at a step that is small, where ours looks at a root again before it says ok; and it
+bounds steps, where ours bounds evaluations and products.
 """
 
 import dataclasses
