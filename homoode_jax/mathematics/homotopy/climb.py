@@ -52,7 +52,7 @@ from homoode_jax.mathematics.homotopy.descent import descend
 from homoode_jax.mathematics.homotopy.equations import Point
 from homoode_jax.mathematics.homotopy.linearise import look
 
-SHARES = (0.15, 0.15, 0.15, 0.25, 0.25, 1.0)  # of the budget
+SHARES = (0.15, 0.15, 0.15, 0.35, 0.1, 1.0)  # of the budget
 WAITS = 100  # points of mixing in a row without a better one
 
 
