@@ -39,7 +39,7 @@ train: install  ## Train HomoODE on handwritten digits (a minute or two)
 test: install  ## Run the tests (several minutes)
 	@$(SOON) $(PYTEST) -m "not slow"
 
-test-all: install  ## Run the slow tests too (about an hour)
+test-all: install  ## Run the slow tests too (up to two hours)
 	@$(SOON) $(PYTEST)
 
 lint: install  ## Run the linters: ruff and pyright
