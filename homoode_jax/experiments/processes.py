@@ -7,8 +7,9 @@ same command, and a --workdir and data that all of them see.
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, NoReturn
 
 import jax
@@ -26,6 +27,7 @@ WAIT_SECONDS = 3600  # that they wait for each other, to compile or write
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE)
 TOGETHER = (0, *(128 + number for number in STOPS))  # exit codes of all processes at the same time
 DEAD_SECONDS = 60  # after which one that is silent is taken for dead
+LET_GO_SECONDS = 5  # that the first stays after an error, which all may have
 LEAVE_SECONDS = 60  # that one waits at the end for the others, the first of which draws and writes
 TOLD_AT_ONCE = 2**13  # rows of an array; each process holds those of all for a moment
 LISTEN = "JAX_COORDINATOR_BIND_ADDRESS"  # says where the coordinator listens, instead of us
@@ -72,8 +74,22 @@ def join(flags: MeetingFlags, told: dict[str, str] | None = None) -> None:
 def leave(code: int) -> NoReturn:
     """Ends this process; if the others may be gone, or go on, without waiting for them."""
     if code not in TOGETHER:
+        _let_others_go()
         abandon(code)
     sys.exit(code)
+
+
+def _let_others_go() -> None:
+    """Waits for others that end with the same error.
+
+    JAX's coordinator ends with the first process, and JAX then kills those that are still there,
+    who have not told their error yet.
+    """
+    if not jax.distributed.is_initialized():
+        return
+    with suppress(RuntimeError):  # where there is no device
+        if is_first():
+            time.sleep(LET_GO_SECONDS)
 
 
 def abandon(code: int) -> int:
