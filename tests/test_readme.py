@@ -107,7 +107,7 @@ def test_a_figure_of_the_results_is_the_one_in_its_record(figure):
 def test_solvers_solve_as_many_systems_as_the_results_say():
     problems = record("nonlinear")["problems"].values()
     (answer,) = answers_from("nonlinear")
-    for solver in ("newton", "arclength newton", "anderson", "picard"):
+    for solver in ("robust", "newton", "arclength newton", "anderson", "picard"):
         runs = [run for one in problems for run in one["solvers"][solver].values()]
         assert re.search(rf"\b{sum(run['solved'] for run in runs)}\b", answer), solver
         assert f"Of {len(runs)} runs" in answer
