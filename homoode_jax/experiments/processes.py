@@ -88,7 +88,7 @@ def _let_others_go() -> None:
     if not jax.distributed.is_initialized():
         return
     with suppress(RuntimeError):  # where there is no device
-        if is_first():
+        if is_first() and are_many():
             time.sleep(LET_GO_SECONDS)
 
 
