@@ -13,7 +13,7 @@ SOON := XLA_FLAGS="--xla_backend_optimization_level=1 \
 STUDY ?= layers
 
 .DEFAULT_GOAL := help
-.PHONY: help install newest train test test-all lint accuracy gradients nonlinear bench compare records data counts lock clean
+.PHONY: help install newest train test test-all lint accuracy gradients nonlinear map bench compare records data counts lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -62,6 +62,9 @@ gradients: install  ## Measure every gradient route of every function (writes re
 nonlinear: install  ## Run the solvers on standard nonlinear systems (writes results/nonlinear*.json)
 	@$(SOON) $(BIN)/python -m benchmarks.nonlinear.library
 	@$(SOON) $(BIN)/python -m benchmarks.nonlinear.run
+
+map: install  ## Solve thousands of random cells by radius and dimension (writes results/map.json)
+	@$(SOON) $(BIN)/python -m benchmarks.nonlinear.map
 
 bench: install  ## Measure speed and memory beside PyTorch, CPU build (writes results/speed.json)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
