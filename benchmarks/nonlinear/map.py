@@ -65,11 +65,10 @@ def solve(group: Group, name: str, z0, planted: Planted):
     cell = cell_of(*group[:2])
     options = {"tol": TOL, "max_steps": BUDGET, "max_evaluations": BUDGET}
     solution = homoode_jax.equilibrium(cell, None, z0, planted, solver=name, **options)
-    stats = solution.stats
     f = cell(None, solution.z, planted)
     least = jnp.maximum(jnp.linalg.norm(f), 1e-3 * math.sqrt(f.size))
     residual = jnp.linalg.norm(f - solution.z) / least
-    return solution.result, residual, stats.nfe + stats.num_jvp + stats.num_vjp
+    return solution.result, residual, solution.stats.evaluations
 
 
 def run_group(name: str) -> dict[str, Any]:
