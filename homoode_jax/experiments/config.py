@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from homoode_jax.experiments.errors import UserError, nearest, shown
@@ -46,6 +47,7 @@ class Config:
         _check_images(self.data)
         _check_shares(self)
         _check_for_layer(self)
+        _check_reachable(self)
         groups = min(self.model.groups, self.model.channels)
         if self.model.channels % groups:
             raise UserError(
@@ -67,6 +69,22 @@ def _check_solver(solver: SolverSettings) -> None:
         )
     if solver.rtol == solver.atol == 0:
         raise UserError("config.solver.rtol and config.solver.atol must not both be 0.")
+
+
+def _check_reachable(config: Config) -> None:
+    """Refuses a tolerance of the residual below the rounding of states."""
+    solve = LAYERS[config.model.layer].solve
+    tolerances = {"equilibrium": "tol", "continuation": "rtol"}
+    if solve not in tolerances:
+        return
+    eps = float(np.finfo(config.model.dtype).eps)
+    name = tolerances[solve]
+    tol = getattr(getattr(config, solve), name)
+    if tol < eps:
+        raise UserError(
+            f"config.{solve}.{name}={tol:g} cannot be reached in config.model.dtype="
+            f"{config.model.dtype}, whose precision is {eps:.1e}: raise it."
+        )
 
 
 def _check_for_layer(config: Config) -> None:

@@ -30,6 +30,14 @@ MISTAKES = {
         r"dt0 of at least .* = 0.01562",
     ),
     "no tolerance": ({"solver": {"rtol": 0, "atol": 0}}, "must not both be 0"),
+    "too fine a path": (
+        {"model": {"layer": "continuation"}, "continuation": {"rtol": 1e-12}},
+        "config.continuation.rtol=1e-12 cannot be reached in config.model.dtype=float32",
+    ),
+    "too fine a root": (
+        {"model": {"layer": "deq"}, "equilibrium": {"tol": 1e-8}},
+        "config.equilibrium.tol=1e-08 cannot be reached in config.model.dtype=float32",
+    ),
     "infinite": ({"train": {"learning_rate": float("inf")}}, "inf must be a finite number"),
     "huge": ({"train": {"learning_rate": 10**400}}, "must be a finite number"),
     "crop": ({"data": {"crop_padding": 5}}, "crop_padding=5 is more than half the image, 8x8"),

@@ -125,6 +125,7 @@ HOW = {
 @settings(max_examples=2, **HOW)
 @given(configurations())
 @example({"model": {"dtype": "float64", "layer": "continuation"}})  # counts became int64
+@example({"model": {"layer": "continuation"}, "continuation": {"rtol": 1e-12}})
 def test_a_configuration_traces_or_is_refused_in_one_line(raw):
     check(raw)
 

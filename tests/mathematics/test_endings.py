@@ -118,6 +118,19 @@ def test_a_natural_path_ends_at_the_fold_itself(name, homotopy, path, dtype):
     assert -1e-6 < below < (1e-6 if dtype == "float64" else 3e-5)
 
 
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
+def test_a_way_to_infinity_at_some_lam_is_no_fold(dtype):
+    """f = 2z + (1 + z)^(1 - p) from 0: 1/2 - lam is (2z)^-p / 4 and less, and lam rises with z."""
+    with jax.enable_x64(dtype == "float64"):
+        p = jnp.asarray([1, 2, 3, 5], dtype)[:, None]
+        cell = lambda _, z, p: 2 * z + (1 + z) ** (1 - p)  # noqa: E731
+        solution = continuation(cell, None, 0 * p, p, batching="per_example")
+    assert np.all(np.abs(solution.stats.lam - 0.5) < 3e-5)
+    codes = [Result(code).name for code in solution.result]
+    assert codes[0] == "unbounded_path"
+    assert set(codes) <= {"unbounded_path", "linear_solve", "stagnated"}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("homotopy", "path", "dtype"), ARCLENGTH)
 def test_arc_length_counts_the_folds_it_passes(homotopy, path, dtype):

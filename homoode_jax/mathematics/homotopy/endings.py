@@ -7,8 +7,12 @@ Where lam is the parameter, a path stops before a fold, and the fold is told by 
 3.  Two steps, dlam apart, with q0 before and q1 now, give 4 c = (q0 - q1) / dlam, and with it
     lam_f - lam = dlam q1 / (q0 - q1).
 
-It is a fold if that is positive and a few steps at most, and q1 is small. A path that is merely
-steep keeps its slope: q0 - q1 is near 0, and lam_f far away.
+4.  By 1 and 2 the fold is s = 2 (lam_f - lam) / sqrt(q1) of arc length away.
+
+It is a fold if lam_f - lam is positive and a few steps at most, q1 is small, and s is short beside
+the path's point. A path that is merely steep keeps its slope: q0 - q1 is near 0, and lam_f far
+away. On the way to infinity at some lam, lam_p - lam = c |z|^-p, lam_f looks near too; but then 3
+and 4 give s = |z| / (p + 1).
 """
 
 from typing import NamedTuple
@@ -22,6 +26,7 @@ from homoode_jax.mathematics.homotopy.step import Method, Place, Step
 
 HUGE = 1e4  # times the scale of the start: a path that is steep, or ends, beyond it is unbounded
 STEEP = 1e3
+NEAR = 0.1  # part of a point: what may be left of the way to its fold
 
 
 class Slopes(NamedTuple):
@@ -84,11 +89,17 @@ def _is_unbounded(homotopy: Homotopy, y0: Point, y1: Point) -> Bool[Array, ""]:
 
 def _dead_end(homotopy: Homotopy, method: Method, place: Place, step: Step, slopes: Slopes):
     """Returns why no step is possible, however small."""
-    far = jnp.linalg.norm(place.y) > 0.1 * HUGE * _scale(homotopy)
+    size = jnp.linalg.norm(place.y)
+    slope = jnp.sqrt(slopes.last)
     left = slopes.step * slopes.last / (slopes.before - slopes.last)  # 3: lam_f - lam
-    fold = (slopes.last < 0.1) & (left >= 0) & (left < 10 * slopes.step)
-    code = jnp.where(fold & (not method.arclength), Result.fold, step.trouble)
-    return jnp.where(far, Result.unbounded_path, code)
+    comes = (slopes.last < 0.1) & (left >= 0) & (left < 10 * slopes.step)
+    near = 2 * left <= NEAR * size * slope  # 4
+    code = jnp.where(comes & near & (not method.arclength), Result.fold, step.trouble)
+    # Rounding ends a path to infinity sooner than where it is HUGE.
+    steep = jnp.abs(1 - place.y[-1]) > STEEP * size * slope
+    pole = comes & ~near & steep & (size > 0.01 * HUGE * _scale(homotopy))
+    far = size > 0.1 * HUGE * _scale(homotopy)
+    return jnp.where(far | pole, Result.unbounded_path, code)
 
 
 def _scale(homotopy: Homotopy) -> Float[Array, ""]:
