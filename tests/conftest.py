@@ -6,14 +6,19 @@ Diffrax's own checks (of dt0's sign, of saved times) call back to the host when 
 does not cache programs with callbacks. EQX_ON_ERROR=nan makes them give NaN instead.
 """
 
+import gc
 import os
 from collections import Counter
+from pathlib import Path
 
 os.environ.setdefault("EQX_ON_ERROR", "nan")
 
 import jax
 import jaxtyping
 import pytest
+
+MAPS = Path("/proc/self/maps")
+MOST_MAPS = 20_000
 
 
 def pytest_configure(config):
@@ -32,6 +37,19 @@ def pytest_collection_modifyitems(items):
         seen[item.function] += 1
         if seen[item.function] > marker.args[0]:
             item.add_marker("slow")
+
+
+def pytest_runtest_teardown(item, nextitem):
+    """Forgets compiled programs between files, before they are too many.
+
+    Every program has memory maps of its own. Linux allows a process 65,530 of them, and beyond
+    these XLA aborts: a worker of `make test-all` came there after some 900 tests.
+    """
+    if nextitem is None or nextitem.path == item.path or not MAPS.exists():
+        return
+    if MAPS.read_bytes().count(b"\n") > MOST_MAPS:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture
