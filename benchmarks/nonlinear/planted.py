@@ -105,7 +105,7 @@ def _matrix(key: Key[Array, ""], rows: int, columns: int) -> Float[Array, "rows 
 
 
 KINDS = {
-    "dense": Kind(dense, draw_dense, ((2,), (8,), (64,), (512,), (4096,))),
+    "dense": Kind(dense, draw_dense, ((2,), (8,), (64,), (512,), (2048,))),
     "convolution": Kind(
         convolution,
         draw_convolution,
