@@ -26,7 +26,7 @@ from homoode_jax.mathematics.homotopy.step import Method, Place, Step
 
 HUGE = 1e4  # times the scale of the start: a path that is steep, or ends, beyond it is unbounded
 STEEP = 1e3
-NEAR = 0.1  # part of a point: what may be left of the way to its fold
+NEAR = 0.1  # part of a point, or of 1: what may be left of the way to its fold
 
 
 class Slopes(NamedTuple):
@@ -92,9 +92,9 @@ def _dead_end(homotopy: Homotopy, method: Method, place: Place, step: Step, slop
     size = jnp.linalg.norm(place.y)
     slope = jnp.sqrt(slopes.last)
     left = slopes.step * slopes.last / (slopes.before - slopes.last)  # 3: lam_f - lam
-    comes = (slopes.last < 0.1) & (left >= 0) & (left < 10 * slopes.step)
-    near = 2 * left <= NEAR * size * slope  # 4
-    code = jnp.where(comes & near & (not method.arclength), Result.fold, step.trouble)
+    comes = (slopes.last < 0.1) & (left >= 0) & (left < 10 * slopes.step) & (not method.arclength)
+    near = 2 * left <= NEAR * jnp.maximum(size, 1) * slope  # 4
+    code = jnp.where(comes & near, Result.fold, step.trouble)
     # Rounding ends a path to infinity sooner than where it is HUGE.
     steep = jnp.abs(1 - place.y[-1]) > STEEP * size * slope
     pole = comes & ~near & steep & (size > 0.01 * HUGE * _scale(homotopy))
