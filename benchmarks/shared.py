@@ -2,9 +2,12 @@
 
 import argparse
 import functools
+import multiprocessing
+import os
 import string
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,21 @@ def milliseconds(run: Callable[[], Any]) -> float:
     began = time.perf_counter()
     jax.block_until_ready(run())
     return 1e3 * (time.perf_counter() - began)
+
+
+def in_processes(
+    work: Callable[..., Any], jobs: dict[str, tuple[Any, ...]]
+) -> Iterator[tuple[str, Any, float]]:
+    """Runs `work(*arguments)` for each job, as many at a time as there are processors.
+
+    Yields, as jobs end, their name, their result, and the minutes that the others may take.
+    """
+    began = time.perf_counter()
+    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
+        running = {pool.submit(work, *arguments): name for name, arguments in jobs.items()}
+        for count, future in enumerate(as_completed(running), start=1):
+            left = (time.perf_counter() - began) / count * (len(jobs) - count)
+            yield running[future], future.result(), left / 60
 
 
 class _Cells(string.Formatter):

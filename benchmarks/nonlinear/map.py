@@ -8,12 +8,8 @@ results/map.md.
 
 import functools
 import math
-import multiprocessing
-import os
 import sys
-import time
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import Any
 
 import jax
@@ -22,7 +18,7 @@ import jax.numpy as jnp
 import homoode_jax
 from benchmarks.nonlinear.map_table import write_map
 from benchmarks.nonlinear.planted import ACTIVATIONS, KINDS, Planted, cell_of, plant
-from benchmarks.shared import RESULTS, described, run_main, write_record
+from benchmarks.shared import RESULTS, described, in_processes, run_main, write_record
 from homoode_jax.experiments.console import say
 from homoode_jax.experiments.workdir import read_json
 
@@ -123,16 +119,11 @@ def main(anew: bool) -> None:
     """Runs the groups that are not in the record yet, one to a process."""
     told = {name: described()[name] for name in ("commit", "processor")}
     rows = {} if anew or not RESULT.exists() else read_json(RESULT)["rows"]
-    asked = [name for name in groups() if name not in rows]
-    began = time.perf_counter()
-    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
-        running = {pool.submit(run_group, name): name for name in asked}
-        for count, future in enumerate(as_completed(running), start=1):
-            name = running[future]
-            rows[name] = {**told, "radii": future.result()}
-            write_record(RESULT, CODE, budget=BUDGET, tol=TOL, rows=rows)
-            left = (time.perf_counter() - began) / count * (len(asked) - count)
-            say(f"{name} · ETA at least {left / 60:.0f} min")
+    asked = {name: (name,) for name in groups() if name not in rows}
+    for name, radii, left in in_processes(run_group, asked):
+        rows[name] = {**told, "radii": radii}
+        write_record(RESULT, CODE, budget=BUDGET, tol=TOL, rows=rows)
+        say(f"{name} · ETA at least {left:.0f} min")
     write_map(read_json(RESULT), RESULTS / "map.md")
 
 

@@ -6,11 +6,7 @@ at which commit it was taken. Then prints the table and writes results/nonlinear
 """
 
 import functools
-import multiprocessing
-import os
 import sys
-import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import Any
 
 import jax
@@ -20,7 +16,7 @@ import homoode_jax
 from benchmarks.nonlinear.problem import Problem
 from benchmarks.nonlinear.problems import every
 from benchmarks.nonlinear.table import summary, write_table
-from benchmarks.shared import RESULTS, described, run_main, write_record
+from benchmarks.shared import RESULTS, described, in_processes, run_main, write_record
 from homoode_jax.experiments.console import say
 from homoode_jax.experiments.workdir import read_json
 
@@ -112,18 +108,14 @@ def main(anew: bool) -> None:
         for key, problem in problems.items()
     }
     missing = {key: [n for n in NAMES if n not in row["solvers"]] for key, row in rows.items()}
-    asked = [(i, key) for i, key in enumerate(rows) if missing[key]]
-    began = time.perf_counter()
-    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
-        running = {pool.submit(run_index, i, missing[key]): key for i, key in asked}
-        for count, future in enumerate(as_completed(running), start=1):
-            row = rows[running[future]]
-            row["solvers"] |= future.result()
-            row["taken"] |= dict.fromkeys(future.result(), taken)
-            begun = {key: row for key, row in rows.items() if row["solvers"]}
-            write_record(RESULT, CODE, budget=BUDGET, problems=begun)
-            left = (time.perf_counter() - began) / count * (len(asked) - count)
-            say(f"{running[future]} · {summary(row)} · ETA {left / 60:.0f} min")
+    asked = {key: (i, missing[key]) for i, key in enumerate(rows) if missing[key]}
+    for key, found, left in in_processes(run_index, asked):
+        row = rows[key]
+        row["solvers"] |= found
+        row["taken"] |= dict.fromkeys(found, taken)
+        begun = {key: row for key, row in rows.items() if row["solvers"]}
+        write_record(RESULT, CODE, budget=BUDGET, problems=begun)
+        say(f"{key} · {summary(row)} · ETA {left:.0f} min")
     write_table(read_json(RESULT), RESULTS / "nonlinear.md")
 
 
