@@ -1,6 +1,5 @@
 """Anderson mixing beside NumPy's least squares, and what it is not to remember."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -34,18 +33,10 @@ def test_the_rest_is_that_of_least_squares(x64, singular):
     np.testing.assert_allclose(got, r - rows.T @ weights, rtol=0, atol=1e-12)
 
 
-def test_what_is_not_allowed_is_not_remembered(x64):
+def test_a_difference_that_overflows_is_not_remembered(x64):
     history = history_of(np.eye(2, N))
     zero = jnp.zeros(N)
-    with jax.disable_jit(), jax.debug_nans(True):
-        after = remember(
-            history,
-            zero,
-            zero,
-            z_new=zero,
-            f_new=zero + 1,
-            damping=jnp.ones(()),
-            allowed=jnp.asarray(False),
-        )
+    huge = zero + 1e200
+    after = remember(history, zero, zero, z_new=zero, f_new=huge, damping=jnp.ones(()))
     for old, new in zip(history, after, strict=True):
         np.testing.assert_array_equal(new, old)

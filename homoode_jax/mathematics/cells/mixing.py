@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from homoode_jax.mathematics.cells.vectors import Vector, dot, weighted_sum
 from homoode_jax.mathematics.common.trees import all_finite
@@ -57,9 +57,8 @@ def remember(
     z_new: Vector,
     f_new: Vector,
     damping: Float[Array, ""],
-    allowed: bool | Bool[Array, ""] = True,
 ) -> History:
-    """Adds the difference of two iterates, if `allowed` and its inner products are finite.
+    """Adds the difference of two iterates, if its inner products are finite.
 
     Of the Gram matrix only the new row is computed: all of it would cost several evaluations.
     """
@@ -67,7 +66,7 @@ def remember(
     dg = z_new - z + damping * dr
     row = history.turn % len(history.dr)
     products = dot(history.dr, dr).at[row].set(dot(dr, dr))
-    kept = allowed & all_finite(products)
+    kept = all_finite(products)
     gram = history.gram.at[row].set(products).at[:, row].set(products)
     return History(
         dr=history.dr.at[row].set(jnp.where(kept, dr, history.dr[row])),

@@ -2,7 +2,7 @@
 
 Rungs follow each other until one finds a root (see `climb` for all but the first):
 
-    iteration, mixing, search, newton_path, fixed_point, newton_path_z0, newton
+    iteration, broyden, search, newton_path, fixed_point, newton_path_z0, newton
 
 Examples that solve in the first rung never wait for the others: those are for rows that are
 gathered, a few at a time (see `chunks`).

@@ -58,16 +58,33 @@ def by_matrix(
     _, jacobian = lax.while_loop(lambda carry: carry[0], once, (renews, jacobian))
     block = jnp.eye(len(jacobian), dtype=jacobian.dtype) - problem.c * jacobian
     matrix = jnp.block([[block, problem.slope[:, None]], [problem.row[None]]])
-    value = jnp.linalg.solve(matrix, problem.b)
-    close = _is_close(matrix, value, problem.b)
-    value = jnp.where(close, value, _damped(matrix, problem.b))
+    value, close = _solved(matrix, problem.b)
     products = jnp.where(renews, len(jacobian), 0).astype(jnp.int32)
     return Linear(value, close, close, products), jacobian
 
 
-def _is_close(matrix: Float[Array, "k k"], value: Point, b: Point) -> Bool[Array, ""]:
-    rest = jnp.linalg.norm(b - dot(matrix, value))
-    return all_finite(value) & (rest <= 0.01 * jnp.linalg.norm(b))
+def _solved(matrix: Float[Array, "k k"], b: Point) -> tuple[Point, Bool[Array, ""]]:
+    """Returns a step, and whether it solves the system; a damped one where none does.
+
+    Nothing is factorised where b is 0. And only one factorisation is under way at a time: on a CPU,
+    two batches of them that run beside each other may wait for each other's threads for ever.
+    """
+
+    # What is solved for is in the carry, and changes: XLA leaves the factorisation in the loop.
+    def solve(carry):
+        _, rest, _ = carry
+        value = jnp.linalg.solve(matrix, rest)
+        return jnp.asarray(False), rest - dot(matrix, value), value
+
+    def damp(carry):
+        _, b, _ = carry
+        return jnp.asarray(False), jnp.zeros_like(b), _damped(matrix, b)
+
+    start = jnp.any(b != 0), b, jnp.zeros_like(b)
+    _, rest, value = lax.while_loop(lambda carry: carry[0], solve, start)
+    close = all_finite(value) & (jnp.linalg.norm(rest) <= 0.01 * jnp.linalg.norm(b))
+    _, _, value = lax.while_loop(lambda carry: carry[0], damp, (~close, b, value))
+    return value, close
 
 
 def _damped(matrix: Float[Array, "k k"], b: Point) -> Point:

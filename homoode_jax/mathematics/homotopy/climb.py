@@ -13,8 +13,8 @@ with row = (0, 1) at lam = 1, and the path's direction on the way (Allgower & Ge
 the loop evaluates the cell at a trial point, decides what the point is good for, and solves at most
 once. The cell and its derivative are therefore compiled once, whatever is attempted:
 
-    mixing         Anderson mixing from the best point known (see `cells.mixing`): what had only
-                   too few steps is solved by it at the price of one evaluation each
+    broyden        Broyden's method from the best point known (see `cells.broyden`): most of what
+                   Anderson leaves is solved by it, at the price of one evaluation a step
     search         Newton from the best point known (see `descent`)
     newton_path    arc length along the Newton homotopy from the best point known (see `ascent`)
     fixed_point    arc length along the fixed-point homotopy from z0
@@ -31,7 +31,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from homoode_jax.mathematics.cells.mixing import mix, remember
+from homoode_jax.mathematics.cells.broyden import learn, step_from
 from homoode_jax.mathematics.cells.vectors import Vector, no_cost
 from homoode_jax.mathematics.common.examples import while_any
 from homoode_jax.mathematics.common.solution import RUNNING, Result
@@ -39,11 +39,11 @@ from homoode_jax.mathematics.common.trees import choose
 from homoode_jax.mathematics.homotopy.ascent import Seen, along
 from homoode_jax.mathematics.homotopy.climber import (
     ATTEMPTS,
+    BROYDEN,
     FIXED_POINT,
-    MIXING,
     Climb,
     Climber,
-    Mixed,
+    Quasi,
     begin,
     is_on_path,
     patience_of,
@@ -53,7 +53,7 @@ from homoode_jax.mathematics.homotopy.equations import Point
 from homoode_jax.mathematics.homotopy.linearise import look
 
 SHARES = (0.15, 0.15, 0.15, 0.35, 0.1, 1.0)  # of the budget
-WAITS = 100  # points of mixing in a row without a better one
+WAITS = 100  # points of Broyden's method in a row without a better one
 
 
 def climb(
@@ -79,8 +79,8 @@ def _freeze(goes_on: Bool[Array, ""], new: Climb, old: Climb) -> Climb:
 
 def _remembering_as(state: Climb, other: Climb) -> Climb:
     """Returns the state with the memories of another, so that a choice copies none."""
-    mixed = state.mixed._replace(history=other.mixed.history)
-    return state._replace(mixed=mixed, jacobian=other.jacobian)
+    quasi = state.quasi._replace(matrix=other.quasi.matrix)
+    return state._replace(quasi=quasi, jacobian=other.jacobian)
 
 
 def _turn(climber: Climber, state: Climb) -> Climb:
@@ -115,8 +115,8 @@ def _decide(
     climber: Climber, state: Climb, seen: Seen, f: Vector, better: Bool[Array, ""]
 ) -> tuple[Climb, Int[Array, ""]]:
     """Returns the state with the point to try next, and RUNNING or why the attempt ends."""
-    mixed, y, settled = _mix(state, seen, f, better)
-    mixes = state._replace(mixed=mixed, y=y)
+    quasi, y, settled = _by_broyden(state, seen, f, better)
+    stepped = state._replace(quasi=quasi, y=y)
     path, y, unit, lost = along(
         path=state.path,
         y=state.y,
@@ -129,28 +129,30 @@ def _decide(
     descent, y, stuck = descend(state.descent, state.y, seen, patience_of(state.attempt))
     descended = state._replace(descent=descent, y=y)
     on_path = is_on_path(state.attempt)
-    is_mixing = state.attempt == MIXING
-    ascended = _remembering_as(ascended, mixes)
-    descended = _remembering_as(descended, mixes)
-    after = choose(on_path, ascended, choose(is_mixing, mixes, descended))
-    return after, jnp.where(on_path, lost, jnp.where(is_mixing, settled, stuck))
+    is_broyden = state.attempt == BROYDEN
+    ascended = _remembering_as(ascended, stepped)
+    descended = _remembering_as(descended, stepped)
+    after = choose(on_path, ascended, choose(is_broyden, stepped, descended))
+    return after, jnp.where(on_path, lost, jnp.where(is_broyden, settled, stuck))
 
 
-def _mix(
+def _by_broyden(
     state: Climb, seen: Seen, f: Vector, better: Bool[Array, ""]
-) -> tuple[Mixed, Point, Int[Array, ""]]:
-    """Returns what mixing remembers, its next point, and RUNNING or why it ends."""
-    last = state.mixed
+) -> tuple[Quasi, Point, Int[Array, ""]]:
+    """Returns what Broyden's method has learned, its next point, and RUNNING or why it ends.
+
+    Other attempts have a step of 0, from which nothing is learned.
+    """
+    last = state.quasi
     z = state.y[:-1] * state.unit
-    one = jnp.ones((), z.dtype)
-    follows = (state.attempt == MIXING) & ~state.first & seen.finite
-    history = remember(last.history, last.z, last.f, z_new=z, f_new=f, damping=one, allowed=follows)
+    matrix = learn(last.matrix, last.step, z - f)
+    step = step_from(matrix, z, f)
     since = jnp.where(better | state.first, 0, last.since + 1)
-    next_y = jnp.append(mix(history, z, f, one) / state.unit, one)
+    next_y = jnp.append((z + step) / state.unit, jnp.ones((), z.dtype))
     result = jnp.where(since > WAITS, Result.stagnated.value, RUNNING)
     result = jnp.where(seen.gone, Result.unbounded_path.value, result)
     result = jnp.where(seen.finite, result, Result.nonfinite.value).astype(jnp.int32)
-    return Mixed(z=z, f=f, history=history, since=since), next_y, result
+    return Quasi(step=step, matrix=matrix, since=since), next_y, result
 
 
 def _next_attempt(climber: Climber, state: Climb) -> Climb:

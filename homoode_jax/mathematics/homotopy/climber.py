@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from homoode_jax.mathematics.cells.mixing import History, empty_history
+from homoode_jax.mathematics.cells.broyden import LowRank, identity
 from homoode_jax.mathematics.cells.vectors import Cost, Equation, Vector, no_cost
 from homoode_jax.mathematics.cells.verdict import Scale
 from homoode_jax.mathematics.common.solution import RUNNING
@@ -13,10 +13,12 @@ from homoode_jax.mathematics.homotopy.ascent import Ascent, begin_path
 from homoode_jax.mathematics.homotopy.descent import Descent, begin_descent
 from homoode_jax.mathematics.homotopy.equations import Point
 
-ATTEMPTS = ("mixing", "search", "newton_path", "fixed_point", "newton_path_z0", "newton")
-MIXING, SEARCH, NEWTON_PATH, FIXED_POINT, NEWTON_PATH_Z0, NEWTON = range(6)
+ATTEMPTS = ("broyden", "search", "newton_path", "fixed_point", "newton_path_z0", "newton")
+BROYDEN, SEARCH, NEWTON_PATH, FIXED_POINT, NEWTON_PATH_Z0, NEWTON = range(6)
 PATIENCE = {SEARCH: 25, NEWTON: 1000}  # points in a row by which |r| has to be halved
-MEMORY = 10  # of mixing
+MEMORY = 80  # terms of Broyden's matrix: the more, the more it solves
+MEMORY_ENTRIES = 2**20  # of all terms: long states have fewer
+LEAST_MEMORY = 10  # terms
 DENSE = 256  # entries up to which the Jacobian is factorised
 
 
@@ -38,19 +40,17 @@ class Climber(NamedTuple):
     budget: Int[Array, ""]
 
 
-class Mixed(NamedTuple):
-    """Anderson mixing under way.
+class Quasi(NamedTuple):
+    """Broyden's method under way.
 
     Attributes:
-        z: the last point.
-        f: the cell there.
-        history: of the points before.
+        step: to the point that is tried.
+        matrix: B, which has learned from all steps before.
         since: points without a better one.
     """
 
-    z: Vector
-    f: Vector
-    history: History
+    step: Vector
+    matrix: LowRank
     since: Int[Array, ""]
 
 
@@ -62,7 +62,7 @@ class Climb(NamedTuple):
         unit: of its z.
         descent: Newton's method, in the attempts that use it.
         path: the path, in the attempts that follow one.
-        mixed: the last point of mixing, in the attempt that mixes.
+        quasi: Broyden's method, in the attempt that uses it.
         start: a, where the homotopy begins.
         r_start: r(a), known after the first turn of an attempt.
         best: the iterate to return.
@@ -81,7 +81,7 @@ class Climb(NamedTuple):
     unit: Float[Array, ""]
     descent: Descent
     path: Ascent
-    mixed: Mixed
+    quasi: Quasi
     start: Vector
     r_start: Vector
     best: Vector
@@ -110,10 +110,9 @@ def begin(climber: Climber, best: Vector, attempt: Int[Array, ""]) -> Climb:
         unit=climber.unit,
         descent=begin_descent(y, patience_of(attempt)),
         path=begin_path(y),
-        mixed=Mixed(
-            z=best,
-            f=best,
-            history=empty_history(best, MEMORY),
+        quasi=Quasi(
+            step=jnp.zeros_like(best),
+            matrix=identity(best, _terms(best.size)),
             since=jnp.zeros((), jnp.int32),
         ),
         start=start,
@@ -129,6 +128,11 @@ def begin(climber: Climber, best: Vector, attempt: Int[Array, ""]) -> Climb:
         cost=no_cost(),
         turns=jnp.zeros((), jnp.int32),
     )
+
+
+def _terms(entries: int) -> int:
+    """Returns how many terms Broyden's matrix has for a state of so many entries."""
+    return min(max(MEMORY_ENTRIES // max(entries, 1), LEAST_MEMORY), MEMORY)
 
 
 def is_on_path(attempt: Int[Array, ""]) -> Bool[Array, ""]:

@@ -2,19 +2,17 @@
 
 Picard:    z' = z + beta (f - z)
 Anderson:  see `mixing`
-Broyden:   z' = z - B^-1 (z - f(z)),   B = I + sum_i r_i s_i^T   ("good" Broyden)
+Broyden:   see `broyden`
 """
-
-from typing import NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, Int, Real
+from jaxtyping import ArrayLike, Real
 
+from homoode_jax.mathematics.cells.broyden import LowRank, identity, learn, step_from
 from homoode_jax.mathematics.cells.mixing import History, empty_history, mix, remember
-from homoode_jax.mathematics.cells.vectors import Equation, Vector, dot, no_cost, weighted_sum
+from homoode_jax.mathematics.cells.vectors import Equation, Vector, no_cost
 from homoode_jax.mathematics.common.options import real_field, whole_field
-from homoode_jax.mathematics.common.trees import all_finite, root
 from homoode_jax.mathematics.iterations.iterate import Move
 
 
@@ -90,24 +88,6 @@ class Anderson(eqx.Module):
         return Move(new, f_new, memory, no_cost().plus(nfe=1))
 
 
-class LowRank(NamedTuple):
-    """B = I + sum_i r_i s_i^T, of which the first `rank` terms are in use.
-
-    Attributes:
-        s: steps at unit norm.
-        r: the residual after each step, over the length of the step.
-        products: inner products s_i r_j.
-        projected: inner products of s with the residual of the last iterate.
-        rank: terms in use.
-    """
-
-    s: Float[Array, "memory n"]
-    r: Float[Array, "memory n"]
-    products: Float[Array, "memory memory"]
-    projected: Float[Array, " memory"]
-    rank: Int[Array, ""]
-
-
 class Broyden(eqx.Module):
     """Broyden's "good" method (Broyden 1965) on z - f(z), from the identity.
 
@@ -135,59 +115,12 @@ class Broyden(eqx.Module):
 
     def start(self, equation: Equation, f0: Vector) -> LowRank:
         """Returns the identity."""
-        zeros = jnp.zeros((self.memory, f0.size), f0.dtype)
-        return LowRank(
-            s=zeros,
-            r=zeros,
-            products=jnp.zeros((self.memory, self.memory), f0.dtype),
-            projected=jnp.zeros(self.memory, f0.dtype),
-            rank=jnp.zeros((), jnp.int32),
-        )
+        return identity(f0, self.memory)
 
     def move(self, equation: Equation, z: Vector, f: Vector, memory: LowRank) -> Move:
         """Evaluates the cell once, and adds a term of rank one to B."""
-        step = f - z + weighted_sum(_shares(memory), memory.r)
+        step = step_from(memory, z, f)
         new = z + step
         f_new = equation.f(new)
-        memory = _update(memory, step, new - f_new)
+        memory = learn(memory, step, new - f_new)
         return Move(new, f_new, memory, no_cost().plus(nfe=1))
-
-
-def _shares(memory: LowRank) -> Float[Array, " memory"]:
-    """Returns c with B^-1 v = v - sum_i c_i r_i for the last residual v (Woodbury); 0 if singular.
-
-    (I + S R^T) c = S v, where the rows of S and R are the terms in use.
-    """
-    size = len(memory.projected)
-    used = jnp.arange(size, dtype=jnp.int32) < memory.rank
-    inner = jnp.where(used[:, None] & used[None], memory.products, 0)
-    inner = inner + jnp.eye(size, dtype=inner.dtype)
-    shares = jnp.linalg.solve(inner, jnp.where(used, memory.projected, 0))
-    return jnp.where(all_finite(shares), shares, 0)
-
-
-def _update(memory: LowRank, step: Vector, v: Vector) -> LowRank:
-    """Adds the term that makes B step = v - v', for the residuals v' before the step and v after.
-
-    B step = -v' already, so that the term is v step^T / |step|^2. The memory is left behind when it
-    is full, and after a term that is not finite: the iterate is then drawn back, or did not move.
-    """
-    square = dot(step, step)
-    length = root(square)
-    safe = jnp.where(length > 0, length, 1)
-    s = step / safe
-    r = v / safe
-    projected = dot(memory.s, v)
-    across = dot(memory.r, s)
-    own = dot(s, r)
-    fine = all_finite((projected, across, own, dot(r, r))) & (square > 0)
-    kept = fine & (memory.rank < len(projected))
-    row = jnp.minimum(memory.rank, len(projected) - 1)
-    products = memory.products.at[:, row].set(projected / safe).at[row].set(across)
-    return LowRank(
-        s=memory.s.at[row].set(jnp.where(kept, s, memory.s[row])),
-        r=memory.r.at[row].set(jnp.where(kept, r, memory.r[row])),
-        products=jnp.where(kept, products.at[row, row].set(own), memory.products),
-        projected=jnp.where(kept, projected.at[row].set(dot(s, v)), 0),
-        rank=jnp.where(kept, memory.rank + 1, 0),
-    )

@@ -1,0 +1,112 @@
+"""Broyden's "good" method: the next iterate towards z = f(z), by a matrix that learns as it goes.
+
+    z' = z - B^-1 (z - f(z)),     B = I + sum_i r_i s_i^T
+
+B takes every step s to the change of the residual over it, by the least change of what it was
+(Broyden 1965). Its inverse is that of a small matrix (Woodbury), which grows by a row and a column
+with every step, and is inverted so:
+
+    B^-1 v = v - R^T K S v,     K = (I + S R^T)^-1,     the s_i and r_i being the rows of S and R
+
+No factorisation is taken: a step costs no more than passes over S and R.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from homoode_jax.mathematics.cells.vectors import Vector, dot, weighted_sum
+from homoode_jax.mathematics.common.trees import all_finite, root
+
+
+class LowRank(NamedTuple):
+    """B = I + sum_i r_i s_i^T, of which the first `rank` terms are in use.
+
+    Attributes:
+        s: steps at unit norm.
+        r: the residual after each step, over the length of the step.
+        inverse: K, the identity in rows and columns that are not in use.
+        projected: inner products of s with the residual of the last iterate; 0 if not in use.
+        rank: terms in use.
+    """
+
+    s: Float[Array, "memory n"]
+    r: Float[Array, "memory n"]
+    inverse: Float[Array, "memory memory"]
+    projected: Float[Array, " memory"]
+    rank: Int[Array, ""]
+
+
+def identity(like: Vector, memory: int) -> LowRank:
+    """Returns B = I, and room for `memory` terms."""
+    zeros = jnp.zeros((memory, like.size), like.dtype)
+    return LowRank(
+        s=zeros,
+        r=zeros,
+        inverse=jnp.eye(memory, dtype=like.dtype),
+        projected=jnp.zeros(memory, like.dtype),
+        rank=jnp.zeros((), jnp.int32),
+    )
+
+
+def step_from(memory: LowRank, z: Vector, f: Vector) -> Vector:
+    """Returns the step from the last iterate, z: -B^-1 v with v = z - f(z)."""
+    return f - z + weighted_sum(dot(memory.inverse, memory.projected), memory.r)
+
+
+def learn(memory: LowRank, step: Vector, v: Vector) -> LowRank:
+    """Adds the term that makes B step = v - v', for the residuals v' before the step and v after.
+
+    B step = -v' already, so that the term is v step^T / |step|^2. The memory is left behind when it
+    is full, and after a term that is not finite or makes B singular: the iterate is then drawn
+    back, or did not move.
+    """
+    size = len(memory.projected)
+    used = jnp.arange(size, dtype=jnp.int32) < memory.rank
+    square = dot(step, step)
+    length = root(square)
+    safe = jnp.where(length > 0, length, 1)
+    s = step / safe
+    r = v / safe
+    projected = jnp.where(used, dot(memory.s, v), 0)
+    row = jnp.minimum(memory.rank, size - 1)
+    inverse = _bordered(
+        memory.inverse,
+        column=projected / safe,
+        line=jnp.where(used, dot(memory.r, s), 0),
+        own=dot(s, r),
+        row=row,
+    )
+    fine = all_finite((projected, inverse, dot(r, r))) & (square > 0)
+    kept = fine & (memory.rank < size)
+    return LowRank(
+        s=memory.s.at[row].set(jnp.where(kept, s, memory.s[row])),
+        r=memory.r.at[row].set(jnp.where(kept, r, memory.r[row])),
+        inverse=jnp.where(kept, inverse, jnp.eye(size, dtype=inverse.dtype)),
+        projected=jnp.where(kept, projected.at[row].set(dot(s, v)), 0),
+        rank=jnp.where(kept, memory.rank + 1, 0),
+    )
+
+
+def _bordered(
+    inverse: Float[Array, "memory memory"],
+    column: Float[Array, " memory"],
+    line: Float[Array, " memory"],
+    own: Float[Array, ""],
+    row: Int[Array, ""],
+) -> Float[Array, "memory memory"]:
+    """Returns the inverse of a matrix after it is bordered, by Schur's complement of 1 + own.
+
+    The inverse must be the identity in its place, `row`, and column and line 0 there. The result is
+    not finite if the bordered matrix is singular to rounding.
+    """
+    right = dot(inverse, column)
+    left = dot(line, inverse)
+    more = dot(line, right)
+    complement = 1 + own - more
+    rounding = 10 * jnp.finfo(inverse.dtype).eps * (1 + jnp.abs(own) + jnp.abs(more))
+    complement = jnp.where(jnp.abs(complement) > rounding, complement, 0)
+    one = jnp.zeros_like(right).at[row].set(1)
+    grown = inverse - jnp.outer(one, one)
+    return grown + jnp.outer(one - right, one - left) / complement
