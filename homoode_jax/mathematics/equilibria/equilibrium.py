@@ -83,7 +83,7 @@ def equilibrium(
         x: condition, a pytree of arrays `[batch, ...]` or None. Integer, bool and key leaves
             have no gradient.
         solver: "anderson", "broyden", "newton", "picard", "ode" (relaxation of dz/dt = f - z),
-            "robust" (Anderson, then Newton and homotopies for what it leaves);
+            "robust" (Anderson; Broyden, Newton and homotopies for what it leaves);
             `Anderson(...)`, `Broyden(...)`, `NewtonKrylov(...)`, `Picard(damping=...)`,
             `Relaxation(...)`, `Robust(...)` with their settings; or an Optimistix solver of any
             kind with its own tolerances (its cost is not counted: -1). "newton", and Optimistix's

@@ -28,15 +28,15 @@ from homoode_jax.mathematics.iterations.fixed_point import Anderson
 from homoode_jax.mathematics.iterations.iterate import Iteration, iterate
 
 RUNGS = ("iteration", *ATTEMPTS)
-FIRST_STEPS = 100  # of the iteration, where more are allowed
+FIRST_STEPS = 50  # of the iteration, where more are allowed
 EVALUATIONS = 50  # the budget of all rungs for each of `max_steps`, if no other is given
 
 
 class Robust(eqx.Module):
-    """An iteration that one can leave alone: Newton's method and homotopies stand behind it.
+    """An iteration that one can leave alone: other methods and homotopies stand behind it.
 
-    The others take Jacobian-vector products: a cell with a `jax.custom_vjp` function has the first
-    rung only.
+    They take Jacobian-vector products: a cell with a `jax.custom_vjp` function has the first rung
+    only.
 
     Attributes:
         first: the iteration to begin with: `Anderson(...)`, `Broyden(...)`, `Picard(...)`,

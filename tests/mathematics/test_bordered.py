@@ -1,0 +1,76 @@
+"""The small linear systems of a climb: what is solved, what is damped, and what is left alone."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from homoode_jax.mathematics.homotopy.bordered import DAMPING, Bordered, by_matrix
+
+N = 5
+
+
+def problem(jacobian, b):
+    """Returns [[I - J, slope], [0 ... 0 1]] dy = b, J by its products."""
+    last = jnp.zeros(N + 1).at[-1].set(1)
+    return Bordered(
+        jvp=lambda v: jacobian @ v,
+        c=jnp.ones(()),
+        slope=jnp.arange(1.0, N + 1),
+        row=last,
+        b=jnp.asarray(b),
+    )
+
+
+def matrix_of(jacobian):
+    matrix = np.eye(N + 1)
+    matrix[:N, :N] -= jacobian
+    matrix[:N, N] = np.arange(1.0, N + 1)
+    return matrix
+
+
+def test_the_step_is_numpys(x64):
+    rng = np.random.default_rng(0)
+    jacobian = rng.normal(size=(N, N))
+    b = rng.normal(size=N + 1)
+    linear, kept = by_matrix(problem(jacobian, b), jnp.zeros((N, N)), jnp.asarray(True))
+    np.testing.assert_allclose(kept, jacobian, atol=1e-14)
+    np.testing.assert_allclose(linear.value, np.linalg.solve(matrix_of(jacobian), b), atol=1e-12)
+    assert linear.close and linear.products == N
+
+
+def test_a_singular_matrix_has_a_damped_step(x64):
+    """Of Levenberg and Marquardt, by NumPy; J = I leaves nothing of I - J."""
+    b = np.ones(N + 1)
+    linear, _ = by_matrix(problem(np.eye(N), b), jnp.eye(N), jnp.asarray(False))
+    matrix = matrix_of(np.eye(N))
+    normal = matrix.T @ matrix
+    damped = normal + DAMPING * np.trace(normal) / (N + 1) * np.eye(N + 1)
+    np.testing.assert_allclose(linear.value, np.linalg.solve(damped, matrix.T @ b), rtol=1e-6)
+    assert not linear.close and linear.products == 0
+
+
+def test_nothing_is_solved_where_nothing_is_asked(x64):
+    """With a matrix of NaN, a factorisation would be seen."""
+    linear, _ = by_matrix(
+        problem(np.eye(N), np.zeros(N + 1)), jnp.full((N, N), jnp.nan), jnp.asarray(False)
+    )
+    np.testing.assert_array_equal(linear.value, 0)
+
+
+def test_one_factorisation_waits_for_the_other():
+    """Two batches beside each other may wait for each other's threads for ever, on a CPU.
+
+    So each is in a loop, of one turn or none, and the second loop takes what the first returns.
+    """
+
+    def solve(jacobian, b):
+        return by_matrix(problem(jacobian, b), jacobian, jnp.asarray(False))[0].value
+
+    equations = jax.make_jaxpr(solve)(jnp.eye(N), jnp.ones(N + 1)).eqns
+    factorising = [each for each in equations if " lu" in str(each)]
+    assert [each.primitive.name for each in factorising] == ["while", "while"]
+    known = set(factorising[0].outvars)
+    for each in equations:
+        if known & {v for v in each.invars if not hasattr(v, "val")}:
+            known |= set(each.outvars)
+    assert set(factorising[1].outvars) <= known
