@@ -14,6 +14,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
 
 import homoode_jax
 from benchmarks.nonlinear.map_table import write_map
@@ -70,19 +72,29 @@ def solve(group: Group, name: str, z0, planted: Planted):
 def run_group(name: str) -> dict[str, Any]:
     """Runs all solvers on the cells of a group, in a process of its own; rows by radius."""
     group = groups()[name]
-    _, _, shape = group
-    solvers = {solver: jax.jit(functools.partial(solve, group, solver)) for solver in SOLVERS}
-    rows = {radius: [] for radius in RADII}
-    for seed in range(cells_of(math.prod(shape))):
-        planted, unscaled = plant(*group, jax.random.key(seed))
-        for radius in RADII:
-            scaled = planted._replace(gain=planted.gain * radius / unscaled)
-            ends = {
-                solver: _told(*run(jnp.zeros_like(planted.root), scaled))
-                for solver, run in solvers.items()
-            }
-            rows[radius].append(ends)
-    return {str(radius): _counted(ends) for radius, ends in rows.items()}
+    planted, unscaled = _planted(group, cells_of(math.prod(group[2])))
+    z0 = jnp.zeros_like(planted.root)
+    solvers = {
+        solver: jax.jit(jax.vmap(functools.partial(solve, group, solver))) for solver in SOLVERS
+    }
+    rows = {}
+    for radius in RADII:
+        scaled = planted._replace(gain=planted.gain * (radius / unscaled)[:, None])
+        ends = {solver: _told_all(*run(z0, scaled)) for solver, run in solvers.items()}
+        cells = [dict(zip(ends, each, strict=True)) for each in zip(*ends.values(), strict=True)]
+        rows[str(radius)] = _counted(cells)
+    return rows
+
+
+def _planted(group: Group, count: int) -> tuple[Planted, Float[Array, " cells"]]:
+    """Draws the cells of a group, stacked, and their spectral radii."""
+    drawn = [plant(*group, jax.random.key(seed)) for seed in range(count)]
+    cells = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(cell for cell, _ in drawn))
+    return cells, jnp.asarray([unscaled for _, unscaled in drawn])
+
+
+def _told_all(*ends) -> list[dict[str, Any]]:
+    return [_told(*end) for end in zip(*map(np.asarray, ends), strict=True)]
 
 
 def _told(result, residual, cost) -> dict[str, Any]:
