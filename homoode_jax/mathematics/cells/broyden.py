@@ -8,7 +8,9 @@ with every step, and is inverted so:
 
     B^-1 v = v - R^T K S v,     K = (I + S R^T)^-1,     the s_i and r_i being the rows of S and R
 
-No factorisation is taken: a step costs no more than passes over S and R.
+No factorisation is taken: a step costs no more than passes over S and R. What K loses to rounding
+as it grows is made good by refinement with the matrix itself, which is kept beside it: where a
+state has fewer entries than B has terms, that matrix is near a singular one.
 """
 
 from typing import NamedTuple
@@ -26,6 +28,7 @@ class LowRank(NamedTuple):
     Attributes:
         s: steps at unit norm.
         r: the residual after each step, over the length of the step.
+        inner: I + S R^T, the identity in rows and columns that are not in use.
         inverse: K, the identity in rows and columns that are not in use.
         projected: inner products of s with the residual of the last iterate; 0 if not in use.
         rank: terms in use.
@@ -33,6 +36,7 @@ class LowRank(NamedTuple):
 
     s: Float[Array, "memory n"]
     r: Float[Array, "memory n"]
+    inner: Float[Array, "memory memory"]
     inverse: Float[Array, "memory memory"]
     projected: Float[Array, " memory"]
     rank: Int[Array, ""]
@@ -41,10 +45,12 @@ class LowRank(NamedTuple):
 def identity(like: Vector, memory: int) -> LowRank:
     """Returns B = I, and room for `memory` terms."""
     zeros = jnp.zeros((memory, like.size), like.dtype)
+    unit = jnp.eye(memory, dtype=like.dtype)
     return LowRank(
         s=zeros,
         r=zeros,
-        inverse=jnp.eye(memory, dtype=like.dtype),
+        inner=unit,
+        inverse=unit,
         projected=jnp.zeros(memory, like.dtype),
         rank=jnp.zeros((), jnp.int32),
     )
@@ -52,7 +58,8 @@ def identity(like: Vector, memory: int) -> LowRank:
 
 def step_from(memory: LowRank, z: Vector, f: Vector) -> Vector:
     """Returns the step from the last iterate, z: -B^-1 v with v = z - f(z)."""
-    return f - z + weighted_sum(dot(memory.inverse, memory.projected), memory.r)
+    shares = _solve(memory.inner, memory.inverse, memory.projected)
+    return f - z + weighted_sum(shares, memory.r)
 
 
 def learn(memory: LowRank, step: Vector, v: Vector) -> LowRank:
@@ -71,42 +78,56 @@ def learn(memory: LowRank, step: Vector, v: Vector) -> LowRank:
     r = v / safe
     projected = jnp.where(used, dot(memory.s, v), 0)
     row = jnp.minimum(memory.rank, size - 1)
-    inverse = _bordered(
-        memory.inverse,
+    inner, inverse = _border(
+        memory,
         column=projected / safe,
         line=jnp.where(used, dot(memory.r, s), 0),
         own=dot(s, r),
         row=row,
     )
+    unit = jnp.eye(size, dtype=inverse.dtype)
     fine = all_finite((projected, inverse, dot(r, r))) & (square > 0)
     kept = fine & (memory.rank < size)
     return LowRank(
         s=memory.s.at[row].set(jnp.where(kept, s, memory.s[row])),
         r=memory.r.at[row].set(jnp.where(kept, r, memory.r[row])),
-        inverse=jnp.where(kept, inverse, jnp.eye(size, dtype=inverse.dtype)),
+        inner=jnp.where(kept, inner, unit),
+        inverse=jnp.where(kept, inverse, unit),
         projected=jnp.where(kept, projected.at[row].set(dot(s, v)), 0),
         rank=jnp.where(kept, memory.rank + 1, 0),
     )
 
 
-def _bordered(
+def _solve(
+    inner: Float[Array, "memory memory"],
     inverse: Float[Array, "memory memory"],
+    b: Float[Array, " memory"],
+) -> Float[Array, " memory"]:
+    """Returns the solution of inner x = b by an inverse with an error, refined once."""
+    x = dot(inverse, b)
+    return x + dot(inverse, b - dot(inner, x))
+
+
+def _border(
+    memory: LowRank,
     column: Float[Array, " memory"],
     line: Float[Array, " memory"],
     own: Float[Array, ""],
     row: Int[Array, ""],
-) -> Float[Array, "memory memory"]:
-    """Returns the inverse of a matrix after it is bordered, by Schur's complement of 1 + own.
+) -> tuple[Float[Array, "memory memory"], Float[Array, "memory memory"]]:
+    """Returns I + S R^T with one more row and column, and its inverse, by Schur's complement.
 
-    The inverse must be the identity in its place, `row`, and column and line 0 there. The result is
-    not finite if the bordered matrix is singular to rounding.
+    Column and line must be 0 in their place, `row`. The inverse is not finite if the matrix is
+    singular to rounding.
     """
-    right = dot(inverse, column)
-    left = dot(line, inverse)
+    right = _solve(memory.inner, memory.inverse, column)
+    left = _solve(memory.inner.T, memory.inverse.T, line)
     more = dot(line, right)
     complement = 1 + own - more
-    rounding = 10 * jnp.finfo(inverse.dtype).eps * (1 + jnp.abs(own) + jnp.abs(more))
+    rounding = 10 * jnp.finfo(own.dtype).eps * (1 + jnp.abs(own) + jnp.abs(more))
     complement = jnp.where(jnp.abs(complement) > rounding, complement, 0)
     one = jnp.zeros_like(right).at[row].set(1)
-    grown = inverse - jnp.outer(one, one)
-    return grown + jnp.outer(one - right, one - left) / complement
+    cleared = memory.inverse - jnp.outer(one, one)
+    inverse = cleared + jnp.outer(one - right, one - left) / complement
+    inner = memory.inner.at[:, row].set(column).at[row].set(line).at[row, row].set(1 + own)
+    return inner, inverse
