@@ -66,8 +66,9 @@ def by_matrix(
 def _solved(matrix: Float[Array, "k k"], b: Point) -> tuple[Point, Bool[Array, ""]]:
     """Returns a step, and whether it solves the system; a damped one where none does.
 
-    Nothing is factorised where b is 0. And only one factorisation is under way at a time: on a CPU,
-    two batches of them that run beside each other may wait for each other's threads for ever.
+    Nothing is factorised where b is 0. And only one factorisation is under way at a time: jaxlib
+    0.10 runs a large batch of them on the threads on which XLA:CPU runs its programs, and two such
+    batches beside each other may wait for each other for ever.
     """
 
     # What is solved for is in the carry, and changes: XLA leaves the factorisation in the loop.
