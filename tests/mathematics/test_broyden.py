@@ -1,5 +1,6 @@
 """Broyden's matrix beside a dense one of NumPy, and what makes it begin anew."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -48,7 +49,8 @@ def test_it_begins_anew_when_it_is_full_or_cannot_learn(x64):
     _, learned, z, f = after_steps(2, memory=3)
     step = jnp.ones(N)
     # B' = I + r s^T / |s|^2 has the determinant 1 + r s / |s|^2, which is 0 for r = -s.
-    singular = learn(identity(step, 3), step, -step)
+    with jax.debug_nans(True):
+        singular = learn(identity(step, 3), step, -step)
     for memory in (
         full,
         learn(learned, 0 * step, step),

@@ -16,7 +16,7 @@ state has fewer entries than B has terms, that matrix is near a singular one.
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from homoode_jax.mathematics.cells.vectors import Vector, dot, weighted_sum
 from homoode_jax.mathematics.common.trees import all_finite, root
@@ -78,7 +78,7 @@ def learn(memory: LowRank, step: Vector, v: Vector) -> LowRank:
     r = v / safe
     projected = jnp.where(used, dot(memory.s, v), 0)
     row = jnp.minimum(memory.rank, size - 1)
-    inner, inverse = _border(
+    inner, inverse, regular = _border(
         memory,
         column=projected / safe,
         line=jnp.where(used, dot(memory.r, s), 0),
@@ -86,7 +86,7 @@ def learn(memory: LowRank, step: Vector, v: Vector) -> LowRank:
         row=row,
     )
     unit = jnp.eye(size, dtype=inverse.dtype)
-    fine = all_finite((projected, inverse, dot(r, r))) & (square > 0)
+    fine = all_finite((projected, inverse, dot(r, r))) & (square > 0) & regular
     kept = fine & (memory.rank < size)
     return LowRank(
         s=memory.s.at[row].set(jnp.where(kept, s, memory.s[row])),
@@ -114,20 +114,19 @@ def _border(
     line: Float[Array, " memory"],
     own: Float[Array, ""],
     row: Int[Array, ""],
-) -> tuple[Float[Array, "memory memory"], Float[Array, "memory memory"]]:
-    """Returns I + S R^T with one more row and column, and its inverse, by Schur's complement.
+) -> tuple[Float[Array, "memory memory"], Float[Array, "memory memory"], Bool[Array, ""]]:
+    """Returns I + S R^T with one more row and column, its inverse, and whether it has one.
 
-    Column and line must be 0 in their place, `row`. The inverse is not finite if the matrix is
-    singular to rounding.
+    By Schur's complement. Column and line must be 0 in their place, `row`.
     """
     right = _solve(memory.inner, memory.inverse, column)
     left = _solve(memory.inner.T, memory.inverse.T, line)
     more = dot(line, right)
     complement = 1 + own - more
     rounding = 10 * jnp.finfo(own.dtype).eps * (1 + jnp.abs(own) + jnp.abs(more))
-    complement = jnp.where(jnp.abs(complement) > rounding, complement, 0)
+    regular = jnp.abs(complement) > rounding
     one = jnp.zeros_like(right).at[row].set(1)
     cleared = memory.inverse - jnp.outer(one, one)
-    inverse = cleared + jnp.outer(one - right, one - left) / complement
+    inverse = cleared + jnp.outer(one - right, one - left) / jnp.where(regular, complement, 1)
     inner = memory.inner.at[:, row].set(column).at[row].set(line).at[row, row].set(1 + own)
-    return inner, inverse
+    return inner, inverse, regular
