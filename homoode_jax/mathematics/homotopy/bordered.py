@@ -71,20 +71,24 @@ def _solved(matrix: Float[Array, "k k"], b: Point) -> tuple[Point, Bool[Array, "
     batches beside each other may wait for each other for ever.
     """
 
-    # What is solved for is in the carry, and changes: XLA leaves the factorisation in the loop.
+    # The matrix is in the carry, and changes: XLA would take the factorisation of a constant one
+    # out of the loop, and with it out of the order.
     def solve(carry):
-        _, rest, _ = carry
+        _, matrix, rest, _ = carry
         value = jnp.linalg.solve(matrix, rest)
-        return jnp.asarray(False), rest - dot(matrix, value), value
+        rest = rest - dot(matrix, value)
+        return jnp.asarray(False), jnp.zeros_like(matrix), rest, value
 
     def damp(carry):
-        _, b, _ = carry
-        return jnp.asarray(False), jnp.zeros_like(b), _damped(matrix, b)
+        _, matrix, b, _ = carry
+        step = _damped(matrix, b)
+        return jnp.asarray(False), jnp.zeros_like(matrix), jnp.zeros_like(b), step
 
-    start = jnp.any(b != 0), b, jnp.zeros_like(b)
-    _, rest, value = lax.while_loop(lambda carry: carry[0], solve, start)
+    start = jnp.any(b != 0), matrix, b, jnp.zeros_like(b)
+    _, _, rest, value = lax.while_loop(lambda carry: carry[0], solve, start)
     close = all_finite(value) & (jnp.linalg.norm(rest) <= 0.01 * jnp.linalg.norm(b))
-    _, _, value = lax.while_loop(lambda carry: carry[0], damp, (~close, b, value))
+    start = ~close, matrix, b, value
+    _, _, _, value = lax.while_loop(lambda carry: carry[0], damp, start)
     return value, close
 
 
