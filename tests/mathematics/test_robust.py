@@ -34,7 +34,7 @@ def residuals(weights, z, x):
 def test_it_finds_roots_that_anderson_does_not():
     weights, z0, x = planted_problem(gain=4.0, batch=12)
     options = {"batching": "per_example", "max_steps": 100}
-    alone = equilibrium(planted, weights, z0, x, solver=Anderson(memory=10), **options)
+    alone = equilibrium(planted, weights, z0, x, solver=Anderson(memory=5), **options)
     solution = equilibrium(planted, weights, z0, x, solver="robust", **options)
     assert np.sum(alone.success) < 10
     assert np.all(solution.success)
@@ -43,10 +43,11 @@ def test_it_finds_roots_that_anderson_does_not():
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("x64")
-def test_where_the_iteration_solves_nothing_else_is_done():
-    weights, z0, x = planted_problem(gain=0.3)
+@pytest.mark.parametrize(("n", "memory"), [(8, 5), (16, 5), (17, 10)])
+def test_where_the_iteration_solves_nothing_else_is_done(n, memory):
+    weights, z0, x = planted_problem(gain=0.3, n=n)
     options = {"batching": "per_example"}
-    alone = equilibrium(planted, weights, z0, x, solver=Anderson(memory=10), **options)
+    alone = equilibrium(planted, weights, z0, x, solver=Anderson(memory=memory), **options)
     solution = equilibrium(planted, weights, z0, x, solver="robust", **options)
     np.testing.assert_array_equal(solution.z, alone.z)
     np.testing.assert_array_equal(solution.stats.nfe, alone.stats.nfe)

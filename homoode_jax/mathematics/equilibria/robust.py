@@ -29,6 +29,12 @@ from homoode_jax.mathematics.iterations.iterate import Iteration, iterate
 
 RUNGS = ("iteration", *ATTEMPTS)
 FIRST_STEPS = 50  # of the iteration, where more are allowed
+MEMORY = 10  # of Anderson's method, with which it begins
+# Where a state has few entries, a long memory only repeats itself, and Broyden's matrix soon has
+# nothing to learn: the iteration gets the steps that it would lose.
+SMALL = 16  # entries, and fewer
+FIRST_STEPS_SMALL = 100
+MEMORY_SMALL = 5
 EVALUATIONS = 50  # the budget of all rungs for each of `max_steps`, if no other is given
 
 
@@ -40,7 +46,8 @@ class Robust(eqx.Module):
 
     Attributes:
         first: the iteration to begin with: `Anderson(...)`, `Broyden(...)`, `Picard(...)`,
-            `NewtonKrylov(...)` or `Relaxation(...)`.
+            `NewtonKrylov(...)` or `Relaxation(...)`. None: `Anderson` with a memory of 10, of 5
+            for a state of up to 16 entries.
 
     Raises:
         ValueError: if `first` is not as above; the message names it.
@@ -57,9 +64,11 @@ class Robust(eqx.Module):
         -1.9975 True
     """
 
-    first: Any = eqx.field(default_factory=lambda: Anderson(memory=10))
+    first: Any = None
 
     def __check_init__(self):
+        if self.first is None:
+            return
         if isinstance(self.first, type) or not isinstance(self.first, Iteration):
             raise ValueError(
                 "first must be an iteration of homoode_jax, such as Anderson(memory=10), got "
@@ -92,11 +101,14 @@ class Chain(eqx.Module):
             raise ValueError(
                 "solver='robust' has no adjoint='unrolled'; use 'implicit', or solver='anderson'."
             )
+        is_small = equation.z0.size <= SMALL
+        usual = Anderson(memory=MEMORY_SMALL if is_small else MEMORY)
+        most = FIRST_STEPS_SMALL if is_small else FIRST_STEPS
         out, _ = iterate(
-            method=self.first,
+            method=usual if self.first is None else self.first,
             equation=equation,
             tol=self.tol,
-            max_steps=min(self.max_steps, FIRST_STEPS),
+            max_steps=min(self.max_steps, most),
             max_evaluations=self.budget,
         )
         none = jnp.zeros(len(RUNGS), jnp.int32)
