@@ -116,6 +116,7 @@ def _rows() -> dict[str, Row]:
         "jvp": Row(_jvps, (10, 40), "jvp"),
         "vjp": Row(_vjps, (10, 40), "vjp"),
         "gmres, of vjps": Row(_gmres, (20, 60), "vjp"),
+        "5 stored states @ 1": Row(_memory, (10, 40), "evaluation"),
     }
     for batching in ("joint", "per_example"):
         for name, solver in SOLVERS.items():
@@ -149,6 +150,22 @@ def _vjps(length: int):
     def run(params, z0, x):
         _, pull = jax.vjp(lambda z: cell(params, z, x), x)
         return lax.fori_loop(0, length, lambda _, v: pull(v)[0], x), length
+
+    return run
+
+
+def _memory(length: int):
+    """Multiplies five stored states with one, which is another every time."""
+
+    def run(params, z0, x):
+        del params, z0
+        stored = jnp.stack([x.ravel()] * 5)
+
+        def turn(_, carry):
+            total, v = carry
+            return total + jnp.matmul(stored, v, precision=lax.Precision.HIGHEST), v + 1
+
+        return lax.fori_loop(0, length, turn, (jnp.zeros(5), x.ravel())), length
 
     return run
 
