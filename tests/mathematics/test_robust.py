@@ -76,8 +76,12 @@ def test_rows_of_a_batch_are_what_they_are_alone():
         if not alone.success[0]:
             continue  # rounding decides how a rung fails
         np.testing.assert_allclose(alone.z[0], together.z[row], rtol=1e-4)
-        cost = together.stats.rung_evaluations[row]
-        np.testing.assert_array_equal(alone.stats.rung_evaluations[0], cost)
+        ends = together.stats.rung_results[row]
+        np.testing.assert_array_equal(alone.stats.rung_results[0], ends)
+        # How long Broyden's method takes to get past a fold is decided by rounding too.
+        if ends[0] == Result.ok:
+            cost = together.stats.rung_evaluations[row]
+            np.testing.assert_array_equal(alone.stats.rung_evaluations[0], cost)
     solved = np.asarray(together.success)
     np.testing.assert_array_equal(solved, np.array(names) != "no_real_root")
 

@@ -56,7 +56,7 @@ class Stats(NamedTuple):
         num_vjp: vector-Jacobian products in the forward solve.
         num_folds: how often lam turned.
 
-    "robust" has these by rung (iteration, broyden, search, newton_path, fixed_point,
+    "robust" has these by rung (iteration, broyden, mixing, search, newton_path, fixed_point,
     newton_path_z0, newton):
         rung_evaluations: evaluations of the cell and products with its Jacobian.
         rung_results: codes of `Result`; -1 for a rung that was not needed, or has not ended.

@@ -2,7 +2,7 @@
 
 Rungs follow each other until one finds a root (see `climb` for all but the first):
 
-    iteration, broyden, search, newton_path, fixed_point, newton_path_z0, newton
+    iteration, broyden, mixing, search, newton_path, fixed_point, newton_path_z0, newton
 
 Examples that solve in the first rung never wait for the others: those are for rows that are
 gathered, a few at a time (see `chunks`).
@@ -127,11 +127,14 @@ class Chain(eqx.Module):
         scale = measure(equation, f0)
         size = jnp.maximum(norm(z0), norm(f0 - z0))
         size = jnp.where((size > 0) & jnp.isfinite(size), size, 1)
+        # A power of 2, so that z / unit is exact: iterations go where they would without it.
+        unit = jnp.ldexp(jnp.ones((), z0.dtype), jnp.frexp(size * z0.size**0.5)[1])
+        unit = jnp.where((unit > 0) & jnp.isfinite(unit), unit, 1)
         climber = Climber(
             equation=equation,
             scale=scale,
             tol=self.tol,
-            unit=size * jnp.sqrt(jnp.asarray(z0.size, z0.dtype)),
+            unit=unit,
             budget=self.budget - out.cost.total,
         )
         needed = needed & all_finite(f0) & (climber.budget > 0)

@@ -15,6 +15,8 @@ once. The cell and its derivative are therefore compiled once, whatever is attem
 
     broyden        Broyden's method from the best point known (see `cells.broyden`): most of what
                    Anderson leaves is solved by it, at the price of one evaluation a step
+    mixing         Anderson mixing from z0 (see `cells.mixing`): what it alone would find in the
+                   end is found by it here too
     search         Newton from the best point known (see `descent`)
     newton_path    arc length along the Newton homotopy from the best point known (see `ascent`)
     fixed_point    arc length along the fixed-point homotopy from z0
@@ -25,13 +27,15 @@ once. The cell and its derivative are therefore compiled once, whatever is attem
 An attempt ends when it fails or has used its share of the budget.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from homoode_jax.mathematics.cells.broyden import learn, step_from
+from homoode_jax.mathematics.cells.mixing import mix, remember
 from homoode_jax.mathematics.cells.vectors import Vector, no_cost
 from homoode_jax.mathematics.common.examples import while_any
 from homoode_jax.mathematics.common.solution import RUNNING, Result
@@ -41,19 +45,21 @@ from homoode_jax.mathematics.homotopy.climber import (
     ATTEMPTS,
     BROYDEN,
     FIXED_POINT,
+    MIXING,
     Climb,
     Climber,
+    Mixed,
     Quasi,
     begin,
     is_on_path,
     patience_of,
 )
 from homoode_jax.mathematics.homotopy.descent import descend
-from homoode_jax.mathematics.homotopy.equations import Point
 from homoode_jax.mathematics.homotopy.linearise import look
 
-SHARES = (0.15, 0.15, 0.15, 0.35, 0.1, 1.0)  # of the budget
-WAITS = 100  # points of Broyden's method in a row without a better one
+SHARES = (0.15, 0.15, 0.15, 0.15, 0.3, 0.1, 1.0)  # of the budget
+WAITS = 100  # points of the first two in a row without a better one
+WANDERS = 10.0  # times its least residual: mixing goes on beyond it, for it may yet come down
 
 
 def climb(
@@ -80,7 +86,8 @@ def _freeze(goes_on: Bool[Array, ""], new: Climb, old: Climb) -> Climb:
 def _remembering_as(state: Climb, other: Climb) -> Climb:
     """Returns the state with the memories of another, so that a choice copies none."""
     quasi = state.quasi._replace(matrix=other.quasi.matrix)
-    return state._replace(quasi=quasi, jacobian=other.jacobian)
+    mixed = state.mixed._replace(history=other.mixed.history)
+    return state._replace(quasi=quasi, mixed=mixed, jacobian=other.jacobian)
 
 
 def _turn(climber: Climber, state: Climb) -> Climb:
@@ -93,12 +100,14 @@ def _turn(climber: Climber, state: Climb) -> Climb:
         best=jnp.where(better, state.y[:-1] * state.unit, state.best),
         least=jnp.where(better, seen.residual, state.least),
         jacobian=jacobian,
+        low=jnp.where(seen.residual < state.low, seen.residual, state.low),
+        since=jnp.where(seen.residual < state.low, 0, state.since + 1),
         done=seen.root,
         spent=state.spent.at[state.attempt].add(cost.total),
         cost=state.cost.add(cost),
         turns=state.turns + 1,
     )
-    after, result = _decide(climber, state, seen, f, better)
+    after, result = _decide(climber, state, seen, f)
     share = jnp.asarray(SHARES, jnp.float32)[state.attempt]
     spent = state.spent[state.attempt].astype(jnp.float32)
     over = spent > share * climber.budget.astype(jnp.float32)
@@ -111,12 +120,9 @@ def _turn(climber: Climber, state: Climb) -> Climb:
     return choose(result > Result.ok.value, _next_attempt(climber, after), after)
 
 
-def _decide(
-    climber: Climber, state: Climb, seen: Seen, f: Vector, better: Bool[Array, ""]
-) -> tuple[Climb, Int[Array, ""]]:
+def _decide(climber: Climber, state: Climb, seen: Seen, f: Vector) -> tuple[Climb, Int[Array, ""]]:
     """Returns the state with the point to try next, and RUNNING or why the attempt ends."""
-    quasi, y, settled = _by_broyden(state, seen, f, better)
-    stepped = state._replace(quasi=quasi, y=y)
+    stepped = _iterated(state, seen, f)
     path, y, unit, lost = along(
         path=state.path,
         y=state.y,
@@ -129,30 +135,68 @@ def _decide(
     descent, y, stuck = descend(state.descent, state.y, seen, patience_of(state.attempt))
     descended = state._replace(descent=descent, y=y)
     on_path = is_on_path(state.attempt)
-    is_broyden = state.attempt == BROYDEN
+    iterates = state.attempt <= MIXING
     ascended = _remembering_as(ascended, stepped)
     descended = _remembering_as(descended, stepped)
-    after = choose(on_path, ascended, choose(is_broyden, stepped, descended))
-    return after, jnp.where(on_path, lost, jnp.where(is_broyden, settled, stuck))
+    after = choose(on_path, ascended, choose(iterates, stepped, descended))
+    settled = _settled(state, seen)
+    return after, jnp.where(on_path, lost, jnp.where(iterates, settled, stuck))
 
 
-def _by_broyden(
-    state: Climb, seen: Seen, f: Vector, better: Bool[Array, ""]
-) -> tuple[Quasi, Point, Int[Array, ""]]:
-    """Returns what Broyden's method has learned, its next point, and RUNNING or why it ends.
+def _iterated(state: Climb, seen: Seen, f: Vector) -> Climb:
+    """Returns the state after a step of Broyden's method, or of mixing, if it is their turn.
 
-    Other attempts have a step of 0, from which nothing is learned.
+    Each is in a loop of one turn or none, which costs nothing where nobody needs it.
     """
-    last = state.quasi
     z = state.y[:-1] * state.unit
+    # Nothing is solved in these attempts. That the loops look at it puts them after its loops:
+    # LAPACK's calls are not to run beside each other (see `bordered`).
+    idle = ~jnp.any(seen.linear.value != 0)
+    quasi, z1 = _once(
+        (state.attempt == BROYDEN) & idle, lambda old: _by_broyden(old[0], z, f), (state.quasi, z)
+    )
+    mixed, z1 = _once(
+        (state.attempt == MIXING) & idle,
+        lambda old: _by_mixing(old[0], z, f, state.first),
+        (state.mixed, z1),
+    )
+    y = jnp.append(z1 / state.unit, jnp.ones((), z.dtype))
+    return state._replace(quasi=quasi, mixed=mixed, y=y)
+
+
+def _once(needed: Bool[Array, ""], work: Callable, state: PyTree) -> PyTree:
+    """Works on the state if that is needed."""
+    start = state, needed
+    return lax.while_loop(lambda now: now[1], lambda now: (work(now[0]), ~now[1]), start)[0]
+
+
+def _by_broyden(last: Quasi, z: Vector, f: Vector) -> tuple[Quasi, Vector]:
+    """Returns what Broyden's method has learned, and its next point."""
     matrix = learn(last.matrix, last.step, z - f)
     step = step_from(matrix, z, f)
-    since = jnp.where(better | state.first, 0, last.since + 1)
-    next_y = jnp.append((z + step) / state.unit, jnp.ones((), z.dtype))
-    result = jnp.where(since > WAITS, Result.stagnated.value, RUNNING)
+    return Quasi(step=step, matrix=matrix), z + step
+
+
+def _by_mixing(last: Mixed, z: Vector, f: Vector, first: Bool[Array, ""]) -> tuple[Mixed, Vector]:
+    """Returns what mixing remembers, and its next point; from its first one it learns nothing."""
+    one = jnp.ones((), z.dtype)
+    history = remember(
+        last.history,
+        jnp.where(first, z, last.z),
+        jnp.where(first, f, last.f),
+        z_new=z,
+        f_new=f,
+        damping=one,
+    )
+    return Mixed(z=z, f=f, history=history), mix(history, z, f, one)
+
+
+def _settled(state: Climb, seen: Seen) -> Int[Array, ""]:
+    """Returns RUNNING, or why an iteration ends."""
+    near = (state.attempt == BROYDEN) | (seen.residual < WANDERS * state.low)
+    result = jnp.where((state.since > WAITS) & near, Result.stagnated.value, RUNNING)
     result = jnp.where(seen.gone, Result.unbounded_path.value, result)
-    result = jnp.where(seen.finite, result, Result.nonfinite.value).astype(jnp.int32)
-    return Quasi(step=step, matrix=matrix, since=since), next_y, result
+    return jnp.where(seen.finite, result, Result.nonfinite.value).astype(jnp.int32)
 
 
 def _next_attempt(climber: Climber, state: Climb) -> Climb:

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from homoode_jax.mathematics.cells.broyden import LowRank, identity
+from homoode_jax.mathematics.cells.mixing import History, empty_history
 from homoode_jax.mathematics.cells.vectors import Cost, Equation, Vector, no_cost
 from homoode_jax.mathematics.cells.verdict import Scale
 from homoode_jax.mathematics.common.solution import RUNNING
@@ -13,9 +14,18 @@ from homoode_jax.mathematics.homotopy.ascent import Ascent, begin_path
 from homoode_jax.mathematics.homotopy.descent import Descent, begin_descent
 from homoode_jax.mathematics.homotopy.equations import Point
 
-ATTEMPTS = ("broyden", "search", "newton_path", "fixed_point", "newton_path_z0", "newton")
-BROYDEN, SEARCH, NEWTON_PATH, FIXED_POINT, NEWTON_PATH_Z0, NEWTON = range(6)
+ATTEMPTS = (
+    "broyden",
+    "mixing",
+    "search",
+    "newton_path",
+    "fixed_point",
+    "newton_path_z0",
+    "newton",
+)
+BROYDEN, MIXING, SEARCH, NEWTON_PATH, FIXED_POINT, NEWTON_PATH_Z0, NEWTON = range(7)
 PATIENCE = {SEARCH: 25, NEWTON: 1000}  # points in a row by which |r| has to be halved
+HISTORY = 5  # differences that mixing keeps
 MEMORY = 80  # terms of Broyden's matrix: the more, the more it solves
 MEMORY_ENTRIES = 2**20  # of all terms: long states have fewer
 LEAST_MEMORY = 10  # terms
@@ -46,12 +56,24 @@ class Quasi(NamedTuple):
     Attributes:
         step: to the point that is tried.
         matrix: B, which has learned from all steps before.
-        since: points without a better one.
     """
 
     step: Vector
     matrix: LowRank
-    since: Int[Array, ""]
+
+
+class Mixed(NamedTuple):
+    """Anderson mixing under way.
+
+    Attributes:
+        z: the last point.
+        f: the cell there.
+        history: of the points before; empty in other attempts.
+    """
+
+    z: Vector
+    f: Vector
+    history: History
 
 
 class Climb(NamedTuple):
@@ -63,6 +85,9 @@ class Climb(NamedTuple):
         descent: Newton's method, in the attempts that use it.
         path: the path, in the attempts that follow one.
         quasi: Broyden's method, in the attempt that uses it.
+        mixed: Anderson mixing, in the attempt that uses it.
+        low: least relative residual of this attempt.
+        since: points of it without a lower one.
         start: a, where the homotopy begins.
         r_start: r(a), known after the first turn of an attempt.
         best: the iterate to return.
@@ -82,6 +107,9 @@ class Climb(NamedTuple):
     descent: Descent
     path: Ascent
     quasi: Quasi
+    mixed: Mixed
+    low: Float[Array, ""]
+    since: Int[Array, ""]
     start: Vector
     r_start: Vector
     best: Vector
@@ -98,7 +126,7 @@ class Climb(NamedTuple):
 
 def begin(climber: Climber, best: Vector, attempt: Int[Array, ""]) -> Climb:
     """Returns the state at the start of an attempt, with nothing known but the best point."""
-    from_z0 = attempt >= FIXED_POINT
+    from_z0 = (attempt == MIXING) | (attempt >= FIXED_POINT)
     start = jnp.where(from_z0, climber.equation.z0, best)
     lam = jnp.where(is_on_path(attempt), 0, 1).astype(best.dtype)
     y = jnp.append(start / climber.unit, lam)
@@ -113,8 +141,10 @@ def begin(climber: Climber, best: Vector, attempt: Int[Array, ""]) -> Climb:
         quasi=Quasi(
             step=jnp.zeros_like(best),
             matrix=identity(best, _terms(best.size)),
-            since=jnp.zeros((), jnp.int32),
         ),
+        mixed=Mixed(z=best, f=best, history=empty_history(best, HISTORY)),
+        low=infinite,
+        since=jnp.zeros((), jnp.int32),
         start=start,
         r_start=jnp.zeros_like(best),
         best=best,

@@ -16,8 +16,8 @@ from homoode_jax.mathematics.common.trees import all_finite
 from homoode_jax.mathematics.homotopy.ascent import Seen
 from homoode_jax.mathematics.homotopy.bordered import Bordered, by_krylov, by_matrix
 from homoode_jax.mathematics.homotopy.climber import (
-    BROYDEN,
     FIXED_POINT,
+    MIXING,
     Climb,
     Climber,
     is_on_path,
@@ -36,7 +36,7 @@ def look(climber: Climber, state: Climb) -> tuple[Seen, Vector, Float[Array, "m 
     size = jnp.linalg.norm(here.h)
     finite = all_finite((f, size))
     on_path = is_on_path(state.attempt)
-    takes = finite & (on_path | is_taken(state.descent, size)) & (state.attempt != BROYDEN)
+    takes = finite & (on_path | is_taken(state.descent, size)) & (state.attempt > MIXING)
     fixes_lam = ~on_path | state.first | state.path.landing
     asks = on_path & state.path.asks
     row = jnp.where(fixes_lam, lam_row(z.size, z.dtype), state.path.row)
