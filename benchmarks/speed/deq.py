@@ -94,7 +94,8 @@ def _step(options: dict[str, Any], tol: float, max_steps: int = 200):
 
     def step(params, x):
         derive = jax.grad(loss, argnums=(0, 1, 2), has_aux=True)
-        (by_params, by_x, products), solution = derive(params, x, jnp.zeros((), x.dtype))
+        probe = jnp.zeros(len(x) if options["batching"] == "per_example" else (), x.dtype)
+        (by_params, by_x, products), solution = derive(params, x, probe)
         return (by_params, by_x), solution, products
 
     return step
