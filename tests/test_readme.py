@@ -1,6 +1,7 @@
 """What the README shows works as it stands there, and what the pages claim is in the records."""
 
 import json
+import operator
 import re
 from pathlib import Path
 
@@ -54,6 +55,17 @@ FIGURES = [
     ("speed", "cases/infer 64/ratio", ".2f"),
     ("speed", "cases/train backsolve/ratio", ".2f"),
     ("speed", "cases/train checkpointed/ratio", ".2f"),
+    *(("speed", f"deq/rows/{mode}/ratio", ".2f") for mode in ("joint", "per_example")),
+    *(
+        ("speed", f"equilibria/rows/{row}/ratio", ".2f")
+        for row in (
+            "anderson 5, joint",
+            "picard, joint",
+            "broyden, joint",
+            "gmres, of vjps",
+            "5 stored states @ 1",
+        )
+    ),
     ("audits", "homoode/trained/speed_at_start/median", ".2f"),
     ("audits", "homoode/trained/speed_at_end/median", ".2f"),
     *(
@@ -112,6 +124,18 @@ def test_solvers_solve_as_many_systems_as_the_results_say():
         assert re.search(rf"\b{sum(run['solved'] for run in runs)}\b", answer), solver
         assert f"Of {len(runs)} runs" in answer
     assert record("kills")["same bits"]
+
+
+def test_solvers_find_as_many_cells_as_the_results_say():
+    entries = [cells for row in record("map")["rows"].values() for cells in row["radii"].values()]
+    (answer,) = answers_from("map")
+    for solver in ("robust", "anderson", "broyden", "newton"):
+        assert f"{sum(cells[solver]['solved'] for cells in entries):,}" in answer, solver
+        assert not any(cells[solver]["false"] for cells in entries)
+    assert f"Of {sum(cells['cells'] for cells in entries):,} random cells" in answer
+    costs = (sum(c[s]["easy_cost"] for c in entries) for s in ("robust", "anderson"))
+    ratio = operator.truediv(*costs)
+    assert f"costs {ratio:.2f} as much" in answer
 
 
 @pytest.mark.parametrize("answer", ANSWERS, ids=lambda answer: answer.splitlines()[0])
