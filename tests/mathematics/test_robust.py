@@ -43,6 +43,28 @@ def test_it_finds_roots_that_anderson_does_not():
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("x64")
+def test_what_brakes_broyden_is_mixed():
+    """Kinks do: of 64 cells with ReLU ten are solved by mixing, after Broyden's method gave up."""
+    rng = np.random.default_rng(5)
+    weights = 3 * rng.normal(size=(20, 20)) / np.sqrt(20)
+    x = rng.normal(size=(64, 20))
+    some = x[[0, 11, 22, 28]]
+
+    def cell(weights, z, x):
+        return jax.nn.relu(z @ weights + 0.5) - jax.nn.relu(x @ weights + 0.5) + x
+
+    options = {"solver": "robust", "batching": "per_example"}
+    solution = equilibrium(cell, weights, 0 * some, some, **options)
+    ends = dict(zip(RUNGS, np.asarray(solution.stats.rung_results).T, strict=True))
+    assert np.all(ends["broyden"] > 0)
+    assert np.all(ends["mixing"] == Result.ok)
+    z = np.asarray(solution.z)
+    f = np.maximum(z @ weights + 0.5, 0) - np.maximum(some @ weights + 0.5, 0) + some
+    assert np.all(np.linalg.norm(z - f, axis=1) <= 1e-5 * np.linalg.norm(f, axis=1))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(("n", "memory"), [(8, 5), (16, 5), (17, 10)])
 def test_where_the_iteration_solves_nothing_else_is_done(n, memory):
     weights, z0, x = planted_problem(gain=0.3, n=n)
