@@ -14,6 +14,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from homoode_jax.mathematics.cells.vectors import LONG, Vector, dot, weighted_sum
+from homoode_jax.mathematics.common.examples import once
 
 BLOCK = 8  # vectors
 AGAIN = 0.1  # part of a vector outside the basis below which it is orthogonalised once more
@@ -119,8 +120,7 @@ def _if(needed: Bool[Array, ""], work: Callable, state: PyTree, basis: Basis) ->
     """Works on the state where that is needed; in any case where all is in one block."""
     if len(basis.blocks) == 1:
         return work(state)
-    start = state, needed
-    return lax.while_loop(lambda now: now[1], lambda now: (work(now[0]), ~now[1]), start)[0]
+    return once(needed, work, state)
 
 
 def _starts(basis: Basis) -> list[int]:

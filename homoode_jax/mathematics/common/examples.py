@@ -39,6 +39,16 @@ def while_any(goes_on: Callable, body: Callable, start: PyTree, freeze: Callable
     return lax.while_loop(any_goes_on, lambda old: freeze(goes_on(old), body(old), old), start)
 
 
+def once(needed: Bool[Array, ""], work: Callable, state: PyTree) -> PyTree:
+    """Works on the state if that is needed, in a loop of one turn or none.
+
+    Under `vmap` it costs nothing where no example needs it, while both sides of a condition would
+    be computed. XLA may compute before the loop what `work` does not take from the state.
+    """
+    start = state, needed
+    return lax.while_loop(lambda now: now[1], lambda now: (work(now[0]), ~now[1]), start)[0]
+
+
 def drop_axis(tree: PyTree) -> PyTree:
     """Drops the size-1 batch axis that each mapped example had."""
     return jax.tree.map(lambda leaf: leaf[:, 0], tree)

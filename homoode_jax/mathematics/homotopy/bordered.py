@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float
 
 from homoode_jax.mathematics.cells.gmres import GMRES, Linear, solve_linear
 from homoode_jax.mathematics.cells.vectors import Vector, dot
+from homoode_jax.mathematics.common.examples import once
 from homoode_jax.mathematics.common.trees import all_finite
 from homoode_jax.mathematics.homotopy.equations import Point
 
@@ -47,15 +48,14 @@ def by_matrix(
 ) -> tuple[Linear, Float[Array, "m m"]]:
     """Solves with a Jacobian that is kept, or taken anew, which costs a product for each entry."""
 
-    def once(carry):
-        _, jacobian = carry
-        # Depends on the carry, so that XLA leaves it in the loop, which makes no turn if none is
-        # asked for. One column at a time: a cell need not have a batching rule of its own.
+    def renew(jacobian):
+        # Depends on the state, so that XLA leaves it in the loop. One column at a time: a cell need
+        # not have a batching rule of its own.
         one = jnp.where(jnp.isnan(jacobian[0, 0]), 0, 1).astype(jacobian.dtype)
         columns = lax.map(problem.jvp, one * jnp.eye(len(jacobian), dtype=jacobian.dtype))
-        return jnp.asarray(False), columns.T
+        return columns.T
 
-    _, jacobian = lax.while_loop(lambda carry: carry[0], once, (renews, jacobian))
+    jacobian = once(renews, renew, jacobian)
     block = jnp.eye(len(jacobian), dtype=jacobian.dtype) - problem.c * jacobian
     matrix = jnp.block([[block, problem.slope[:, None]], [problem.row[None]]])
     value, close = _solved(matrix, problem.b)
@@ -71,24 +71,20 @@ def _solved(matrix: Float[Array, "k k"], b: Point) -> tuple[Point, Bool[Array, "
     batches beside each other may wait for each other for ever.
     """
 
-    # The matrix is in the carry, and changes: XLA would take the factorisation of a constant one
+    # The matrix is in the state, and changes: XLA would take the factorisation of a constant one
     # out of the loop, and with it out of the order.
-    def solve(carry):
-        _, matrix, rest, _ = carry
+    def solve(state):
+        matrix, rest, _ = state
         value = jnp.linalg.solve(matrix, rest)
-        rest = rest - dot(matrix, value)
-        return jnp.asarray(False), jnp.zeros_like(matrix), rest, value
+        return jnp.zeros_like(matrix), rest - dot(matrix, value), value
 
-    def damp(carry):
-        _, matrix, b, _ = carry
-        step = _damped(matrix, b)
-        return jnp.asarray(False), jnp.zeros_like(matrix), jnp.zeros_like(b), step
+    def damp(state):
+        matrix, b, _ = state
+        return jnp.zeros_like(matrix), jnp.zeros_like(b), _damped(matrix, b)
 
-    start = jnp.any(b != 0), matrix, b, jnp.zeros_like(b)
-    _, _, rest, value = lax.while_loop(lambda carry: carry[0], solve, start)
+    _, rest, value = once(jnp.any(b != 0), solve, (matrix, b, jnp.zeros_like(b)))
     close = all_finite(value) & (jnp.linalg.norm(rest) <= 0.01 * jnp.linalg.norm(b))
-    start = ~close, matrix, b, value
-    _, _, _, value = lax.while_loop(lambda carry: carry[0], damp, start)
+    _, _, value = once(~close, damp, (matrix, b, value))
     return value, close
 
 

@@ -15,8 +15,8 @@ once. The cell and its derivative are therefore compiled once, whatever is attem
 
     broyden        Broyden's method from the best point known (see `cells.broyden`): most of what
                    Anderson leaves is solved by it, at the price of one evaluation a step
-    mixing         Anderson mixing from z0 (see `cells.mixing`): what it alone would find in the
-                   end is found by it here too
+    mixing         Anderson mixing from z0 (see `cells.mixing`), with a short memory: most of what
+                   it would find late by itself, where the cell's kinks brake Broyden's method
     search         Newton from the best point known (see `descent`)
     newton_path    arc length along the Newton homotopy from the best point known (see `ascent`)
     fixed_point    arc length along the fixed-point homotopy from z0
@@ -27,17 +27,16 @@ once. The cell and its derivative are therefore compiled once, whatever is attem
 An attempt ends when it fails or has used its share of the budget.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int
 
 from homoode_jax.mathematics.cells.broyden import learn, step_from
 from homoode_jax.mathematics.cells.mixing import mix, remember
 from homoode_jax.mathematics.cells.vectors import Vector, no_cost
-from homoode_jax.mathematics.common.examples import while_any
+from homoode_jax.mathematics.common.examples import once, while_any
 from homoode_jax.mathematics.common.solution import RUNNING, Result
 from homoode_jax.mathematics.common.trees import choose
 from homoode_jax.mathematics.homotopy.ascent import Seen, along
@@ -146,28 +145,22 @@ def _decide(climber: Climber, state: Climb, seen: Seen, f: Vector) -> tuple[Clim
 def _iterated(state: Climb, seen: Seen, f: Vector) -> Climb:
     """Returns the state after a step of Broyden's method, or of mixing, if it is their turn.
 
-    Each is in a loop of one turn or none, which costs nothing where nobody needs it.
+    Neither costs anything in the turns of other attempts.
     """
     z = state.y[:-1] * state.unit
     # Nothing is solved in these attempts. That the loops look at it puts them after its loops:
     # LAPACK's calls are not to run beside each other (see `bordered`).
     idle = ~jnp.any(seen.linear.value != 0)
-    quasi, z1 = _once(
+    quasi, z1 = once(
         (state.attempt == BROYDEN) & idle, lambda old: _by_broyden(old[0], z, f), (state.quasi, z)
     )
-    mixed, z1 = _once(
+    mixed, z1 = once(
         (state.attempt == MIXING) & idle,
         lambda old: _by_mixing(old[0], z, f, state.first),
         (state.mixed, z1),
     )
     y = jnp.append(z1 / state.unit, jnp.ones((), z.dtype))
     return state._replace(quasi=quasi, mixed=mixed, y=y)
-
-
-def _once(needed: Bool[Array, ""], work: Callable, state: PyTree) -> PyTree:
-    """Works on the state if that is needed."""
-    start = state, needed
-    return lax.while_loop(lambda now: now[1], lambda now: (work(now[0]), ~now[1]), start)[0]
 
 
 def _by_broyden(last: Quasi, z: Vector, f: Vector) -> tuple[Quasi, Vector]:

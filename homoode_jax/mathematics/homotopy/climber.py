@@ -68,7 +68,7 @@ class Mixed(NamedTuple):
     Attributes:
         z: the last point.
         f: the cell there.
-        history: of the points before; empty in other attempts.
+        history: of the points before; empty until that attempt.
     """
 
     z: Vector
