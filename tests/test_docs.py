@@ -6,6 +6,9 @@ import types
 import pytest
 
 import homoode_jax
+import homoode_jax.equinox
+import homoode_jax.linen
+import homoode_jax.nnx
 from homoode_jax import networks
 
 
@@ -29,6 +32,9 @@ def _is_from(value, module):
 PUBLIC = {
     **dict(public(homoode_jax, "homoode_jax")),
     **dict(public(networks, "homoode_jax.networks")),
+    **dict(public(homoode_jax.nnx, "homoode_jax.nnx")),
+    **dict(public(homoode_jax.linen, "homoode_jax.linen")),
+    **dict(public(homoode_jax.equinox, "homoode_jax.equinox")),
 }
 
 

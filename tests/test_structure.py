@@ -7,7 +7,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "homoode_jax"
-FLOORS = ("mathematics", "networks", "experiments")
+FLOORS = ("mathematics", "layers", "networks", "experiments")
+FRAMEWORKS = ("nnx", "linen", "equinox")  # ready layers: beside the networks, on `layers`
 ABOVE_MATHEMATICS = {"flax", "optax", "orbax", "ml_collections", "tensorflow_datasets", "rich"}
 # Which folders of the mathematics a folder may import from, beside itself.
 BELOW = {
@@ -36,12 +37,15 @@ def imports(file):
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_imports_point_down(file):
     parts = file.relative_to(PACKAGE).parts
-    if parts[0] not in FLOORS:
+    if parts[0] not in FLOORS + FRAMEWORKS:
         return
-    above = FLOORS[FLOORS.index(parts[0]) + 1 :]
+    if parts[0] in FRAMEWORKS:
+        above = {*FLOORS, *FRAMEWORKS} - {parts[0], "mathematics", "layers"}
+    else:
+        above = {*FLOORS[FLOORS.index(parts[0]) + 1 :], *FRAMEWORKS}
     for name in imports(file):
         assert not any(name.startswith(f"homoode_jax.{floor}") for floor in above), name
-        if parts[0] == "mathematics":
+        if parts[0] in ("mathematics", "layers"):
             assert name.split(".")[0] not in ABOVE_MATHEMATICS, name
 
 

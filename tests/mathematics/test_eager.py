@@ -19,13 +19,8 @@ from homoode_jax import (
     regularisers,
 )
 from homoode_jax.mathematics.common.functions import Function
+from tests.compilations import programs
 
-COMPILED = []
-jax.monitoring.register_event_duration_secs_listener(
-    lambda name, seconds, **_: (
-        COMPILED.append(name) if name == "/jax/core/compile/backend_compile_duration" else None
-    )
-)
 Z0 = jnp.ones((2, 2))
 ZS = jnp.stack([Z0, Z0 / 2])
 LAMS = jnp.array([0.0, 1.0])
@@ -112,13 +107,6 @@ SLOW = {
     "defect": lambda p: audit.defect(field, p, cell, 0.5, audit.Points(Z0, LAMS, ZS, None)),
     "explain": explained,
 }
-
-
-def programs(call, p):
-    """How many programs a call compiles."""
-    before = len(COMPILED)
-    jax.block_until_ready(call(p))
-    return len(COMPILED) - before
 
 
 @pytest.mark.quick(3)

@@ -1,0 +1,1 @@
+"""What layers of all frameworks share: arguments, options, starts and dropout; no Flax."""

@@ -1,0 +1,130 @@
+"""The solve of a layer: its module as a pure function, given to the function behind the layer."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Key, PyTree
+
+from homoode_jax.layers.dropout import evaluation
+from homoode_jax.layers.kinds import Form, Kind
+from homoode_jax.layers.options import Constant, check_names
+from homoode_jax.layers.start import check_given
+from homoode_jax.mathematics.common.solution import Solution
+
+OWN_FUNCTIONS = ("homotopy", "preconditioner")  # these are given the module, and not its arrays
+
+
+class Condition(NamedTuple):
+    """What a field or cell is conditioned on.
+
+    Attributes:
+        x: the input of the layer.
+        keys: of the dropout masks, one for each example; None where there is no dropout.
+    """
+
+    x: PyTree[Array]
+    keys: Key[Array, " batch"] | None
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Pure:
+    """A module as a pure function of its arrays; equal to another where both compute the same.
+
+    Attributes:
+        kind: of the layer.
+        form: which of t, z and x the module takes.
+        run: `run(arrays, *args)` calls the module that has these arrays, `run.bind(arrays)`
+            returns it; hashable.
+    """
+
+    kind: Kind
+    form: Form
+    run: Any
+
+    def __call__(self, params: PyTree, *args: Any) -> PyTree[Array]:
+        """Evaluates a cell(params, z, x) or a field(params, t, z, x)."""
+        *t, z, condition = args
+        given = {"t": t[0] if t else None, "z": z, "x": condition.x}
+        given = [given[name] for name in self.form]
+        with evaluation(condition.keys), in_one_line(self.kind.role, self.form, given):
+            return self.run(params, *given)
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class PureOwn:
+    """A function of the caller's that takes the module, as one that takes its arrays."""
+
+    function: Callable
+    bind: Callable
+
+    def __call__(self, params: PyTree, *args: Any) -> Any:
+        """Calls the function with a module that has these arrays, and the condition without keys.
+
+        `homotopy(module, lam, z, x)` or `preconditioner(module, z, x, lam, v)`.
+        """
+        args = tuple(arg.x if isinstance(arg, Condition) else arg for arg in args)
+        return self.function(self.bind(params), *args)
+
+
+def solve(
+    pure: Pure,
+    params: PyTree,
+    condition: Condition,
+    begin: Callable[[], PyTree[Array]],
+    options: Constant,
+    given: Mapping[str, Any],
+) -> Solution:
+    """Solves a batch.
+
+    Args:
+        pure: the field or cell.
+        params: its arrays.
+        condition: what it is conditioned on.
+        begin: returns the states in which the layer begins.
+        options: of the layer.
+        given: options of the call, and its z0 (a warm start); they go before those of the layer.
+    """
+    kind = pure.kind
+    z0 = given.get("z0")
+    given = {name: value for name, value in given.items() if name != "z0"}
+    check_names(kind, given, in_call=True)
+    chosen = {**options.tree, **given}
+    for name in OWN_FUNCTIONS:
+        if callable(chosen.get(name)):
+            chosen[name] = PureOwn(chosen[name], pure.run.bind)
+    if z0 is None:
+        z0 = begin()
+    else:
+        check_given(z0, begin, kind.name)
+    return kind.solve(pure, params, z0, condition, **chosen)
+
+
+class BadModuleError(ValueError):
+    """A field or cell that does not go into a layer."""
+
+
+@contextlib.contextmanager
+def in_one_line(role: str, form: Form, given: list[Any]) -> Iterator[None]:
+    """Says in one line what a field or cell was called with when it failed, as by a wrong shape.
+
+    Its own error is the cause of this one.
+    """
+    try:
+        yield
+    except BadModuleError:
+        raise
+    except (TypeError, ValueError) as error:
+        shown = ", ".join(f"{name} {_show(one)}" for name, one in zip(form, given, strict=True))
+        reason = str(error).strip().split("\n")[0]
+        raise BadModuleError(f"the {role} failed for {shown}: {reason}") from error
+
+
+def _show(argument: Any) -> str:
+    shown = jax.tree.map(lambda a: f"{jnp.result_type(a).name}{list(jnp.shape(a))}", argument)
+    return str(shown).replace("'", "")
