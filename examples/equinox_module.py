@@ -1,4 +1,4 @@
-"""The same homotopy layer as an Equinox module, trained with Optax."""
+"""A homotopy layer as an Equinox module, trained with Optax."""
 
 import equinox as eqx
 import jax
@@ -6,29 +6,30 @@ import jax.numpy as jnp
 import optax
 from sklearn.datasets import load_digits
 
-import homoode_jax
+import homoode_jax.equinox
 
 
-class Homotopy(eqx.Module):
-    """z = tanh(A z + B x), found by following its homotopy from z = 0."""
+class Cell(eqx.Module):
+    """f(z; x) = tanh(A z + x)."""
 
     recurrent: eqx.nn.Linear
-    input: eqx.nn.Linear
 
-    def cell(self, z, x):
-        """f(z; x), for a batch."""
-        return jnp.tanh(0.5 * jax.vmap(self.recurrent)(z) + jax.vmap(self.input)(x))
+    def __call__(self, z, x):
+        """Evaluates the cell for one example."""
+        return jnp.tanh(0.5 * self.recurrent(z) + x)
 
-    def __call__(self, x):
-        """The fixed point; the module itself is the parameters."""
-        z0 = jnp.zeros((len(x), self.recurrent.out_features))
-        return homoode_jax.continuation(Homotopy.cell, self, z0, x).z
+
+def make_model(key):
+    """A linear map, the fixed point of the cell along its homotopy, and a linear read-out."""
+    one, two, three = jax.random.split(key, 3)
+    layer = homoode_jax.equinox.HomotopyDEQ(Cell(eqx.nn.Linear(32, 32, key=one)))
+    return eqx.nn.Linear(64, 32, key=two), layer, eqx.nn.Linear(32, 10, key=three)
 
 
 def loss(model, images, labels):
-    """Mean cross-entropy of a homotopy layer and a linear read-out."""
-    homotopy, output = model
-    logits = jax.vmap(output)(homotopy(images))
+    """Mean cross-entropy of a batch; a layer takes one example, and a batch by `vmap`."""
+    first, layer, last = model
+    logits = jax.vmap(lambda x: last(layer(first(x))))(images)
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
@@ -37,10 +38,7 @@ def main(steps=30):
     digits = load_digits()
     images = jnp.array(digits.data[:200]) / 16
     labels = jnp.array(digits.target[:200])
-    one, two, three = jax.random.split(jax.random.key(0), 3)
-    recurrent = eqx.nn.Linear(32, 32, use_bias=False, key=one)
-    layer = Homotopy(recurrent, eqx.nn.Linear(64, 32, key=two))
-    model = layer, eqx.nn.Linear(32, 10, key=three)
+    model = make_model(jax.random.key(0))
     optimiser = optax.adam(1e-2)
     state = optimiser.init(eqx.filter(model, eqx.is_array))
     losses = []

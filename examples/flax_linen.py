@@ -1,4 +1,4 @@
-"""The same homotopy layer inside a Flax Linen model, trained with Optax."""
+"""A homotopy layer inside a Flax Linen model, trained with Optax."""
 
 import flax.linen as nn
 import jax
@@ -6,30 +6,27 @@ import jax.numpy as jnp
 import optax
 from sklearn.datasets import load_digits
 
-import homoode_jax
+import homoode_jax.linen
 
 
 class Cell(nn.Module):
-    """f(z; x) = tanh(A z + B x)."""
+    """f(z; x) = tanh(A z + x)."""
 
     @nn.compact
     def __call__(self, z, x):
         """Evaluates the cell for a batch."""
         small = nn.initializers.normal(0.1)
-        recurrent = nn.Dense(z.shape[-1], use_bias=False, kernel_init=small)
-        return jnp.tanh(recurrent(z) + nn.Dense(z.shape[-1])(x))
+        return jnp.tanh(nn.Dense(z.shape[-1], kernel_init=small)(z) + x)
 
 
 class Classifier(nn.Module):
-    """The fixed point of the cell, found by following its homotopy, and a linear read-out."""
+    """A linear map, the fixed point of the cell along its homotopy, and a linear read-out."""
 
     @nn.compact
     def __call__(self, x):
-        """Logits for a batch; the cell's parameters are one of this module's."""
-        z0 = jnp.zeros((len(x), 32))
-        cell = Cell(parent=None)
-        weights = self.param("cell", lambda key: cell.init(key, z0, x))
-        return nn.Dense(10)(homoode_jax.continuation(cell.apply, weights, z0, x).z)
+        """Logits for a batch."""
+        z = homoode_jax.linen.HomotopyDEQ(Cell())(nn.Dense(32)(x))
+        return nn.Dense(10)(z)
 
 
 def main(steps=30):
