@@ -62,6 +62,37 @@ class Implicit(eqx.Module):
     linear_solver: str | lx.AbstractLinearSolver = "gmres"
 
 
+class ImplicitJVP(eqx.Module):
+    """The gradient of `Implicit`, also in forward mode: by a rule that JAX can transpose.
+
+    `jvp`, `jacfwd`, `linearize` and `hessian` pass through the solve. A solve or a linear solve
+    that fails contributes exactly zero. The products of the backward pass are not counted: there
+    is no `backward_probe`.
+
+    Attributes:
+        tol: positive relative tolerance of the linear solve; the derivative's error follows it.
+        linear_solver: as that of `Implicit`.
+
+    Raises:
+        ValueError: if a setting is not as above; the message names it.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import homoode_jax
+        >>> cell = lambda a, z, x: a * z + x  # z = x / (1 - a)
+        >>> z0 = jnp.zeros((1, 1))
+        >>> x = jnp.ones((1, 1))
+        >>> adjoint = homoode_jax.ImplicitJVP()
+        >>> find = lambda a: homoode_jax.equilibrium(cell, a, z0, x, adjoint=adjoint).z[0, 0]
+        >>> print(f"{jax.jvp(find, (0.5,), (1.0,))[1]:.3f}")  # 1 / (1 - a)^2
+        4.000
+    """
+
+    tol: Real[ArrayLike, ""] = real_field("tol", 1e-6, "a positive number")
+    linear_solver: str | lx.AbstractLinearSolver = "gmres"
+
+
 class Phantom(eqx.Module):
     """The gradient of `steps` damped Picard steps from the equilibrium; no linear solve.
 
@@ -95,9 +126,10 @@ class Unrolled(eqx.Module):
     """The derivative of the solver's own steps; memory grows with `max_steps`."""
 
 
-Route = Implicit | Phantom | Unrolled
+Route = Implicit | ImplicitJVP | Phantom | Unrolled
 IMPLICIT_ADJOINTS: dict[str, Callable[[], Route]] = {
     "implicit": Implicit,
+    "implicit_jvp": ImplicitJVP,
     "jacobian_free": lambda: Phantom(1, 1.0),
     "phantom": Phantom,
     "unrolled": Unrolled,
@@ -106,7 +138,7 @@ IMPLICIT_ADJOINTS: dict[str, Callable[[], Route]] = {
 
 def make_route(adjoint: str | Route) -> Route:
     """Returns the adjoint behind a name; passes adjoint objects through."""
-    if isinstance(adjoint, Implicit | Phantom | Unrolled):
+    if isinstance(adjoint, Implicit | ImplicitJVP | Phantom | Unrolled):
         return adjoint
     check_option("adjoint", adjoint, IMPLICIT_ADJOINTS)
     return IMPLICIT_ADJOINTS[adjoint]()
@@ -158,10 +190,20 @@ def _solve_linear(route: Implicit | Phantom, jt: Callable, v: Vector, preconditi
     if isinstance(route, Phantom):
         yes = jnp.asarray(True)
         return Linear(phantom(jt, v, route), yes, yes, jnp.asarray(route.steps - 1))
+    return solve_linear_of(route, lambda u: u - jt(u), v, precondition)
+
+
+def solve_linear_of(
+    route: Implicit | ImplicitJVP,
+    product: Callable[[Vector], Vector],
+    b: Vector,
+    precondition: Callable[[Vector], Vector] | None,
+) -> Linear:
+    """Solves product(u) = b with the linear solver and tolerance of an adjoint."""
     solver = make_linear_solver(route.linear_solver, route.tol)
     if route.linear_solver == "gmres" and isinstance(solver, GMRES):
         solver = Fallback(solver)
-    return solve_linear(lambda u: u - jt(u), v, solver, precondition)
+    return solve_linear(product, b, solver, precondition)
 
 
 def phantom(jt: Callable[[Vector], Vector], v: Vector, route: Phantom) -> Vector:

@@ -12,13 +12,22 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Bool, Int, PyTree
 
 from homoode_jax.mathematics.cells import adjoints
-from homoode_jax.mathematics.cells.adjoints import Route, Unrolled, make_route
+from homoode_jax.mathematics.cells.adjoints import (
+    Implicit,
+    ImplicitJVP,
+    Phantom,
+    Route,
+    Unrolled,
+    make_route,
+)
 from homoode_jax.mathematics.cells.chunks import in_chunks
+from homoode_jax.mathematics.cells.forward import solve_forward
 from homoode_jax.mathematics.cells.outcome import Algorithm, Outcome
 from homoode_jax.mathematics.cells.precision import (
     CellInPrecision,
@@ -45,6 +54,8 @@ from homoode_jax.mathematics.common.examples import (
 )
 from homoode_jax.mathematics.common.functions import Function, compiled
 from homoode_jax.mathematics.common.guard import pull_back_by_problem, solve_unpadded
+from homoode_jax.mathematics.common.guard import solve as solve_guarded
+from homoode_jax.mathematics.common.options import is_concrete
 from homoode_jax.mathematics.common.plan import Inputs, Pullback
 from homoode_jax.mathematics.common.solution import Result, Solution, Stats
 from homoode_jax.mathematics.common.trees import cast, cast_like, common_dtype, real_dtype, shapes
@@ -124,7 +135,7 @@ class CellPlan(eqx.Module):
     def pull_back(self, inputs: Inputs, memory: PyTree[Array], cotangents: Outcome) -> Pullback:
         """Pulls back by the formula of the adjoint."""
         route = self.adjoint
-        assert not isinstance(route, Unrolled)
+        assert isinstance(route, Implicit | Phantom)
 
         def one(z, x, cotangent, mask=None) -> Pullback:
             return adjoints.pull_back(
@@ -195,6 +206,11 @@ def solve_cells(
         per_example=per_example,
     )
     probe = check_probe(backward_probe, per_example, batch, dtype)
+    if isinstance(options.adjoint, ImplicitJVP) and not _is_zero(backward_probe):
+        raise ValueError(
+            "adjoint='implicit_jvp' does not count the products of its backward pass: give no "
+            "backward_probe, or adjoint='implicit'."
+        )
     functions = CellFunctions(
         cell=Function(cell),
         preconditioner=None if preconditioner is None else Function(preconditioner),
@@ -225,7 +241,13 @@ def _solve(functions: CellFunctions, options: CellOptions, inputs: Inputs) -> So
         **options._asdict(),
     )
     inputs = inputs._replace(z0=cast(z0, common_dtype(z0)))
-    return _solution(solve_unpadded(inputs, plan, CELL_COUNTS), z0)
+    guard = solve_forward if isinstance(options.adjoint, ImplicitJVP) else solve_guarded
+    return _solution(solve_unpadded(inputs, plan, CELL_COUNTS, guard), z0)
+
+
+def _is_zero(probe: Any) -> bool:
+    """Returns whether a probe is that of a call which does not ask for the count."""
+    return is_concrete(probe) and not np.any(np.asarray(probe))
 
 
 def _solution(raw: Outcome, z0: PyTree[Array]) -> Solution:

@@ -62,7 +62,8 @@ def compiled(entry: Callable) -> Callable:
         traced = any(isinstance(leaf, Function) and leaf.is_traced for leaf in leaves)
         with forward_mode(
             "jvp, jacfwd, linearize and hessian do not pass through a solve, whose gradient is a "
-            "backward pass; use grad, vjp or jacrev (integrate: or adjoint=diffrax.ForwardMode())."
+            "backward pass; use grad, vjp or jacrev, or adjoint='implicit_jvp' (integrate: "
+            "adjoint=diffrax.ForwardMode())."
         ):
             return entry(*args, **named) if traced else program(*args, **named)
 

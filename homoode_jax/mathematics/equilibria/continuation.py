@@ -212,6 +212,7 @@ def continuation(
         preconditioner: `preconditioner(params, z, x, lam, v)`, linear in v and near
             (dH/dz)^-1 v; in implicit gradients it is taken at lam = 1.
         adjoint: "implicit" (a transposed linear solve; or `Implicit(tol, linear_solver)`),
+            "implicit_jvp" (the same in forward mode too, for `jvp`, `jacfwd` and `hessian`),
             "jacobian_free", "phantom" (or `Phantom(steps, damping)`), or "unrolled"
             (backpropagation through the path's steps). All but the last return zeros for z0.
         batching: "joint" (one path for the whole batch) or "per_example" (a path for each).

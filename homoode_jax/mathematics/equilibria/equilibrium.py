@@ -97,6 +97,7 @@ def equilibrium(
         max_evaluations: a bound on evaluations of the cell and products with its Jacobian taken
             together, looked at between steps; None: no bound. Not for Optimistix solvers.
         adjoint: "implicit" (a transposed linear solve; or `Implicit(tol, linear_solver)`),
+            "implicit_jvp" (the same in forward mode too, for `jvp`, `jacfwd` and `hessian`),
             "jacobian_free", "phantom" (or `Phantom(steps, damping)`), or "unrolled"
             (backpropagation through the iterations). All but the last return zeros for z0.
         batching: "joint" (one vector: one stopping) or "per_example" (each example stops by
