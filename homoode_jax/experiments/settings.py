@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from homoode_jax.experiments.sources import INFO
+from homoode_jax.mathematics.cells.adjoints import IMPLICIT_ADJOINTS
 from homoode_jax.mathematics.common.checks import BATCHINGS
 from homoode_jax.mathematics.equilibria.continuation import PATHS
 from homoode_jax.mathematics.equilibria.equilibrium import EQUILIBRIUM_SOLVERS
