@@ -24,6 +24,10 @@ def field(kernel, t, z, x):
     return t * jnp.tanh(z @ kernel) + x - z
 
 
+def free_field(kernel, t, z):
+    return t * jnp.tanh(z @ kernel) - z
+
+
 class NnxCell(nnx.Module):
     def __init__(self, kernel=KERNEL):
         self.kernel = nnx.Param(kernel)
@@ -35,6 +39,11 @@ class NnxCell(nnx.Module):
 class NnxField(NnxCell):
     def __call__(self, t, z, x):
         return field(self.kernel[...], t, z, x)
+
+
+class NnxFreeField(NnxCell):
+    def __call__(self, t, z):
+        return free_field(self.kernel[...], t, z)
 
 
 class LinenCell(nn.Module):
@@ -49,6 +58,12 @@ class LinenField(nn.Module):
         return field(self.param("kernel", lambda key: KERNEL), t, z, x)
 
 
+class LinenFreeField(nn.Module):
+    @nn.compact
+    def __call__(self, t, z):
+        return free_field(self.param("kernel", lambda key: jnp.eye(z.shape[-1])), t, z)
+
+
 class EquinoxCell(eqx.Module):
     kernel: jax.Array
 
@@ -61,13 +76,25 @@ class EquinoxField(EquinoxCell):
         return field(self.kernel, t, z, x)
 
 
+class EquinoxFreeField(EquinoxCell):
+    def __call__(self, t, z):
+        return free_field(self.kernel, t, z)
+
+
 CELLS = {"nnx": NnxCell, "linen": LinenCell, "equinox": lambda: EquinoxCell(KERNEL)}
 FIELDS = {"nnx": NnxField, "linen": LinenField, "equinox": lambda: EquinoxField(KERNEL)}
+
+FREE_FIELDS = {
+    "nnx": NnxFreeField,
+    "linen": LinenFreeField,
+    "equinox": lambda: EquinoxFreeField(KERNEL),
+}
 
 
 def make(framework, name, *args, **options):
     """Makes a layer around the framework's own cell or field."""
-    module = (CELLS if name.endswith("DEQ") else FIELDS)[framework]()
+    modules = {"DEQ": CELLS, "HomotopyDEQ": CELLS, "HomoODE": FIELDS}.get(name, FREE_FIELDS)
+    module = modules[framework]()
     return layer_class(framework, name)(module, *args, **options)
 
 
