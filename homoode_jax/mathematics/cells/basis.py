@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from homoode_jax.mathematics.cells.vectors import LONG, Vector, dot, weighted_sum
 from homoode_jax.mathematics.common.examples import once
+from homoode_jax.mathematics.common.trees import is_at_most
 
 BLOCK = 8  # vectors
 AGAIN = 0.1  # part of a vector outside the basis below which it is orthogonalised once more
@@ -50,7 +51,7 @@ class Split(NamedTuple):
 
 def empty_basis(like: Vector, places: int) -> Basis:
     """Returns a basis without a vector, and room for `places` of them."""
-    most = BLOCK if like.size >= LONG else places
+    most = places if is_at_most(like.size, LONG - 1) else BLOCK
     sizes = [min(most, places - start) for start in range(0, places, most)]
     blocks = [jnp.zeros((size, like.size), like.dtype) for size in sizes]
     return Basis(tuple(blocks), jnp.zeros_like(like), jnp.zeros((), jnp.int32))

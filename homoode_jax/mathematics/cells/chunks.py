@@ -25,8 +25,9 @@ def in_chunks(
     `work` gets a chunk of rows, their outcomes, and which of them are in need: the last chunk is
     filled up with others, whose outcomes it must return as they are.
     """
-    batch = len(needed)
-    chunk = min(CHUNK, batch)
+    batch = needed.shape[0]
+    # Of a batch whose size is not known yet one chunk might have a row twice.
+    chunk = min(CHUNK, batch) if isinstance(batch, int) else 1
     order = jnp.argsort(~needed)
     count = jnp.sum(needed)
 

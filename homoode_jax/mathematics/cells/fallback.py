@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Int
 
 from homoode_jax.mathematics.cells.gmres import GMRES
 from homoode_jax.mathematics.cells.vectors import Vector
+from homoode_jax.mathematics.common.trees import is_at_most
 
 DENSE = 512  # entries up to which an operator is made a matrix: a megabyte in float32
 LSMR_STEPS = 1000
@@ -52,9 +53,10 @@ class Fallback(lx.AbstractLinearSolver):
             # The loop's state has b, and changes it. Otherwise XLA would move this solve out of
             # the loop, and do it where GMRES has converged too.
             _, b, _, _, products = state
-            solve = _factorised if b.size <= DENSE else _by_lsmr
+            is_small = is_at_most(b.size, DENSE)
+            solve = _factorised if is_small else _by_lsmr
             x, rest, more = solve(product, b)
-            enough = ROUNDING if b.size <= DENSE else 100 * jnp.finfo(b.dtype).eps
+            enough = ROUNDING if is_small else 100 * jnp.finfo(b.dtype).eps
             target = jnp.maximum(self.first.target(b), enough * jnp.linalg.norm(b))
             missed = ~(jnp.linalg.norm(rest) <= target)
             return jnp.zeros_like(failed), rest, missed, x, products + more

@@ -25,6 +25,7 @@ from homoode_jax.mathematics.cells.basis import (
 )
 from homoode_jax.mathematics.cells.vectors import Cost, Vector
 from homoode_jax.mathematics.common.options import real_field, whole_field
+from homoode_jax.mathematics.common.trees import is_at_most
 
 
 class Linear(NamedTuple):
@@ -156,7 +157,7 @@ class GMRES(lx.AbstractLinearSolver):
         return lax.while_loop(goes_on, body, start)
 
     def _arnoldi(self, product: Callable, state: _State, target) -> _Cycle:
-        m = min(self.restart, state.r.size)
+        m = state.r.size if is_at_most(state.r.size, self.restart) else self.restart
 
         def goes_on(cycle: _Cycle):
             small = state.size <= target * jnp.linalg.norm(cycle.left)

@@ -14,7 +14,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from homoode_jax.mathematics.common.trees import root, select_rows
+from homoode_jax.mathematics.common.trees import is_at_most, root, select_rows
 
 Vector = Float[Array, " n"]
 
@@ -156,7 +156,7 @@ def weighted_sum(
 
     XLA:CPU's product of a small vector and a long matrix takes twice as long.
     """
-    if vectors.shape[1] < LONG:
+    if is_at_most(vectors.shape[1], LONG - 1):
         return dot(weights, vectors)
     return sum(weights[i] * vectors[i] for i in range(len(vectors)))  # pyright: ignore
 

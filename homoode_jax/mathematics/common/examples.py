@@ -23,7 +23,10 @@ def map_examples(function: Callable, *batched: PyTree) -> PyTree:
     def one(*rows: PyTree) -> PyTree:
         return function(*jax.tree.map(lambda leaf: leaf[None], rows))
 
-    return jax.vmap(one, axis_name=EXAMPLES)(*batched)
+    sizes = [leaf.shape[0] for leaf in jax.tree.leaves(batched)]
+    # A collective needs to know how many they are, which an export of any batch size does not.
+    name = EXAMPLES if all(isinstance(size, int) for size in sizes) else None
+    return jax.vmap(one, axis_name=name)(*batched)
 
 
 def while_any(goes_on: Callable, body: Callable, start: PyTree, freeze: Callable) -> PyTree:
@@ -32,11 +35,22 @@ def while_any(goes_on: Callable, body: Callable, start: PyTree, freeze: Callable
     `freeze(goes_on, new, old)` keeps what an example had when its own loop ended. What it leaves
     as it is must not matter any more.
     """
+    if not _is_named():
+        return lax.while_loop(goes_on, body, start)
 
     def any_goes_on(state: PyTree) -> Bool[Array, ""]:
         return lax.pmax(goes_on(state).astype(jnp.int32), EXAMPLES) > 0
 
     return lax.while_loop(any_goes_on, lambda old: freeze(goes_on(old), body(old), old), start)
+
+
+def _is_named() -> bool:
+    """Returns whether the examples of this map can be asked about each other."""
+    try:
+        lax.axis_index(EXAMPLES)
+    except NameError:
+        return False
+    return True
 
 
 def once(needed: Bool[Array, ""], work: Callable, state: PyTree) -> PyTree:

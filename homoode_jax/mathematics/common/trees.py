@@ -7,6 +7,8 @@ A batched tree has leaves `[batch, ...]`; the entries of an example are those of
 leaf, taken together.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree, Shaped
@@ -91,6 +93,11 @@ def all_finite(tree: PyTree) -> Bool[Array, ""]:
     """Returns True if every entry of every leaf is finite."""
     flags = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]
     return jnp.all(jnp.stack(flags)) if flags else jnp.asarray(True)
+
+
+def is_at_most(size: Any, most: int) -> bool:
+    """Returns whether a size is that small; a symbolic one (`jax.export`) counts as larger."""
+    return isinstance(size, int) and size <= most
 
 
 def select_rows(mask: Bool[Array, " batch"], where_true: PyTree, where_false: PyTree) -> PyTree:

@@ -21,7 +21,7 @@ from homoode_jax.mathematics.cells.vectors import Equation, relative_residual
 from homoode_jax.mathematics.cells.verdict import measure, norm
 from homoode_jax.mathematics.common.functions import has_products
 from homoode_jax.mathematics.common.solution import RUNNING, Result
-from homoode_jax.mathematics.common.trees import all_finite, choose
+from homoode_jax.mathematics.common.trees import all_finite, choose, is_at_most
 from homoode_jax.mathematics.homotopy.climb import climb
 from homoode_jax.mathematics.homotopy.climber import ATTEMPTS, Climb, Climber
 from homoode_jax.mathematics.iterations.fixed_point import Anderson
@@ -101,7 +101,7 @@ class Chain(eqx.Module):
             raise ValueError(
                 "solver='robust' has no adjoint='unrolled'; use 'implicit', or solver='anderson'."
             )
-        is_small = equation.z0.size <= SMALL
+        is_small = is_at_most(equation.z0.size, SMALL)
         usual = Anderson(memory=MEMORY_SMALL if is_small else MEMORY)
         most = FIRST_STEPS_SMALL if is_small else FIRST_STEPS
         out, _ = iterate(

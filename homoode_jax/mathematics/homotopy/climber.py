@@ -10,6 +10,7 @@ from homoode_jax.mathematics.cells.mixing import History, empty_history
 from homoode_jax.mathematics.cells.vectors import Cost, Equation, Vector, no_cost
 from homoode_jax.mathematics.cells.verdict import Scale
 from homoode_jax.mathematics.common.solution import RUNNING
+from homoode_jax.mathematics.common.trees import is_at_most
 from homoode_jax.mathematics.homotopy.ascent import Ascent, begin_path
 from homoode_jax.mathematics.homotopy.descent import Descent, begin_descent
 from homoode_jax.mathematics.homotopy.equations import Point
@@ -132,7 +133,7 @@ def begin(climber: Climber, best: Vector, attempt: Int[Array, ""]) -> Climb:
     y = jnp.append(start / climber.unit, lam)
     infinite = jnp.full_like(lam, jnp.inf)
     none = jnp.zeros(len(ATTEMPTS), jnp.int32)
-    kept = best.size if best.size <= DENSE else 0
+    kept = best.size if is_at_most(best.size, DENSE) else 0
     return Climb(
         y=y,
         unit=climber.unit,
