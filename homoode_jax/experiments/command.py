@@ -14,6 +14,7 @@ from homoode_jax.experiments.console import say
 from homoode_jax.experiments.devices import check_devices, check_settings
 from homoode_jax.experiments.errors import UserError, first_line, nearest
 from homoode_jax.experiments.evaluation import evaluate
+from homoode_jax.experiments.exporting import export_run
 from homoode_jax.experiments.failure import replay
 from homoode_jax.experiments.files import local_folder
 from homoode_jax.experiments.processes import COME_SECONDS, MeetingFlags, join
@@ -22,7 +23,7 @@ from homoode_jax.experiments.report import describe
 from homoode_jax.experiments.training import train
 
 HELP = """usage: python train.py [--config=NAME] [--config.SECTION.KEY=VALUE ...]
-                       [--workdir=DIR] [--mode=train|evaluate|replay] [--describe]
+                       [--workdir=DIR] [--mode=train|evaluate|export|replay] [--describe]
 
   --config=NAME     a configuration: the name of one in configs/ (digits if none is given),
                     the path of another file, or of a run's config.json
@@ -31,12 +32,15 @@ HELP = """usage: python train.py [--config=NAME] [--config.SECTION.KEY=VALUE ...
   --init=DIR        starts from the weights of the run in DIR
   --allow_restart   starts at step 0 where all checkpoints of the run were damaged
   --mode=evaluate   evaluates the best weights in --workdir on the test images
+  --mode=export     writes the best weights in --workdir as a program that needs JAX only
   --mode=replay     repeats the step that a run in --workdir stopped at, and says what is wrong
   --describe        shows the model, its parameter counts and all settings, and exits
 
 Many processes (docs/cloud.md): TPU slices, Slurm and MPI say themselves who is who; elsewhere
   --coordinator=HOST:PORT --processes=N --process=I
 They wait for each other for --join_seconds=120."""
+
+MODES = ["train", "evaluate", "export", "replay"]
 
 
 class _Reads(NamedTuple):
@@ -118,6 +122,8 @@ def execute(command: Command) -> None:
         describe(command.config, command.workdir)
     elif command.action == "evaluate":
         evaluate(command.workdir, command.config, command.changed)
+    elif command.action == "export":
+        export_run(command.workdir)
     elif command.action == "replay":
         replay(command.workdir)
     else:
@@ -127,7 +133,7 @@ def execute(command: Command) -> None:
 def _define() -> flags.FlagValues:
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", "", "", flag_values=values)
-    flags.DEFINE_enum("mode", "train", ["train", "evaluate", "replay"], "", flag_values=values)
+    flags.DEFINE_enum("mode", "train", MODES, "", flag_values=values)
     flags.DEFINE_string("coordinator", "", "", flag_values=values)
     flags.DEFINE_integer("processes", 0, "", flag_values=values)
     flags.DEFINE_integer("process", -1, "", flag_values=values)
