@@ -1,6 +1,8 @@
 """A layer: a field or cell, where its state begins, and the options of its solve."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -121,13 +123,13 @@ class Run:
     rest: Constant
     form: Form
 
-    def bind(self, params: PyTree) -> Any:
-        """Returns the module."""
-        return eqx.combine(params, self.rest.tree)
+    def bind(self, params: PyTree) -> Callable:
+        """Returns the module as a function of a batch."""
+        return partial(self, params)
 
     def __call__(self, params: PyTree, *args: Any) -> PyTree[Array]:
         """Calls the module; every example has a key of its own for its dropouts."""
-        module = self.bind(params)
+        module = eqx.combine(params, self.rest.tree)
 
         def one(keys: Key[Array, ""] | None, *args: Any) -> PyTree[Array]:
             with evaluation(keys):

@@ -64,12 +64,14 @@ class PureOwn:
     bind: Callable
 
     def __call__(self, params: PyTree, *args: Any) -> Any:
-        """Calls the function with a module that has these arrays, and the condition without keys.
+        """Calls the function with a module that has these arrays, under the masks of the solve.
 
         `homotopy(module, lam, z, x)` or `preconditioner(module, z, x, lam, v)`.
         """
+        (keys,) = (arg.keys for arg in args if isinstance(arg, Condition))
         args = tuple(arg.x if isinstance(arg, Condition) else arg for arg in args)
-        return self.function(self.bind(params), *args)
+        with evaluation(keys):
+            return self.function(self.bind(params), *args)
 
 
 def solve(

@@ -86,3 +86,22 @@ def test_nothing_is_compiled_from_the_third_eager_call_on(framework):
     programs(call, 1.0)
     programs(call, 2.0)
     assert programs(call, 0.5) == 0
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_homotopy_and_a_preconditioner_are_given_the_module(framework):
+    options = BATCHED.get(framework, {})
+    homotopy = lambda cell, lam, z, x: z - lam * cell(z, x)  # noqa: E731
+    layer = make(framework, "HomotopyDEQ", (WIDTH,), homotopy=homotopy, **options)
+    z = as_function(framework, layer, X)(KERNEL, X).z
+    np.testing.assert_allclose(z, by_hand("HomotopyDEQ", KERNEL, X), atol=1e-4)
+
+    def inverse(cell, z, x, lam, v):
+        _, push = jax.linearize(lambda z: cell(z, x), z)
+        return v + lam * push(v)  # the first two terms of Neumann's series
+
+    layer = make(framework, "DEQ", (WIDTH,), solver="newton", preconditioner=inverse, **options)
+    solve = as_function(framework, layer, X)
+    np.testing.assert_allclose(solve(KERNEL, X).z, z, atol=1e-4)
+    plain = as_function(framework, make(framework, "DEQ", (WIDTH,), solver="newton", **options), X)
+    assert solve(KERNEL, X).stats.num_jvp < plain(KERNEL, X).stats.num_jvp

@@ -1,7 +1,7 @@
 """Checks of the caller's numbers: whole ones, real ones, times.
 
-Numbers come as Python's, NumPy's or JAX's. A bound must be known when a solve is compiled; a
-tolerance or a time may be traced.
+Numbers come as Python's, NumPy's or JAX's. The number of steps must be known when a solve is
+compiled; a bound on evaluations, a tolerance or a time may be traced.
 """
 
 import operator
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float, Int
 
 RANGES: dict[str, Callable[[float], bool]] = {
     "a finite number": lambda number: True,
@@ -22,6 +22,8 @@ RANGES: dict[str, Callable[[float], bool]] = {
     "a positive number": lambda number: number > 0,
     "a number in (0, 1]": lambda number: 0 < number <= 1,
 }
+
+MOST = 2**31 - 1  # of what is counted
 
 
 def whole(name: str, got: Any) -> int:
@@ -39,6 +41,19 @@ def whole(name: str, got: Any) -> int:
     if number < 1:
         raise ValueError(f"{name} must be a positive integer, got {got!r}.")
     return number
+
+
+def budget(name: str, got: Any) -> Int[Array, ""] | None:
+    """Returns a positive whole number, which may be traced, as an array; passes None through."""
+    if got is None:
+        return None
+    if not isinstance(got, Tracer):
+        return jnp.asarray(min(whole(name, got), MOST), jnp.int32)
+    if got.shape or not jnp.issubdtype(got.dtype, jnp.integer):
+        raise ValueError(
+            f"{name} must be a positive integer, got a traced {got.dtype}{list(got.shape)}."
+        )
+    return jnp.asarray(jnp.minimum(got, MOST), jnp.int32)
 
 
 def real(name: str, got: Any, wanted: str = "a finite number") -> Any:

@@ -27,7 +27,7 @@ from homoode_jax.mathematics.cells.vectors import Cost, Equation, Vector, no_cos
 from homoode_jax.mathematics.cells.verdict import Scale, measure, norm
 from homoode_jax.mathematics.common.checks import check_option
 from homoode_jax.mathematics.common.functions import check_products, check_untraced
-from homoode_jax.mathematics.common.options import is_concrete, numbers, real, whole
+from homoode_jax.mathematics.common.options import budget, is_concrete, numbers, real, whole
 from homoode_jax.mathematics.common.solution import Result, Solution
 from homoode_jax.mathematics.homotopy.corrector import Correction, correct
 from homoode_jax.mathematics.homotopy.equations import (
@@ -203,7 +203,7 @@ def continuation(
         atol: see `rtol`.
         max_steps: the most predictor-corrector steps to try.
         max_evaluations: a bound on evaluations of the cell and products with its Jacobian taken
-            together, looked at between steps; None: no bound.
+            together, looked at between steps; may be traced; None: no bound.
         save_at: values of lam in increasing order at which to keep the path's first point, or
             "steps" for every point stepped on: `ts` is then lam, `max_steps + 1` of it, the last
             one repeated. Traced values out of order end a path as `stagnated`.
@@ -250,7 +250,7 @@ def continuation(
     check_untraced(solver=solver, linear_solver=linear_solver, adjoint=adjoint)
     _check_path(path, schedule)
     linear_tol = real("linear_tol", linear_tol, "a positive number")
-    bound = None if max_evaluations is None else whole("max_evaluations", max_evaluations)
+    most = budget("max_evaluations", max_evaluations)
     method = partial(
         Method,
         linear_solver=make_linear_solver(linear_solver, linear_tol),
@@ -258,7 +258,7 @@ def continuation(
         schedule=make_schedule(schedule),
         arclength=path == "arclength",
         max_steps=whole("max_steps", max_steps),
-        max_evaluations=bound,
+        max_evaluations=most,
     )
 
     def algorithm(z0) -> Continuation:

@@ -17,7 +17,7 @@ from homoode_jax.mathematics.cells.solve import Cell, solve_cells
 from homoode_jax.mathematics.cells.vectors import Equation
 from homoode_jax.mathematics.common.checks import check_option
 from homoode_jax.mathematics.common.functions import check_untraced
-from homoode_jax.mathematics.common.options import whole
+from homoode_jax.mathematics.common.options import budget, whole
 from homoode_jax.mathematics.common.solution import Solution
 from homoode_jax.mathematics.equilibria.by_optimistix import OPTIMISTIX, ByOptimistix
 from homoode_jax.mathematics.equilibria.robust import Chain, Robust
@@ -43,7 +43,7 @@ class Iterated(eqx.Module):
     method: Any
     tol: Float[Array, ""]
     max_steps: int = eqx.field(static=True)
-    max_evaluations: int | None = eqx.field(static=True)
+    max_evaluations: Int[Array, ""] | None
 
     def solve(self, equation: Equation) -> Outcome:
         """Iterates from z0."""
@@ -95,7 +95,8 @@ def equilibrium(
         max_steps: the most iterations (for "ode": steps tried; for "robust": of its first rung,
             and 50 evaluations each for all rungs, unless `max_evaluations` says otherwise).
         max_evaluations: a bound on evaluations of the cell and products with its Jacobian taken
-            together, looked at between steps; None: no bound. Not for Optimistix solvers.
+            together, looked at between steps; may be traced; None: no bound. Not for Optimistix
+            solvers.
         adjoint: "implicit" (a transposed linear solve; or `Implicit(tol, linear_solver)`),
             "implicit_jvp" (the same in forward mode too, for `jvp`, `jacfwd` and `hessian`),
             "jacobian_free", "phantom" (or `Phantom(steps, damping)`), or "unrolled"
@@ -131,8 +132,7 @@ def equilibrium(
         1.6879 True
     """
     max_steps = whole("max_steps", max_steps)
-    if max_evaluations is not None:
-        max_evaluations = whole("max_evaluations", max_evaluations)
+    most = budget("max_evaluations", max_evaluations)
     check_untraced(solver=solver, adjoint=adjoint)
     method = make_iteration(solver)
 
@@ -141,8 +141,8 @@ def equilibrium(
         if isinstance(method, OPTIMISTIX):
             return ByOptimistix(method, number, max_steps)
         if isinstance(method, Robust):
-            return Chain(method.first, number, max_steps, max_evaluations)
-        return Iterated(method, number, max_steps, max_evaluations)
+            return Chain(method.first, number, max_steps, most)
+        return Iterated(method, number, max_steps, most)
 
     return solve_cells(
         cell,

@@ -13,13 +13,14 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from homoode_jax.mathematics.cells.acceptance import GONE, accept, why_not
 from homoode_jax.mathematics.cells.outcome import Outcome, Rungs
 from homoode_jax.mathematics.cells.vectors import Equation, relative_residual
 from homoode_jax.mathematics.cells.verdict import measure, norm
 from homoode_jax.mathematics.common.functions import has_products
+from homoode_jax.mathematics.common.options import MOST
 from homoode_jax.mathematics.common.solution import RUNNING, Result
 from homoode_jax.mathematics.common.trees import all_finite, choose, is_at_most
 from homoode_jax.mathematics.homotopy.climb import climb
@@ -82,7 +83,7 @@ class Chain(eqx.Module):
     first: Any
     tol: Float[Array, ""]
     max_steps: int = eqx.field(static=True)
-    max_evaluations: int | None = eqx.field(static=True)
+    max_evaluations: Int[Array, ""] | None
 
     def solve(self, equation: Equation) -> Outcome:
         """Climbs all rungs that it takes."""
@@ -91,9 +92,11 @@ class Chain(eqx.Module):
         return lax.cond(needed, lambda: self.go_on(equation, out, needed), lambda: out)
 
     @property
-    def budget(self) -> int:
+    def budget(self) -> Int[Array, ""]:
         """Returns the most evaluations and products of all rungs together."""
-        return min(self.max_evaluations or EVALUATIONS * self.max_steps, 2**31 - 1)
+        if self.max_evaluations is not None:
+            return self.max_evaluations
+        return jnp.asarray(min(EVALUATIONS * self.max_steps, MOST), jnp.int32)
 
     def begin(self, equation: Equation) -> Outcome:
         """Iterates from z0."""

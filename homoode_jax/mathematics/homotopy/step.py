@@ -64,7 +64,7 @@ class Method(eqx.Module):
     schedule: Schedule
     arclength: bool = eqx.field(static=True)
     max_steps: int = eqx.field(static=True)
-    max_evaluations: int | None = eqx.field(static=True)
+    max_evaluations: Int[Array, ""] | None
 
     @property
     def order(self) -> float:

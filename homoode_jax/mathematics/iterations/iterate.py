@@ -108,7 +108,7 @@ def iterate(
     equation: Equation,
     tol: Float[Array, ""],
     max_steps: int,
-    max_evaluations: int | None = None,
+    max_evaluations: Int[Array, ""] | None = None,
 ) -> tuple[Outcome, Float[Array, " points"]]:
     """Runs a method; returns its outcome and the residual of every iterate (NaN beyond)."""
     f0 = equation.f(equation.z0)
