@@ -4,13 +4,12 @@ dz/dt = F(z, t; x, theta),  z(t0) = z0        (HomoODE, arXiv 2310.09583, eq. 8)
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree, Real
 
@@ -20,18 +19,31 @@ from homoode_jax.mathematics.common.checks import (
     check_batching,
     check_function,
     check_mask,
-    check_option,
     check_placement,
     check_probe,
     problem_like,
 )
 from homoode_jax.mathematics.common.functions import Function, check_untraced, compiled
 from homoode_jax.mathematics.common.guard import solve, solve_unpadded
-from homoode_jax.mathematics.common.options import is_concrete, numbers, real, whole
+from homoode_jax.mathematics.common.options import is_concrete, real, whole
 from homoode_jax.mathematics.common.plan import Inputs
 from homoode_jax.mathematics.common.solution import Solution, Stats
 from homoode_jax.mathematics.common.trees import cast, cast_like, common_dtype, real_dtype, shapes
-from homoode_jax.mathematics.ode.plan import ADJOINTS, FieldPlan
+from homoode_jax.mathematics.ode.checks import (
+    check_adjoint,
+    check_own,
+    check_save_at,
+    check_stops,
+    told_apart,
+)
+from homoode_jax.mathematics.ode.own_times import (
+    InOwnTime,
+    are_own,
+    in_own_time,
+    make_interval,
+    one_for_each,
+)
+from homoode_jax.mathematics.ode.plan import FieldPlan
 from homoode_jax.mathematics.ode.solve import Raw, Stepping
 from homoode_jax.mathematics.ode.solvers import make_reversible, make_solver
 from homoode_jax.mathematics.ode.stepping import make_controller
@@ -46,15 +58,15 @@ def integrate(
     z0: PyTree[ArrayLike],
     x: PyTree,
     *,
-    t0: Real[ArrayLike, ""] = 0.0,
-    t1: Real[ArrayLike, ""] = 1.0,
+    t0: Real[ArrayLike, "..."] = 0.0,
+    t1: Real[ArrayLike, "..."] = 1.0,
     solver: str | diffrax.AbstractSolver = "dopri5",
     controller: str | diffrax.AbstractStepSizeController = "pid",
     rtol: Real[ArrayLike, ""] | None = None,
     atol: Real[ArrayLike, ""] | None = None,
     dt0: Real[ArrayLike, ""] | None = None,
     max_steps: Int[ArrayLike, ""] = 256,
-    save_at: Sequence[float] | Real[ArrayLike, " times"] | None = None,
+    save_at: Sequence[float] | Real[ArrayLike, "..."] | None = None,
     adjoint: str | diffrax.AbstractAdjoint = "checkpointed",
     batching: str = "joint",
     backward_probe: Real[ArrayLike, "*batch"] = 0.0,
@@ -74,7 +86,8 @@ def integrate(
         z0: initial state, a pytree of float or complex arrays `[batch, ...]`.
         x: condition, a pytree of arrays `[batch, ...]` or None. Integer, bool and key leaves
             have no gradient.
-        t0: start of integration; may be traced, has no gradient.
+        t0: start of integration; may be traced, has no gradient. In per-example mode also an
+            array `[batch]`: a start for each example.
         t1: end of integration, likewise; may lie before `t0`.
         solver: one of euler, heun, midpoint, ralston, bosh3, tsit5, dopri5, dopri8, a
             Diffrax solver, or a `Reversible`.
@@ -84,7 +97,8 @@ def integrate(
         dt0: first step, negative if t1 < t0; None selects it (Hairer, Nørsett & Wanner, II.4).
         max_steps: the most steps to try, accepted and rejected together.
         save_at: times between `t0` and `t1`, in the order of integration, at which to keep z;
-            traced ones that are not make the solve fail as `nonfinite`.
+            traced ones that are not make the solve fail as `nonfinite`. In per-example mode also
+            an array `[batch, times]`.
         adjoint: "checkpointed" (recursive checkpoints, more for more `max_steps`; as many as you
             like by `diffrax.RecursiveCheckpointAdjoint`; the default), "direct" (plain
             backpropagation by `diffrax.DirectAdjoint`: has reverse-mode derivatives of every order,
@@ -126,6 +140,27 @@ def integrate(
     per_example = check_batching(batching)
     check_untraced(solver=solver, controller=controller, adjoint=adjoint)
     dtype = real_dtype(cast(z0, common_dtype(z0)))
+    if are_own(t0, t1):
+        check_own(per_example, controller, dt0)
+        interval = make_interval(t0, t1, batch, dtype)
+        saved = check_save_at(one_for_each(save_at, batch), t0, t1, dtype, batch)
+        solution = integrate(
+            InOwnTime(field),
+            params,
+            z0,
+            (x, interval),
+            solver=solver,
+            controller=controller,
+            rtol=rtol,
+            atol=atol,
+            max_steps=max_steps,
+            save_at=None if saved is None else in_own_time(saved, interval),
+            adjoint=adjoint,
+            batching=batching,
+            backward_probe=backward_probe,
+            mask=mask,
+        )
+        return solution._replace(ts=saved)
     solver = make_solver(solver)
     solver = make_reversible(solver) if adjoint == "reversible" else solver
     if (
@@ -149,9 +184,9 @@ def integrate(
             controller=controller,
             max_steps=max_steps,
         ),
-        ts=_check_save_at(save_at, t0, t1, dtype),
+        ts=check_save_at(save_at, t0, t1, dtype, batch if per_example else None),
         mask=check_mask(mask, batch),
-        adjoint=_check_adjoint(adjoint),
+        adjoint=check_adjoint(adjoint),
         per_example=per_example,
     )
     probe = check_probe(backward_probe, per_example, batch, dtype)
@@ -212,67 +247,9 @@ def _stepping(dtype, t0, t1, dt0, rtol, atol, solver, controller, max_steps) -> 
     if not points:
         raise ValueError(f"dt0={dt0!r} must point from t0={t0!r} to t1={t1!r} and not be zero.")
     make_controller(controller, solver, rtol, atol, dt0, norm=None)  # raises on a bad choice
-    _check_stops(controller, t0, t1, dt0, dtype)
+    check_stops(controller, t0, t1, dt0, dtype)
     arrays = (
         None if number is None else lax.stop_gradient(jnp.asarray(number, dtype))
-        for number in (t0, _told_apart(t0, t1, dtype), dt0, rtol, atol)
+        for number in (t0, told_apart(t0, t1, dtype), dt0, rtol, atol)
     )
     return Stepping(*arrays, solver, controller, max_steps)  # pyright: ignore
-
-
-def _check_stops(controller, t0, t1, dt0, dtype) -> None:
-    """Raises on times to step to that do not lead from t0 to t1."""
-    if not isinstance(controller, diffrax.StepTo):
-        return
-    if dt0 is not None:
-        raise ValueError(f"controller=StepTo(ts) has steps of its own: give dt0=None, got {dt0!r}.")
-    if is_concrete(controller.ts, t0, t1):
-        a, b, stops = (np.asarray(number, dtype) for number in (t0, t1, controller.ts))
-        rises = np.all(np.diff(stops if a <= b else -stops) > 0)
-        if not rises or stops[0] != a or stops[-1] != b:
-            raise ValueError(
-                f"controller=StepTo(ts) must step from t0={a} to t1={b} in order, got ts={stops}."
-            )
-
-
-def _told_apart(t0, t1, dtype) -> Any:
-    """Returns t1, or NaN (with which a solve fails) if rounding makes it equal to t0."""
-    if is_concrete(t0, t1):
-        if t0 != t1 and np.asarray(t0, dtype) == np.asarray(t1, dtype):
-            raise ValueError(
-                f"t0={t0!r} and t1={t1!r} are the same time in {np.dtype(dtype).name}; measure "
-                "time from t0, or give z0 in a wider dtype."
-            )
-        return t1
-    same = jnp.asarray(t0, dtype) == jnp.asarray(t1, dtype)
-    return jnp.where(same & (t0 != t1), jnp.nan, jnp.asarray(t1, dtype))
-
-
-def _check_adjoint(adjoint: Any) -> str | diffrax.AbstractAdjoint:
-    routes = ", ".join(map(repr, ADJOINTS))
-    if adjoint == "implicit" or isinstance(adjoint, diffrax.ImplicitAdjoint):
-        raise ValueError(
-            "an implicit adjoint needs an equilibrium, F(z(t1)) = 0, and a learned field has "
-            f"none at t1: the gradient would be wrong. integrate takes adjoint={routes}."
-        )
-    if isinstance(adjoint, diffrax.BacksolveAdjoint):
-        raise ValueError(
-            "adjoint=diffrax.BacksolveAdjoint() knows nothing of batches and failures; "
-            "use adjoint='backsolve', the same method with both."
-        )
-    if isinstance(adjoint, diffrax.AbstractAdjoint):
-        return adjoint
-    check_option("adjoint", adjoint, ADJOINTS)
-    return adjoint
-
-
-def _check_save_at(save_at, t0, t1, dtype) -> Float[Array, " times"] | None:
-    if save_at is None:
-        return None
-    ts = numbers("save_at", save_at, dtype)
-    if is_concrete(ts, t0, t1):
-        a, b = (np.asarray(number, dtype) for number in (t0, t1))
-        path = np.concatenate([a[None], ts, b[None]])
-        if not np.all(np.diff(path if a <= b else -path) >= 0):
-            raise ValueError(f"save_at must run from t0={a} to t1={b} in order, got {save_at!r}.")
-    return lax.stop_gradient(jnp.asarray(ts))

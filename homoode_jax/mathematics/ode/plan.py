@@ -28,7 +28,7 @@ class FieldPlan(eqx.Module):
 
     field: Callable
     stepping: Stepping
-    ts: Float[Array, " times"] | None
+    ts: Float[Array, "*batch times"] | None
     mask: Bool[Array, " batch"] | None
     adjoint: str | diffrax.AbstractAdjoint
     per_example: bool = eqx.field(static=True)
@@ -49,21 +49,25 @@ class FieldPlan(eqx.Module):
         """Solves the batch."""
         rhs = RightHandSide(self.field)
 
-        def one(z0, x, mask=None) -> Raw:
+        def one(z0, x, mask=None, ts=self.ts) -> Raw:
             return solve_ode(
                 rhs=rhs,
                 stepping=self.stepping,
                 z0=z0,
                 args=(inputs.params, x),
                 norm=Norm(mask),
-                ts=self.ts,
+                ts=ts,
                 adjoint=self._diffrax_adjoint(),
                 keeps_times=self.adjoint == "reversible",
             )
 
         if not self.per_example:
             return one(inputs.z0, inputs.x, self.mask)
-        raw = map_examples(one, inputs.z0, inputs.x)
+        if self.ts is not None and self.ts.ndim == 2:
+            own = lambda z0, x, ts: one(z0, x, ts=ts[0])  # noqa: E731
+            raw = map_examples(own, inputs.z0, inputs.x, self.ts)
+        else:
+            raw = map_examples(one, inputs.z0, inputs.x)
         steps = raw.steps and raw.steps._replace(partner=drop_axis(raw.steps.partner))
         return raw._replace(z=drop_axis(raw.z), zs=times_first(raw.zs), steps=steps)
 
