@@ -74,7 +74,7 @@ def drop(z: Array, rate: Any, broadcast_dims: Sequence[int] = ()) -> Array:
     return jnp.where(kept, z / (1 - rate), 0).astype(z.dtype)
 
 
-def draw_keys(key: Key[Array, ""], batch: int) -> Key[Array, " batch"]:
+def draw_keys(key: Key[Array, ""], batch: Any) -> Key[Array, " batch"]:
     """Returns a key for each example."""
     key = key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
     return jax.random.split(key, batch)

@@ -54,7 +54,7 @@ def number_of_rows(name: str, arrays: PyTree) -> int:
     return leaves[0].shape[0]
 
 
-def at_point(point: PyTree, x: PyTree, batch: int) -> PyTree[Array]:
+def at_point(point: PyTree, x: PyTree, batch: Any) -> PyTree[Array]:
     """Returns the start that shapes or arrays (or None) stand for, with a row for each example."""
     point = point.tree if isinstance(point, Constant) else point
     if point is None:

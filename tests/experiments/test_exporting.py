@@ -1,6 +1,7 @@
 """A run exported: it answers as the model does, in a process that has no homoode_jax."""
 
 import json
+import re
 import subprocess
 import sys
 from functools import partial
@@ -115,9 +116,9 @@ def test_the_training_step_lowers_for_other_platforms_with_their_own_convolution
     modules = [
         export.export(step, platforms=(name,))(*args).mlir_module() for name in (platform, "cpu")
     ]
-    winograd = "tensor<4x4x6x6xf32>"  # its kernels
-    assert winograd not in modules[0]
-    if layer not in ("none",):
-        assert winograd in modules[1]
+    winograd = r"tensor<4x4x\d+x\d+xf32>"  # its kernels
+    assert not re.search(winograd, modules[0])
+    if layer != "none":
+        assert re.search(winograd, modules[1])
         library, own = (module.count("stablehlo.convolution") for module in modules)
         assert library > own

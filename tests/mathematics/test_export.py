@@ -58,3 +58,28 @@ def test_an_exported_solve_is_the_solve_and_calls_no_host(name):
     exported = export.export(call)(jax.typeof(P), jax.typeof(X))
     assert "callback" not in exported.mlir_module()
     np.testing.assert_allclose(exported.call(P, X), call(P, X), rtol=1e-5, atol=1e-6)
+
+
+OF_ANY_SIZE = {
+    "integrate": lambda x: integrate(field, P, 0 * x, x, batching="per_example").z,
+    "equilibrium": lambda x: equilibrium(cell, P, 0 * x, x).z,
+    "equilibrium, per example": lambda x: (
+        equilibrium(cell, P, 0 * x, x, batching="per_example", mask=None).z
+    ),
+    "continuation": lambda x: continuation(cell, P, 0 * x, x).z,
+    "robust": lambda x: (
+        equilibrium(cell, P, 0 * x, x, solver="robust", batching="per_example", max_steps=1).z
+    ),
+}
+
+
+@pytest.mark.quick(2)
+@pytest.mark.parametrize("name", OF_ANY_SIZE)
+def test_a_solve_is_exported_for_any_batch_size_and_several_platforms(name):
+    call = jax.jit(OF_ANY_SIZE[name])
+    (rows,) = export.symbolic_shape("rows")
+    like = jax.ShapeDtypeStruct((rows, 2), jnp.float32)
+    exported = export.export(call, platforms=("cpu", "cuda", "tpu"))(like)
+    for size in (1, 3, 7):
+        x = jnp.linspace(-1, 1, 2 * size).reshape(size, 2)
+        np.testing.assert_allclose(exported.call(x), call(x), rtol=1e-4, atol=1e-5)

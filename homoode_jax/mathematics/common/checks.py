@@ -91,8 +91,11 @@ def problem_like(z0: PyTree, x: PyTree, per_example: bool) -> tuple[PyTree, PyTr
     return jax.eval_shape(lambda tree: jax.tree.map(lambda a: a[:rows], tree), (z0, x))
 
 
-def batch_size(z0: PyTree, x: PyTree, state: str = "z0") -> int:
-    """Returns the common leading axis of all leaves of `z0` and `x`, or raises."""
+def batch_size(z0: PyTree, x: PyTree, state: str = "z0") -> Any:
+    """Returns the common leading axis of all leaves of `z0` and `x`, or raises.
+
+    It is an int, or symbolic in an export for any batch size.
+    """
     leaves = [(state + keystr(path), leaf) for path, leaf in tree_leaves_with_path(z0)]
     if not leaves:
         raise ValueError(f"{state} has no array leaves; it must hold at least one state array.")
@@ -140,7 +143,7 @@ def check_function(kind: str, function: Callable, args: tuple, z: PyTree) -> Non
             )
 
 
-def check_mask(mask: Any, batch: int) -> Bool[Array, " batch"] | None:
+def check_mask(mask: Any, batch: Any) -> Bool[Array, " batch"] | None:
     """Returns the mask as an array, or raises."""
     if mask is None:
         return None
@@ -150,7 +153,7 @@ def check_mask(mask: Any, batch: int) -> Bool[Array, " batch"] | None:
     return jnp.asarray(mask)
 
 
-def check_probe(probe: Any, per_example: bool, batch: int, dtype) -> Float[Array, "*batch"]:
+def check_probe(probe: Any, per_example: bool, batch: Any, dtype) -> Float[Array, "*batch"]:
     """Returns the backward probe as an array, or raises."""
     given = probe if isinstance(probe, jax.Array) else np.asarray(probe)
     if not is_real(given):

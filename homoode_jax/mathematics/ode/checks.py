@@ -86,7 +86,7 @@ def check_save_at(save_at, t0, t1, dtype, batch=None) -> Float[Array, "*batch ti
     return lax.stop_gradient(jnp.asarray(ts))
 
 
-def _of_each_example(save_at, t0, t1, dtype, batch: int) -> Float[Array, "batch times"]:
+def _of_each_example(save_at, t0, t1, dtype, batch: Any) -> Float[Array, "batch times"]:
     """Returns the times to save at of each example, or raises."""
     if np.shape(save_at)[0] != batch:
         raise ValueError(

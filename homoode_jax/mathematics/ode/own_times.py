@@ -46,14 +46,14 @@ def are_own(t0: Any, t1: Any) -> bool:
     return np.ndim(t0) > 0 or np.ndim(t1) > 0
 
 
-def make_interval(t0: Any, t1: Any, batch: int, dtype: Any) -> Interval:
+def make_interval(t0: Any, t1: Any, batch: Any, dtype: Any) -> Interval:
     """Returns the times of each example as arrays without a gradient, or raises."""
     begins = _times("t0", t0, batch)
     ends = told_apart(begins, _times("t1", t1, batch), dtype)
     return Interval(*(lax.stop_gradient(jnp.asarray(ts, dtype)) for ts in (begins, ends)))
 
 
-def one_for_each(ts: Any, batch: int) -> Any:
+def one_for_each(ts: Any, batch: Any) -> Any:
     """Returns times to save at as a row for each example; passes None through."""
     if ts is None or np.ndim(ts) == 2:
         return ts
@@ -66,7 +66,7 @@ def in_own_time(ts: Any, interval: Interval) -> Float[Array, "batch times"]:
     return jnp.where((t0 == t1) & (ts == t0), 0, (ts - t0) / jnp.where(t0 == t1, 0, t1 - t0))
 
 
-def _times(name: str, got: Any, batch: int) -> Any:
+def _times(name: str, got: Any, batch: Any) -> Any:
     """Returns a time for each example, as NumPy's where it is known, or raises."""
     given = got if isinstance(got, jax.Array) else np.asarray(got)
     fits = is_real(given) and given.shape in ((), (batch,))
