@@ -44,7 +44,14 @@ def test_what_is_public_is_found(name):
     assert f"homoode_jax.{name}" in PUBLIC
 
 
-@pytest.mark.parametrize("name", PUBLIC)
+# Their layers are those of `nnx` in another framework, and so are their examples.
+SLOW = ("homoode_jax.linen.", "homoode_jax.equinox.")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow if n.startswith(SLOW) else ()) for n in PUBLIC],
+)
 def test_an_example_is_there_and_prints_what_it_says(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # an example may write files
     found = doctest.DocTestFinder().find(PUBLIC[name], name, globs={})

@@ -58,6 +58,7 @@ def solver(framework, **options):
     return solve
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("batching", ["joint", "per_example"])
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_the_mask_is_one_for_the_solve_and_another_for_each_example(framework, batching):
@@ -74,6 +75,7 @@ def test_the_mask_is_one_for_the_solve_and_another_for_each_example(framework, b
     assert np.any(np.isclose(again, 1, atol=1e-3) != dropped)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_without_a_key_or_in_evaluation_nothing_is_dropped(framework):
     np.testing.assert_allclose(solver(framework)(None, ONES), 2, atol=1e-3)
@@ -105,6 +107,7 @@ def test_channels_are_dropped_as_a_whole():
     assert 0 < (z == 0).mean() < 1
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_the_gradient_is_that_of_the_solution_with_its_mask(framework):
     solve = solver(framework)

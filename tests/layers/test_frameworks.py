@@ -28,7 +28,7 @@ OPTIONS = {
 }
 
 
-@pytest.mark.quick(4)
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", ["DEQ", "HomoODE", "HomotopyDEQ"])
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_a_layer_solves_what_its_function_solves(framework, name):
@@ -47,6 +47,7 @@ def test_a_layer_solves_what_its_function_solves(framework, name):
     assert float(jnp.abs(got[1][0]).max()) > 0.01
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_options_of_a_call_go_before_those_of_the_layer(framework):
     options = {"max_steps": 1, "solver": "picard", **BATCHED.get(framework, {})}
@@ -59,6 +60,7 @@ def test_options_of_a_call_go_before_those_of_the_layer(framework):
     assert warm.success and warm.stats.nfe <= 2  # a warm start needs no more
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", ["NeuralODE", "AugmentedNeuralODE"])
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_neural_odes_begin_at_the_input(framework, name):
@@ -78,6 +80,7 @@ def test_an_equinox_layer_takes_one_example_and_a_batch_by_vmap():
     np.testing.assert_allclose(layer(X[0]), z[0], atol=1e-5)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_nothing_is_compiled_from_the_third_eager_call_on(framework):
     layer = make(framework, "DEQ", (WIDTH,), **BATCHED.get(framework, {}))
@@ -88,6 +91,7 @@ def test_nothing_is_compiled_from_the_third_eager_call_on(framework):
     assert programs(call, 0.5) == 0
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_a_homotopy_and_a_preconditioner_are_given_the_module(framework):
     options = BATCHED.get(framework, {})

@@ -73,7 +73,7 @@ OF_ANY_SIZE = {
 }
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", OF_ANY_SIZE)
 def test_a_solve_is_exported_for_any_batch_size_and_several_platforms(name):
     call = jax.jit(OF_ANY_SIZE[name])

@@ -34,7 +34,7 @@ def differences(function, at, along, step=1e-4):
     return (function(*up) - function(*down)) / (2 * step)
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("batching", ["joint", "per_example"])
 @pytest.mark.parametrize("name", SOLVES)
 def test_tangents_are_finite_differences(x64, name, batching):
@@ -48,6 +48,7 @@ def test_tangents_are_finite_differences(x64, name, batching):
     np.testing.assert_allclose(linear(*along), tangent, atol=1e-10)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("batching", ["joint", "per_example"])
 def test_forward_and_backward_mode_have_one_jacobian(x64, batching):
     find = solved("equilibrium", batching)
@@ -73,6 +74,7 @@ def test_the_hessian_is_finite_differences_of_the_gradient(x64, batching):
     np.testing.assert_allclose(hessian, jnp.transpose(hessian, (2, 3, 0, 1)), atol=1e-8)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", SOLVES)
 def test_a_scalar_equilibrium_has_its_closed_derivatives(x64, name):
     # z = a z + x: z = x / (1 - a), dz/da = x / (1 - a)^2, d2z/da2 = 2 x / (1 - a)^3.
@@ -106,6 +108,7 @@ def test_a_row_that_fails_contributes_exactly_zero_in_both_modes():
     assert gradient[1][1, 0] == 0
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("batching", ["joint", "per_example"])
 def test_where_nothing_succeeds_everything_is_exactly_zero(batching):
     def find(a, x):
