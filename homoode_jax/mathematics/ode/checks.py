@@ -60,10 +60,14 @@ def check_adjoint(adjoint: Any) -> str | diffrax.AbstractAdjoint:
     return adjoint
 
 
-def check_own(per_example: bool, controller: Any, dt0: Any) -> None:
+def check_own(t0: Any, t1: Any, per_example: bool, controller: Any, dt0: Any) -> None:
     """Raises on options that do not go with times of each example."""
     if not per_example:
-        raise ValueError("t0 and t1 of each example need batching='per_example'.")
+        name, got = ("t0", t0) if np.ndim(t0) else ("t1", t1)
+        raise ValueError(
+            f"{name} must be a finite number; one for each example needs "
+            f"batching='per_example', got {got!r}."
+        )
     if dt0 is not None or controller != "pid":
         raise ValueError(
             "t0 and t1 of each example need controller='pid' and dt0=None, which find the steps of "

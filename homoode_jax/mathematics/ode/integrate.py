@@ -141,7 +141,7 @@ def integrate(
     check_untraced(solver=solver, controller=controller, adjoint=adjoint)
     dtype = real_dtype(cast(z0, common_dtype(z0)))
     if are_own(t0, t1):
-        check_own(per_example, controller, dt0)
+        check_own(t0, t1, per_example=per_example, controller=controller, dt0=dt0)
         interval = make_interval(t0, t1, batch, dtype)
         saved = check_save_at(one_for_each(save_at, batch), t0, t1, dtype, batch)
         solution = integrate(
