@@ -92,15 +92,16 @@ class Layer(eqx.Module):
         Raises:
             ValueError: if the start does not learn, or needs x.
         """
-        if isinstance(self.z0, Fixed):
-            raise ValueError(f"the start of this {self.kind.name} does not learn, see z0=.")
-        if x is None and not isinstance(self.z0, LearnedPoint):
-            raise ValueError("start_loss(z, x) needs the x with which the start is called.")
+        starts.check_learns(
+            name=self.kind.name,
+            learns=not isinstance(self.z0, Fixed),
+            is_given_x=x is not None or isinstance(self.z0, LearnedPoint),
+        )
         x = z if x is None else x
         begin = jax.vmap(self.z0) if self.batched else self.z0
         return starts.start_loss(begin(x), z)
 
-    def _begin(self, x: PyTree, batch: int) -> PyTree[Array]:
+    def _begin(self, x: PyTree, batch: Any) -> PyTree[Array]:
         """Returns the states in which a solve begins."""
         if self.kind.start != "point":
             return starts.at_input(self.kind.name, x, getattr(self, "augment", 0))

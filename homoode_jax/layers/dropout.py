@@ -8,6 +8,7 @@ An example has the same mask whether it is solved alone or in a batch.
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ from jaxtyping import Array, Key
 
 from homoode_jax.mathematics.common.options import is_concrete
 
-_solves: list["Masks"] = []
+_masks: ContextVar["Masks | None"] = ContextVar("masks", default=None)
 
 
 class Masks:
@@ -43,11 +44,11 @@ class Masks:
 @contextlib.contextmanager
 def evaluation(keys: Key[Array, "*batch"] | None) -> Iterator[None]:
     """Marks an evaluation of a field or cell, whose dropouts take their masks from these keys."""
-    _solves.append(Masks(keys))
+    before = _masks.set(Masks(keys))
     try:
         yield
     finally:
-        _solves.pop()
+        _masks.reset(before)
 
 
 def check_rate(rate: Any) -> Any:
@@ -59,12 +60,12 @@ def check_rate(rate: Any) -> Any:
 
 def drop(z: Array, rate: Any, broadcast_dims: Sequence[int] = ()) -> Array:
     """Returns z times its mask, scaled by 1 / (1 - rate); z where the solve has no dropout."""
-    if not _solves:
+    masks = _masks.get()
+    if masks is None:
         raise ValueError(
             "VariationalDropout takes one mask a solve, and works in the field or cell of a layer "
             "only; outside one use ordinary Dropout."
         )
-    masks = _solves[-1]
     if masks.keys is None:
         return z
     shape = list(z.shape)
@@ -82,4 +83,5 @@ def draw_keys(key: Key[Array, ""], batch: Any) -> Key[Array, " batch"]:
 
 def keys_of_evaluation() -> Key[Array, "*batch"] | None:
     """Returns the keys of the evaluation under way."""
-    return _solves[-1].keys
+    masks = _masks.get()
+    return None if masks is None else masks.keys

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Key, PyTree
 
 from homoode_jax.layers.dropout import evaluation
 from homoode_jax.layers.kinds import Form, Kind
 from homoode_jax.layers.options import Constant, check_names
 from homoode_jax.layers.start import check_given
+from homoode_jax.mathematics.common.checks import describe
 from homoode_jax.mathematics.common.solution import Solution
 
 OWN_FUNCTIONS = ("homotopy", "preconditioner")  # these are given the module, and not its arrays
@@ -122,11 +122,8 @@ def in_one_line(role: str, form: Form, given: list[Any]) -> Iterator[None]:
     except BadModuleError:
         raise
     except (TypeError, ValueError) as error:
-        shown = ", ".join(f"{name} {_show(one)}" for name, one in zip(form, given, strict=True))
+        shown = ", ".join(
+            f"{name} {jax.tree.map(describe, one)}" for name, one in zip(form, given, strict=True)
+        )
         reason = str(error).strip().split("\n")[0]
         raise BadModuleError(f"the {role} failed for {shown}: {reason}") from error
-
-
-def _show(argument: Any) -> str:
-    shown = jax.tree.map(lambda a: f"{jnp.result_type(a).name}{list(jnp.shape(a))}", argument)
-    return str(shown).replace("'", "")

@@ -21,7 +21,7 @@ from jax.tree_util import keystr, tree_leaves_with_path
 from jaxtyping import Array, Float, PyTree
 
 from homoode_jax.layers.options import Constant
-from homoode_jax.mathematics.common.checks import batch_size
+from homoode_jax.mathematics.common.checks import batch_size, describe
 
 
 def is_shape(part: Any) -> bool:
@@ -46,8 +46,8 @@ def keep_start(z0: Any) -> Constant:
     return Constant(z0)
 
 
-def number_of_rows(name: str, arrays: PyTree) -> int:
-    """Returns the batch size of the first array."""
+def number_of_rows(name: str, arrays: PyTree) -> Any:
+    """Returns the batch size of the first array: an int, or symbolic in an export."""
     leaves = [leaf for leaf in jax.tree.leaves(arrays) if jnp.ndim(leaf) > 0]
     if not leaves:
         raise ValueError(f"{name} needs an x with a leading batch axis, or z0= in the call.")
@@ -80,8 +80,7 @@ def at_input(name: str, x: PyTree, augment: int = 0) -> PyTree[Array]:
             raise ValueError(
                 f"x{keystr(path)} of shape {leaf.shape} has no axis to augment beside the batch."
             )
-    widths = {leaf.ndim: [(0, 0)] * (leaf.ndim - 1) + [(0, augment)] for leaf in jax.tree.leaves(x)}
-    return jax.tree.map(lambda leaf: jnp.pad(leaf, widths[leaf.ndim]), x)
+    return jax.tree.map(lambda a: jnp.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, augment)]), x)
 
 
 def check_given(z0: PyTree, begin: Callable[[], PyTree], name: str) -> None:
@@ -94,6 +93,14 @@ def check_given(z0: PyTree, begin: Callable[[], PyTree], name: str) -> None:
         raise ValueError(
             f"z0 has the shape {_shapes(z0)}, but the state of {name} has {_shapes(usual)}."
         )
+
+
+def check_learns(name: str, learns: bool, is_given_x: bool) -> None:
+    """Raises where a layer has no `start_loss`, or none without x."""
+    if not learns:
+        raise ValueError(f"the start of this {name} does not learn, see z0=.")
+    if not is_given_x:
+        raise ValueError("start_loss(z, x) needs the x with which the start is called.")
 
 
 def start_loss(start: PyTree[Array], z: PyTree[Array]) -> Float[Array, ""]:
@@ -116,8 +123,8 @@ def _floats(what: str, x: PyTree) -> PyTree[Array]:
     """Returns x if it is a state; raises if not."""
     leaves = jax.tree.leaves(x)
     if not leaves or not all(eqx.is_inexact_array(leaf) for leaf in leaves):
-        raise ValueError(f"{what} needs an x of floats, got {_shapes(x, kinds=True)}.")
-    return jax.tree.map(jnp.asarray, x)
+        raise ValueError(f"{what} needs an x of floats, got {jax.tree.map(describe, x)}.")
+    return x
 
 
 def _dtype(x: PyTree) -> Any:
@@ -126,11 +133,6 @@ def _dtype(x: PyTree) -> Any:
     return jnp.result_type(*floats) if floats else jnp.result_type(float)
 
 
-def _shapes(tree: PyTree, kinds: bool = False) -> Any:
-    """Returns the shapes of the leaves as errors show them, with their dtypes if asked for."""
-
-    def show(leaf: Any) -> Any:
-        shape = tuple(jnp.shape(leaf))
-        return f"{jnp.result_type(leaf).name}{list(shape)}" if kinds else shape
-
-    return jax.tree.map(show, tree)
+def _shapes(tree: PyTree) -> Any:
+    """Returns the shapes of the leaves, as errors show them."""
+    return jax.tree.map(jnp.shape, tree)

@@ -69,13 +69,14 @@ class Layer(nn.Module):
 
     def start_loss(self, z: PyTree[Array], x: PyTree[ArrayLike] = None) -> Float[Array, ""]:
         """Returns the mean of smooth-L1(z0 - z); see `homoode_jax.nnx.DEQ.start_loss`."""
-        if not isinstance(self._z0, nn.Module):
-            raise ValueError(f"the start of this {self.kind.name} does not learn, see z0=.")
-        if x is None and not isinstance(self._z0, LearnedPoint):
-            raise ValueError("start_loss(z, x) needs the x with which the start is called.")
+        starts.check_learns(
+            name=self.kind.name,
+            learns=isinstance(self._z0, nn.Module),
+            is_given_x=x is not None or isinstance(self._z0, LearnedPoint),
+        )
         return starts.start_loss(self._z0(z if x is None else x), z)
 
-    def _begin(self, x: PyTree, batch: int) -> PyTree[Array]:
+    def _begin(self, x: PyTree, batch: Any) -> PyTree[Array]:
         """Returns the states in which a solve begins."""
         if self.kind.start != "point":
             return starts.at_input(self.kind.name, x, getattr(self, "augment", 0))

@@ -80,15 +80,15 @@ class Layer(nnx.Module):
         Raises:
             ValueError: if the start does not learn, or needs x.
         """
-        learns = isinstance(self.z0, nnx.Module | nnx.Param)
-        if not learns:
-            raise ValueError(f"the start of this {self.kind.name} does not learn, see z0=.")
-        if x is None and not isinstance(self.z0, nnx.Param | LearnedPoint):
-            raise ValueError("start_loss(z, x) needs the x with which the start is called.")
+        starts.check_learns(
+            name=self.kind.name,
+            learns=isinstance(self.z0, nnx.Module | nnx.Param),
+            is_given_x=x is not None or isinstance(self.z0, nnx.Param | LearnedPoint),
+        )
         x = z if x is None else x
         return starts.start_loss(self._begin(x, starts.number_of_rows("start_loss", z)), z)
 
-    def _begin(self, x: PyTree, batch: int) -> PyTree[Array]:
+    def _begin(self, x: PyTree, batch: Any) -> PyTree[Array]:
         """Returns the states in which a solve begins."""
         if isinstance(self.z0, nnx.Module):
             return self.z0(x)

@@ -70,7 +70,7 @@ class NeuralODE(Layer):
     def __init__(self, field: Any, *, keep_solution: bool = False, **options: Any):
         super().__init__(field, None, keep_solution, options)
 
-    def _begin(self, x: PyTree, batch: int) -> PyTree[Array]:
+    def _begin(self, x: PyTree, batch: Any) -> PyTree[Array]:
         return starts.at_input(self.kind.name, x)
 
 
@@ -100,7 +100,7 @@ class AugmentedNeuralODE(Layer):
         super().__init__(field, None, keep_solution, options)
         self.augment = whole("augment", augment)
 
-    def _begin(self, x: PyTree, batch: int) -> PyTree[Array]:
+    def _begin(self, x: PyTree, batch: Any) -> PyTree[Array]:
         return starts.at_input(self.kind.name, x, self.augment)
 
 

@@ -70,7 +70,7 @@ def refuse(kind: Kind, module: Any) -> None:
             )
 
 
-def draw_keys(module: Any, batch: int) -> Key[Array, " batch"] | None:
+def draw_keys(module: Any, batch: Any) -> Key[Array, " batch"] | None:
     """Draws the keys of a solve's masks, or returns None where nothing is dropped."""
     parts = (part for _, part in nnx.iter_graph(module))
     dropouts = [part for part in parts if isinstance(part, VariationalDropout) and part.is_on]

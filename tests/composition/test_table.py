@@ -20,13 +20,12 @@ QUICK = "`equilibrium`, picard"  # it stands for each column in the quick tests
         pytest.param(name, column, marks=() if name == QUICK else pytest.mark.slow)
         for name in SUBJECTS
         for column in COLUMNS
+        if columns.refusal(SUBJECTS[name], column) != HAS_NO_TIME
     ],
 )
 def test_a_cell_of_the_table(name, column):
     subject = SUBJECTS[name]
     refused = columns.refusal(subject, column)
-    if refused == HAS_NO_TIME:
-        return
     if refused is None:
         COLUMNS[column](subject)
         return

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 
 import homoode_jax
 from tests.compilations import programs
@@ -109,3 +110,12 @@ def test_a_homotopy_and_a_preconditioner_are_given_the_module(framework):
     np.testing.assert_allclose(solve(KERNEL, X).z, z, atol=1e-4)
     plain = as_function(framework, make(framework, "DEQ", (WIDTH,), solver="newton", **options), X)
     assert solve(KERNEL, X).stats.num_jvp < plain(KERNEL, X).stats.num_jvp
+
+
+def test_a_layer_is_exported_for_any_batch_size():
+    layer = make("nnx", "DEQ", (WIDTH,), solver="picard")
+    call = jax.jit(layer)
+    like = jax.ShapeDtypeStruct((*export.symbolic_shape("rows"), WIDTH), X.dtype)
+    exported = export.export(call)(like)
+    for x in (X, X[:1]):
+        np.testing.assert_allclose(exported.call(x), call(x), rtol=1e-4, atol=1e-5)

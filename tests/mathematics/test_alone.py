@@ -29,6 +29,16 @@ def loss(a):
 (gradient, states) = jax.grad(loss, has_aux=True)(0.5)
 assert all(jnp.allclose(z, states[0], atol=1e-2) for z in states), states
 assert jnp.isfinite(gradient) and gradient > 0
+import homoode_jax.equinox
+layer = homoode_jax.equinox.DEQ(lambda z, x: cell(0.5, z, x), batched=True)
+assert jnp.allclose(layer(x), states[0], atol=1e-2)
+for framework in ("nnx", "linen"):
+    try:
+        __import__(f"homoode_jax.{framework}")
+    except ImportError as error:
+        assert "pip install 'homoode-jax[train]'" in str(error), error
+    else:
+        raise SystemExit(f"{framework} was imported without Flax")
 homoode_jax.audit.residual(cell, 0.5, states[0], x)
 homoode_jax.regularisers.jacobian_norm(cell, 0.5, states[0], x, jax.random.key(0))
 """

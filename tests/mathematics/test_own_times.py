@@ -84,6 +84,11 @@ def test_traced_times_of_each_example_fail_each_by_itself():
     np.testing.assert_allclose(slope, -0.5 * np.exp(-0.35), rtol=1e-2)
 
 
+def test_a_field_that_returns_a_number_is_named():
+    with pytest.raises(ValueError, match="field must return the shapes"):
+        integrate(lambda k, t, z, x: 0.0, 0.7, Z0, None, t1=T1, batching="per_example")
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -101,14 +101,14 @@ def batch_size(z0: PyTree, x: PyTree, state: str = "z0") -> Any:
         raise ValueError(f"{state} has no array leaves; it must hold at least one state array.")
     for name, leaf in leaves:
         if not eqx.is_inexact_array(leaf):
-            raise ValueError(f"{name} must be a real or complex array, got {_describe(leaf)}.")
+            raise ValueError(f"{name} must be a real or complex array, got {describe(leaf)}.")
     leaves += [("x" + keystr(path), leaf) for path, leaf in tree_leaves_with_path(x)]
     first = leaves[0][0]
     size = None
     for name, leaf in leaves:
         if not eqx.is_array(leaf) or leaf.ndim == 0:
             raise ValueError(
-                f"{name} must be an array with a leading batch axis, got {_describe(leaf)}."
+                f"{name} must be an array with a leading batch axis, got {describe(leaf)}."
             )
         size = leaf.shape[0] if size is None else size
         if leaf.shape[0] != size:
@@ -136,10 +136,10 @@ def check_function(kind: str, function: Callable, args: tuple, z: PyTree) -> Non
     if got != want:
         raise ValueError(f"the {kind} must return the structure of z0, {want}, got {got}.")
     for (path, leaf), like in zip(tree_leaves_with_path(out), jax.tree.leaves(z), strict=True):
-        if _describe(leaf) != _describe(like):
+        if describe(leaf) != describe(like):
             raise ValueError(
                 f"the {kind} must return the shapes and dtypes of z0 (called with a batch axis): "
-                f"leaf{keystr(path)} should be {_describe(like)}, got {_describe(leaf)}."
+                f"leaf{keystr(path)} should be {describe(like)}, got {describe(leaf)}."
             )
 
 
@@ -167,7 +167,8 @@ def check_probe(probe: Any, per_example: bool, batch: Any, dtype) -> Float[Array
     return probe
 
 
-def _describe(leaf: Any) -> str:
+def describe(leaf: Any) -> str:
+    """Returns dtype and shape of an array, or type and value of anything else."""
     if hasattr(leaf, "shape") and hasattr(leaf, "dtype"):
         return f"{leaf.dtype}{list(leaf.shape)}"
     return f"{type(leaf).__name__} {leaf!r}"

@@ -33,12 +33,18 @@ class InOwnTime(eqx.Module):
 
     field: Callable
 
-    def __call__(self, params: PyTree, s: Array, z: PyTree[Array], x: tuple) -> PyTree[Array]:
+    def __call__(self, params: PyTree, s: Array, z: PyTree[Array], x: tuple) -> PyTree:
         """Returns dz/ds for a batch of one example."""
         x, interval = x
         t0, t1 = interval.t0[0], interval.t1[0]
         dz = self.field(params, t0 + s * (t1 - t0), z, x)
-        return jax.tree.map(lambda leaf: leaf * (t1 - t0).astype(real_dtype(leaf)), dz)
+
+        def scaled(leaf: Any) -> Any:
+            if not hasattr(leaf, "dtype"):  # no array: whoever checks the field says so
+                return leaf
+            return leaf * (t1 - t0).astype(real_dtype(leaf))
+
+        return jax.tree.map(scaled, dz)
 
 
 def are_own(t0: Any, t1: Any) -> bool:
