@@ -6,7 +6,7 @@ need the `train` extra.
 """
 
 from homoode_jax.mathematics import audit, regularisers
-from homoode_jax.mathematics.cells.adjoints import Implicit, ImplicitJVP, Phantom
+from homoode_jax.mathematics.cells.adjoints import Implicit, Phantom
 from homoode_jax.mathematics.cells.gmres import GMRES
 from homoode_jax.mathematics.common.solution import Result, Solution, Stats
 from homoode_jax.mathematics.equilibria.continuation import continuation
@@ -25,7 +25,6 @@ __all__ = [
     "Anderson",
     "Broyden",
     "Implicit",
-    "ImplicitJVP",
     "NewtonKrylov",
     "Phantom",
     "Picard",

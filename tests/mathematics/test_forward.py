@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from homoode_jax import ImplicitJVP, continuation, equilibrium
+from homoode_jax import Implicit, continuation, equilibrium
 
 MATRIX = 0.5 * np.random.default_rng(0).normal(size=(3, 3))
 X = np.random.default_rng(1).normal(size=(2, 3))
@@ -19,7 +19,7 @@ def cell(a, z, x):
 def solved(name, batching, cell=cell, adjoint="implicit_jvp"):
     """Returns the equilibrium as a function of (a, x)."""
     tight = {"tol": 1e-12, "solver": "newton"} if name == "equilibrium" else {"rtol": 1e-12}
-    adjoint = ImplicitJVP(tol=1e-12) if adjoint == "implicit_jvp" else adjoint
+    adjoint = Implicit(tol=1e-12, forward=True) if adjoint == "implicit_jvp" else adjoint
 
     def find(a, x):
         z0 = jnp.zeros_like(x)

@@ -41,6 +41,9 @@ class Implicit(eqx.Module):
         tol: positive relative tolerance of the linear solve; the gradient's error follows it.
         linear_solver: "gmres" (a factorisation or LSMR stands behind it, for where it
             stagnates), or a Lineax solver, which brings its own tolerance.
+        forward: True: by a rule in forward mode, which JAX transposes. `jvp`, `jacfwd`,
+            `linearize` and `hessian` pass through the solve then; the products of the backward
+            pass are not counted, so that there is no `backward_probe`.
 
     Raises:
         ValueError: if a setting is not as above; the message names it.
@@ -60,37 +63,7 @@ class Implicit(eqx.Module):
 
     tol: Real[ArrayLike, ""] = real_field("tol", 1e-6, "a positive number")
     linear_solver: str | lx.AbstractLinearSolver = "gmres"
-
-
-class ImplicitJVP(eqx.Module):
-    """The gradient of `Implicit`, also in forward mode: by a rule that JAX can transpose.
-
-    `jvp`, `jacfwd`, `linearize` and `hessian` pass through the solve. A solve or a linear solve
-    that fails contributes exactly zero. The products of the backward pass are not counted: there
-    is no `backward_probe`.
-
-    Attributes:
-        tol: positive relative tolerance of the linear solve; the derivative's error follows it.
-        linear_solver: as that of `Implicit`.
-
-    Raises:
-        ValueError: if a setting is not as above; the message names it.
-
-    Example:
-        >>> import jax
-        >>> import jax.numpy as jnp
-        >>> import homoode_jax
-        >>> cell = lambda a, z, x: a * z + x  # z = x / (1 - a)
-        >>> z0 = jnp.zeros((1, 1))
-        >>> x = jnp.ones((1, 1))
-        >>> adjoint = homoode_jax.ImplicitJVP()
-        >>> find = lambda a: homoode_jax.equilibrium(cell, a, z0, x, adjoint=adjoint).z[0, 0]
-        >>> print(f"{jax.jvp(find, (0.5,), (1.0,))[1]:.3f}")  # 1 / (1 - a)^2
-        4.000
-    """
-
-    tol: Real[ArrayLike, ""] = real_field("tol", 1e-6, "a positive number")
-    linear_solver: str | lx.AbstractLinearSolver = "gmres"
+    forward: bool = eqx.field(static=True, default=False)
 
 
 class Phantom(eqx.Module):
@@ -126,10 +99,10 @@ class Unrolled(eqx.Module):
     """The derivative of the solver's own steps; memory grows with `max_steps`."""
 
 
-Route = Implicit | ImplicitJVP | Phantom | Unrolled
+Route = Implicit | Phantom | Unrolled
 IMPLICIT_ADJOINTS: dict[str, Callable[[], Route]] = {
     "implicit": Implicit,
-    "implicit_jvp": ImplicitJVP,
+    "implicit_jvp": lambda: Implicit(forward=True),
     "jacobian_free": lambda: Phantom(1, 1.0),
     "phantom": Phantom,
     "unrolled": Unrolled,
@@ -138,10 +111,15 @@ IMPLICIT_ADJOINTS: dict[str, Callable[[], Route]] = {
 
 def make_route(adjoint: str | Route) -> Route:
     """Returns the adjoint behind a name; passes adjoint objects through."""
-    if isinstance(adjoint, Implicit | ImplicitJVP | Phantom | Unrolled):
+    if isinstance(adjoint, Implicit | Phantom | Unrolled):
         return adjoint
     check_option("adjoint", adjoint, IMPLICIT_ADJOINTS)
     return IMPLICIT_ADJOINTS[adjoint]()
+
+
+def is_forward(route: Route) -> bool:
+    """Returns whether the gradient is the transpose of a rule in forward mode."""
+    return isinstance(route, Implicit) and route.forward
 
 
 def pull_back(
@@ -165,16 +143,8 @@ def pull_back(
     z_flat, _ = ravel_pytree(z)
     v, restore = ravel_pytree(cotangent)
     _, pull = jax.vjp(f, params, z_flat, x)
-    precondition = _transposed(
-        cell=cell,
-        preconditioner=preconditioner,
-        params=params,
-        fixed_params=fixed_params,
-        z=z,
-        x=x,
-        fixed_x=fixed_x,
-        mask=mask,
-    )
+    inputs = eqx.combine(params, fixed_params), eqx.combine(x, fixed_x)
+    _, precondition = preconditioners(cell, preconditioner, inputs=inputs, z=z, mask=mask)
     solved = _solve_linear(route, lambda u: pull(u)[1], v, precondition)
     g_params, _, g_x = pull(jnp.where(solved.ok, solved.value, 0))
     # Zero times what is not finite in the cell's derivative would not be zero.
@@ -194,7 +164,7 @@ def _solve_linear(route: Implicit | Phantom, jt: Callable, v: Vector, preconditi
 
 
 def solve_linear_of(
-    route: Implicit | ImplicitJVP,
+    route: Implicit,
     product: Callable[[Vector], Vector],
     b: Vector,
     precondition: Callable[[Vector], Vector] | None,
@@ -216,17 +186,25 @@ def phantom(jt: Callable[[Vector], Vector], v: Vector, route: Phantom) -> Vector
     return eta * lax.fori_loop(0, route.steps - 1, horner, v)
 
 
-def _transposed(cell, preconditioner, params, fixed_params, z, x, fixed_x, mask):
-    """Returns the transpose of the preconditioner at lam = 1, or None."""
+def preconditioners(
+    cell: Callable,
+    preconditioner: Callable | None,
+    *,
+    inputs: tuple[PyTree, PyTree],
+    z: PyTree[Array],
+    mask: Bool[Array, " batch"] | None,
+) -> tuple[Callable | None, Callable | None]:
+    """Returns the preconditioner at z and lam = 1 and its transpose, or None twice."""
     if preconditioner is None:
-        return None
-    args = eqx.combine(params, fixed_params), z, eqx.combine(x, fixed_x)
-    equation, _ = flatten_cell(cell, *args, mask, preconditioner)
-    assert equation.precondition is not None
+        return None, None
+    params, x = inputs
+    equation, _ = flatten_cell(
+        cell=cell, params=params, z0=z, x=x, mask=mask, preconditioner=preconditioner
+    )
     z_flat = equation.z0
-    one = jnp.ones((), equation.z0.dtype)
+    one = jnp.ones((), z_flat.dtype)
 
     def forward(v: Vector) -> Vector:
         return equation.precondition(z_flat, one, v)  # pyright: ignore[reportOptionalCall]
 
-    return lambda v: jax.linear_transpose(forward, z_flat)(v)[0]
+    return forward, lambda v: jax.linear_transpose(forward, z_flat)(v)[0]

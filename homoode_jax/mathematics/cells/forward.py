@@ -19,7 +19,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, PyTree
 
-from homoode_jax.mathematics.cells.adjoints import ImplicitJVP, solve_linear_of
+from homoode_jax.mathematics.cells.adjoints import Implicit, preconditioners, solve_linear_of
 from homoode_jax.mathematics.cells.vectors import Vector, flatten_cell
 from homoode_jax.mathematics.common.examples import drop_axis, map_examples
 from homoode_jax.mathematics.common.functions import check_products
@@ -32,7 +32,7 @@ class Problem(NamedTuple):
     """The cell of one problem, and how its derivative is solved for; it has no derivative."""
 
     cell: Callable
-    adjoint: ImplicitJVP
+    adjoint: Implicit
     preconditioner: Callable | None
     mask: Bool[Array, " batch"] | None
 
@@ -85,7 +85,10 @@ def _root_jvp(primals: tuple, tangents: tuple) -> tuple:
 
     def f(inputs: tuple[PyTree, PyTree], z_flat: Vector) -> Vector:
         params, x = eqx.combine(inputs, fixed)
-        return flatten_cell(problem.cell, params, restore(z_flat), x, problem.mask)[0].f(z_flat)
+        equation, _ = flatten_cell(
+            cell=problem.cell, params=params, z0=restore(z_flat), x=x, mask=problem.mask
+        )
+        return equation.f(z_flat)
 
     check_products(partial(f, inputs), z_flat, "adjoint='implicit_jvp'")
     moved = _where_finite(f, (inputs, z_flat), moved)
@@ -94,7 +97,13 @@ def _root_jvp(primals: tuple, tangents: tuple) -> tuple:
     def product(v: Vector) -> Vector:
         return v - jax.jvp(partial(f, inputs), (z_flat,), (v,))[1]
 
-    forward, backward = _preconditioners(problem, constant(eqx.combine(inputs, fixed)), z)
+    forward, backward = preconditioners(
+        problem.cell,
+        problem.preconditioner,
+        inputs=constant(eqx.combine(inputs, fixed)),
+        z=constant(z),
+        mask=problem.mask,
+    )
     dz = lax.custom_linear_solve(
         product,
         b,
@@ -116,27 +125,11 @@ def _where_finite(f: Callable, at: tuple, moved: PyTree) -> PyTree:
 
 
 def _solve(
-    adjoint: ImplicitJVP, precondition: Callable | None, product: Callable, b: Vector
+    adjoint: Implicit, precondition: Callable | None, product: Callable, b: Vector
 ) -> Vector:
     """Solves product(u) = b; returns exactly zero where that fails."""
     solved = solve_linear_of(adjoint, product, b, precondition)
     return jnp.where(solved.ok, solved.value, 0)
-
-
-def _preconditioners(problem: Problem, inputs: tuple[PyTree, PyTree], z: PyTree) -> tuple:
-    """Returns the preconditioner at lam = 1 and its transpose, or None twice."""
-    if problem.preconditioner is None:
-        return None, None
-    params, x = inputs
-    z = constant(z)
-    equation, _ = flatten_cell(problem.cell, params, z, x, problem.mask, problem.preconditioner)
-    at = equation.z0
-    one = jnp.ones((), at.dtype)
-
-    def forward(v: Vector) -> Vector:
-        return equation.precondition(at, one, v)  # pyright: ignore[reportOptionalCall]
-
-    return forward, lambda v: jax.linear_transpose(forward, at)(v)[0]
 
 
 def _is_none(leaf: Any) -> bool:

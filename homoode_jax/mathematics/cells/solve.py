@@ -20,7 +20,6 @@ from jaxtyping import Array, ArrayLike, Bool, Int, PyTree
 from homoode_jax.mathematics.cells import adjoints
 from homoode_jax.mathematics.cells.adjoints import (
     Implicit,
-    ImplicitJVP,
     Phantom,
     Route,
     Unrolled,
@@ -206,7 +205,7 @@ def solve_cells(
         per_example=per_example,
     )
     probe = check_probe(backward_probe, per_example, batch, dtype)
-    if isinstance(options.adjoint, ImplicitJVP) and not _is_zero(backward_probe):
+    if adjoints.is_forward(options.adjoint) and not _is_zero(backward_probe):
         raise ValueError(
             "adjoint='implicit_jvp' does not count the products of its backward pass: give no "
             "backward_probe, or adjoint='implicit'."
@@ -241,7 +240,7 @@ def _solve(functions: CellFunctions, options: CellOptions, inputs: Inputs) -> So
         **options._asdict(),
     )
     inputs = inputs._replace(z0=cast(z0, common_dtype(z0)))
-    guard = solve_forward if isinstance(options.adjoint, ImplicitJVP) else solve_guarded
+    guard = solve_forward if adjoints.is_forward(options.adjoint) else solve_guarded
     return _solution(solve_unpadded(inputs, plan, CELL_COUNTS, guard), z0)
 
 

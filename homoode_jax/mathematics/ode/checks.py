@@ -60,6 +60,16 @@ def check_adjoint(adjoint: Any) -> str | diffrax.AbstractAdjoint:
     return adjoint
 
 
+def check_backsolve(adjoint: Any, solver: diffrax.AbstractSolver, per_example: bool) -> None:
+    """Raises on a solver that "backsolve" does not take example by example."""
+    is_implicit = isinstance(solver, diffrax.AbstractImplicitSolver)
+    if adjoint == "backsolve" and per_example and is_implicit:
+        raise ValueError(
+            f"adjoint='backsolve' with batching='per_example' takes explicit solvers, got "
+            f"{type(solver).__name__}; use batching='joint', or adjoint='checkpointed'."
+        )
+
+
 def check_own(t0: Any, t1: Any, per_example: bool, controller: Any, dt0: Any) -> None:
     """Raises on options that do not go with times of each example."""
     if not per_example:

@@ -31,6 +31,7 @@ from homoode_jax.mathematics.common.solution import Solution, Stats
 from homoode_jax.mathematics.common.trees import cast, cast_like, common_dtype, real_dtype, shapes
 from homoode_jax.mathematics.ode.checks import (
     check_adjoint,
+    check_backsolve,
     check_own,
     check_save_at,
     check_stops,
@@ -142,36 +143,25 @@ def integrate(
     dtype = real_dtype(cast(z0, common_dtype(z0)))
     if are_own(t0, t1):
         check_own(t0, t1, per_example=per_example, controller=controller, dt0=dt0)
-        interval = make_interval(t0, t1, batch, dtype)
         saved = check_save_at(one_for_each(save_at, batch), t0, t1, dtype, batch)
-        solution = integrate(
-            InOwnTime(field),
-            params,
-            z0,
-            (x, interval),
-            solver=solver,
-            controller=controller,
-            rtol=rtol,
-            atol=atol,
-            max_steps=max_steps,
-            save_at=None if saved is None else in_own_time(saved, interval),
-            adjoint=adjoint,
-            batching=batching,
-            backward_probe=backward_probe,
-            mask=mask,
-        )
+        interval = make_interval(t0, t1, batch, dtype)
+        options = {
+            "solver": solver,
+            "controller": controller,
+            "rtol": rtol,
+            "atol": atol,
+            "max_steps": max_steps,
+            "save_at": None if saved is None else in_own_time(saved, interval),
+            "adjoint": adjoint,
+            "batching": batching,
+            "backward_probe": backward_probe,
+            "mask": mask,
+        }
+        solution = integrate(InOwnTime(field), params, z0, (x, interval), **options)
         return solution._replace(ts=saved)
     solver = make_solver(solver)
     solver = make_reversible(solver) if adjoint == "reversible" else solver
-    if (
-        adjoint == "backsolve"
-        and per_example
-        and isinstance(solver, diffrax.AbstractImplicitSolver)
-    ):
-        raise ValueError(
-            f"adjoint='backsolve' with batching='per_example' takes explicit solvers, got "
-            f"{type(solver).__name__}; use batching='joint', or adjoint='checkpointed'."
-        )
+    check_backsolve(adjoint, solver, per_example)
     options = FieldOptions(
         stepping=_stepping(
             dtype=dtype,
