@@ -48,6 +48,7 @@ from homoode_jax.mathematics.ode.plan import FieldPlan
 from homoode_jax.mathematics.ode.solve import Raw, Stepping
 from homoode_jax.mathematics.ode.solvers import make_reversible, make_solver
 from homoode_jax.mathematics.ode.stepping import make_controller
+from homoode_jax.mathematics.ode.times import times_of
 
 Field = Callable[[PyTree, Float[Array, ""], PyTree[Array], PyTree], PyTree[Array]]
 FIELD_COUNTS = "nfe", "num_steps", "num_rejected"
@@ -67,7 +68,7 @@ def integrate(
     atol: Real[ArrayLike, ""] | None = None,
     dt0: Real[ArrayLike, ""] | None = None,
     max_steps: Int[ArrayLike, ""] = 256,
-    save_at: Sequence[float] | Real[ArrayLike, "..."] | None = None,
+    save_at: Sequence[float] | Real[ArrayLike, "..."] | diffrax.SaveAt | None = None,
     adjoint: str | diffrax.AbstractAdjoint = "checkpointed",
     batching: str = "joint",
     backward_probe: Real[ArrayLike, "*batch"] = 0.0,
@@ -99,7 +100,7 @@ def integrate(
         max_steps: the most steps to try, accepted and rejected together.
         save_at: times between `t0` and `t1`, in the order of integration, at which to keep z;
             traced ones that are not make the solve fail as `nonfinite`. In per-example mode also
-            an array `[batch, times]`.
+            an array `[batch, times]`. A `diffrax.SaveAt` of `ts`, `t0` and `t1` is taken too.
         adjoint: "checkpointed" (recursive checkpoints, more for more `max_steps`; as many as you
             like by `diffrax.RecursiveCheckpointAdjoint`; the default), "direct" (plain
             backpropagation by `diffrax.DirectAdjoint`: has reverse-mode derivatives of every order,
@@ -141,6 +142,7 @@ def integrate(
     per_example = check_batching(batching)
     check_untraced(solver=solver, controller=controller, adjoint=adjoint)
     dtype = real_dtype(cast(z0, common_dtype(z0)))
+    save_at = times_of(save_at, t0, t1)
     if are_own(t0, t1):
         check_own(t0, t1, per_example=per_example, controller=controller, dt0=dt0)
         saved = check_save_at(one_for_each(save_at, batch), t0, t1, dtype, batch)

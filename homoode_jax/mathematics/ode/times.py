@@ -10,7 +10,10 @@ from typing import Any
 import diffrax
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
+
+from homoode_jax.mathematics.common.options import is_concrete
 
 
 class Times(eqx.Module):
@@ -46,6 +49,36 @@ class Times(eqx.Module):
 def save_at(ts: Float[Array, " times"]) -> diffrax.SubSaveAt:
     """Saves states at these times."""
     return eqx.tree_at(lambda sub: sub.ts, diffrax.SubSaveAt(ts=ts), Times(ts))
+
+
+def times_of(save_at: Any, t0: Any, t1: Any) -> Any:
+    """Returns the times of a `diffrax.SaveAt`, or raises; what is none is returned as it is."""
+    if not isinstance(save_at, diffrax.SaveAt):
+        return save_at
+    sub = save_at.subs
+    if not isinstance(sub, diffrax.SubSaveAt) or not _has_times_alone(save_at, sub):
+        raise ValueError(
+            "save_at takes times, or a diffrax.SaveAt of ts, t0 and t1 alone. Save at as many "
+            "times as dense output would be read at: that takes no more evaluations. All else is "
+            "diffrax.diffeqsolve's, with lambda t, y, args: field(args[0], t, y, args[1])."
+        )
+    first = [t0] if sub.t0 else []
+    last = [t1] if sub.t1 else []
+    between = [] if sub.ts is None else list(sub.ts)
+    known = np if is_concrete(t0, t1, sub.ts) else jnp
+    return known.stack(known.broadcast_arrays(*first, *between, *last), axis=-1)
+
+
+def _has_times_alone(save_at: diffrax.SaveAt, sub: diffrax.SubSaveAt) -> bool:
+    """Returns whether states at given times are all that is to be saved."""
+    extra = (
+        save_at.dense
+        or save_at.solver_state
+        or save_at.controller_state
+        or save_at.made_jump
+        or sub.steps
+    )
+    return not extra and sub.fn is diffrax.SubSaveAt(t1=True).fn
 
 
 class StepTo(diffrax.StepTo):
