@@ -15,8 +15,8 @@ from typing import Any
 from benchmarks.shared import RESULTS, ROOT, run_main
 from homoode_jax.experiments.console import say
 from homoode_jax.experiments.errors import UserError
+from homoode_jax.experiments.files import read_json
 from homoode_jax.experiments.golden import compare
-from homoode_jax.experiments.workdir import read_json
 
 
 def entries(record: Any, key: str) -> Iterator[Any]:

@@ -1,22 +1,15 @@
 """HomoODE in JAX: homotopy continuation between deep equilibrium models and neural ODEs.
 
-This imports the mathematics, which needs JAX, Diffrax, Optimistix, Lineax and Equinox only. Import
-the networks (`homoode_jax.networks`) and the experiments (`homoode_jax.experiments`) by name; they
-need the `train` extra.
+This has the mathematics, which needs JAX, Diffrax, Optimistix, Lineax and Equinox only, and imports
+it once a name is used. Import the networks (`homoode_jax.networks`) and the experiments
+(`homoode_jax.experiments`) by name; they need the `train` extra.
 """
 
-from homoode_jax.mathematics import audit, regularisers
-from homoode_jax.mathematics.cells.adjoints import Implicit, Phantom
-from homoode_jax.mathematics.cells.gmres import GMRES
-from homoode_jax.mathematics.common.solution import Result, Solution, Stats
-from homoode_jax.mathematics.equilibria.continuation import continuation
-from homoode_jax.mathematics.equilibria.equilibrium import equilibrium
-from homoode_jax.mathematics.equilibria.robust import Robust
-from homoode_jax.mathematics.iterations.fixed_point import Anderson, Broyden, Picard
-from homoode_jax.mathematics.iterations.newton_krylov import NewtonKrylov
-from homoode_jax.mathematics.iterations.relaxation import Relaxation
-from homoode_jax.mathematics.ode.integrate import integrate
-from homoode_jax.mathematics.ode.solvers import Reversible
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from homoode_jax.mathematics.public import *
 
 __version__ = "0.1.0"
 
@@ -40,3 +33,20 @@ __all__ = [
     "integrate",
     "regularisers",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the mathematics when one of its names is used for the first time."""
+    if name not in __all__:
+        raise AttributeError(f"module 'homoode_jax' has no attribute {name!r}")
+    import jax
+
+    # Perhaps while a function is traced: what the modules hold must be no part of its trace.
+    with jax.ensure_compile_time_eval():
+        public = importlib.import_module("homoode_jax.mathematics.public")
+    globals().update({known: getattr(public, known) for known in __all__})
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -20,6 +20,7 @@ BELOW = {
     "regularisers": {"common", "ode", "cells"},
     "equilibria": {"common", "ode", "cells", "iterations", "homotopy"},
     "audit": {"common", "ode", "cells", "iterations", "homotopy", "equilibria"},
+    "public": {"audit", "cells", "common", "equilibria", "iterations", "ode", "regularisers"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

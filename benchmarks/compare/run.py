@@ -21,8 +21,9 @@ from benchmarks.compare.plots import Rows, draw, draw_stability
 from benchmarks.compare.study import CASES, RunResult, Study, read_study, run_one
 from benchmarks.shared import IMAGES, RESULTS, run_main
 from homoode_jax.experiments.console import say
+from homoode_jax.experiments.files import read_json
 from homoode_jax.experiments.record import environment
-from homoode_jax.experiments.workdir import read_json, write_json
+from homoode_jax.experiments.workdir import write_json
 
 STUDY = ("study", {"nargs": "?", "default": "layers", "help": f"one of {', '.join(CASES)}"})
 GIVEN = "DATASET", "SEEDS", "FLAGS"

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 from benchmarks.shared import ROOT
 from homoode_jax.experiments.errors import UserError
-from homoode_jax.experiments.workdir import read_json, read_metrics
+from homoode_jax.experiments.files import read_json
+from homoode_jax.experiments.workdir import read_metrics
 from homoode_jax.networks.family import LAYERS
 
 # Where evaluations are compared: the reference's solver, which selects its first step.

@@ -22,7 +22,7 @@ from benchmarks.nonlinear.map_table import write_map
 from benchmarks.nonlinear.planted import ACTIVATIONS, KINDS, Planted, cell_of, plant
 from benchmarks.shared import RESULTS, described, in_processes, run_main, write_record
 from homoode_jax.experiments.console import say
-from homoode_jax.experiments.workdir import read_json
+from homoode_jax.experiments.files import read_json
 
 CODE = (
     "benchmarks/nonlinear/map.py",

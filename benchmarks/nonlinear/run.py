@@ -18,7 +18,7 @@ from benchmarks.nonlinear.problems import every
 from benchmarks.nonlinear.table import summary, write_table
 from benchmarks.shared import RESULTS, described, in_processes, run_main, write_record
 from homoode_jax.experiments.console import say
-from homoode_jax.experiments.workdir import read_json
+from homoode_jax.experiments.files import read_json
 
 CODE = ("benchmarks/nonlinear", "homoode_jax/mathematics")
 BUDGET = 20_000

@@ -23,7 +23,7 @@ from benchmarks.speed.setting import Setting
 from benchmarks.speed.sides import PAIRS, compare
 from homoode_jax.experiments.console import say
 from homoode_jax.experiments.errors import UserError
-from homoode_jax.experiments.workdir import read_json
+from homoode_jax.experiments.files import read_json
 
 CODE = (
     "benchmarks/speed",

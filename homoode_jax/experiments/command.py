@@ -1,8 +1,10 @@
-"""The command line: flags, a configuration file, and settings changed by name."""
+"""The command line: what to do, flags, a configuration file, and settings changed by name.
+
+It imports nothing that needs JAX, so that it answers at once where a command is not right.
+"""
 
 from collections.abc import Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import NamedTuple
 
 from absl import flags
@@ -10,37 +12,36 @@ from ml_collections import ConfigDict, config_flags
 
 from homoode_jax.experiments.config import SECTIONS, Config, fit_to_layer, from_dict
 from homoode_jax.experiments.config_file import find_file, load_file
-from homoode_jax.experiments.console import say
-from homoode_jax.experiments.devices import check_devices, check_settings
 from homoode_jax.experiments.errors import UserError, first_line, nearest
-from homoode_jax.experiments.evaluation import evaluate
-from homoode_jax.experiments.exporting import export_run
-from homoode_jax.experiments.failure import replay
 from homoode_jax.experiments.files import local_folder
-from homoode_jax.experiments.processes import COME_SECONDS, MeetingFlags, join
-from homoode_jax.experiments.record import how_started
-from homoode_jax.experiments.report import describe
-from homoode_jax.experiments.training import train
+from homoode_jax.experiments.rendezvous import COME_SECONDS, MeetingFlags
 
-HELP = """usage: python train.py [--config=NAME] [--config.SECTION.KEY=VALUE ...]
-                       [--workdir=DIR] [--mode=train|evaluate|export|replay] [--describe]
+HELP = """usage: homoode ACTION [--config=NAME] [--config.SECTION.KEY=VALUE ...] [--workdir=DIR]
 
-  --config=NAME     a configuration: the name of one in configs/ (digits if none is given),
-                    the path of another file, or of a run's config.json
-  --config.A.B=V    changes a setting; --describe lists them all
+  train                 trains a classifier, or goes on with the run in --workdir
+  evaluate              evaluates the best weights in --workdir on the test images
+  predict IMAGE ...     tells the classes of images, or of those in folders, by the weights in
+                        --workdir; --json: a line of JSON for each
+  export                writes the best weights in --workdir as a program that needs JAX only
+  compare RUN RUN ...   shows runs beside each other, and in which settings they differ
+  replay                repeats the step at which the run in --workdir stopped, and says why
+  list                  lists configurations, layers and data sets
+  describe              shows the model, its parameter counts and all settings
+
+  --config=NAME     a configuration: one that `list` names (digits if none is given), the path
+                    of a file, or of a run's config.json
+  --config.A.B=V    changes a setting; describe lists them all
   --workdir=DIR     folder of the run; running again on the same folder resumes it
   --init=DIR        starts from the weights of the run in DIR
   --allow_restart   starts at step 0 where all checkpoints of the run were damaged
-  --mode=evaluate   evaluates the best weights in --workdir on the test images
-  --mode=export     writes the best weights in --workdir as a program that needs JAX only
-  --mode=replay     repeats the step that a run in --workdir stopped at, and says what is wrong
-  --describe        shows the model, its parameter counts and all settings, and exits
 
+`python train.py` is the same program; it trains if no action is named. --mode=ACTION names one too.
 Many processes (docs/cloud.md): TPU slices, Slurm and MPI say themselves who is who; elsewhere
   --coordinator=HOST:PORT --processes=N --process=I
 They wait for each other for --join_seconds=120."""
 
-MODES = ["train", "evaluate", "export", "replay"]
+ACTIONS = ["train", "evaluate", "predict", "export", "compare", "replay", "list", "describe"]
+OF_FILES = {"compare": " RUN RUN ...", "list": ""}  # they look at files alone
 
 
 class _Reads(NamedTuple):
@@ -60,17 +61,20 @@ READS: dict[type, _Reads] = {
 class Command(NamedTuple):
     """What the user asked for.
 
+    `paths` are the images to predict.
     `changed` are the settings that the command line names, or None if it names a whole file.
     `notes` are what the user should know about it before it is done.
     """
 
     action: str
+    paths: Sequence[str]
     config: Config
     changed: list[str] | None
     workdir: str
     meeting: MeetingFlags
     init: str
     allow_restart: bool
+    as_json: bool = False
     notes: Sequence[str] = ()
 
 
@@ -81,16 +85,21 @@ def parse(arguments: list[str]) -> Command:
         UserError: if a flag, a setting or the configuration file is not right.
     """
     values = _define()
-    _check_names(values, arguments[1:])
-    files = [given for given in arguments[1:] if _flag_name(given) == "config"]
+    program, *rest = arguments
+    words = [given for given in rest if not given.startswith("-")]
+    given = [given for given in rest if given.startswith("-")]
+    _check_names(values, given)
+    files = [argument for argument in given if _flag_name(argument) == "config"]
     file = files[-1].partition("=")[2] if files else "digits"
-    content = load_file(find_file(file, Path(arguments[0]).parent / "configs"))
-    _read_arguments(values, content, [given for given in arguments if given not in files])
-    names = map(_flag_name, arguments[1:])
+    content = load_file(find_file(file))
+    _read_arguments(values, content, [program, *(flag for flag in given if flag not in files)])
+    action, paths = _action(values, words)
+    names = map(_flag_name, given)
     changed = [name.removeprefix("config.") for name in names if name.startswith("config.")]
     raw, notes = fit_to_layer(content.to_dict(), changed)
     return Command(
-        action="help" if values.help else "describe" if values.describe else values.mode,
+        action=action,
+        paths=paths,
         config=from_dict(raw),
         changed=None if files else changed,
         workdir=str(local_folder(values.workdir, "--workdir")) if values.workdir else "",
@@ -102,38 +111,45 @@ def parse(arguments: list[str]) -> Command:
         ),
         init=values.init,
         allow_restart=values.allow_restart,
+        as_json=values.json,
         notes=notes,
     )
 
 
-def execute(command: Command) -> None:
-    """Does what the user asked for."""
-    if command.action == "help":
-        print(HELP)
-        return
-    check_settings()
-    if command.action != "describe":
-        started = how_started(command.action, command.config, command.workdir, command.init)
-        join(command.meeting, started)
-    for note in command.notes:
-        say(note)
-    if command.action == "describe":
-        check_devices()
-        describe(command.config, command.workdir)
-    elif command.action == "evaluate":
-        evaluate(command.workdir, command.config, command.changed)
-    elif command.action == "export":
-        export_run(command.workdir)
-    elif command.action == "replay":
-        replay(command.workdir)
+def asks_for_help(arguments: list[str]) -> bool:
+    """Returns whether the arguments, or one of them, ask for help."""
+    return any(_flag_name(argument) in ("help", "h") for argument in arguments[1:])
+
+
+def _action(values: flags.FlagValues, words: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """Returns what is to be done, and to what paths."""
+    named = values.mode or ("describe" if values.describe else "")
+    if named:
+        action, paths = named, words
+        if words and words[0] in ACTIONS:
+            raise UserError(f"{words[0]!r} and {named!r} are both named as what to do; name one.")
     else:
-        train(command.config, command.workdir, command.init, command.allow_restart)
+        action, *paths = words or ["train"]
+    if action not in ACTIONS:
+        raise UserError(
+            f"{action!r} is nothing to do.{nearest(action, ACTIONS)} There are "
+            f"{', '.join(ACTIONS)}; a setting is --config.section.key=value."
+        )
+    if action in OF_FILES:
+        raise UserError(f"{action} takes no flags: homoode {action}{OF_FILES[action]}")
+    if paths and action != "predict":
+        raise UserError(
+            f"unexpected argument {paths[0]!r}; a setting is --config.section.key=value."
+        )
+    if action == "predict" and not paths:
+        raise UserError("predict needs images, or folders of images: homoode predict PATH ...")
+    return action, paths
 
 
 def _define() -> flags.FlagValues:
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", "", "", flag_values=values)
-    flags.DEFINE_enum("mode", "train", MODES, "", flag_values=values)
+    flags.DEFINE_enum("mode", "", ["", *ACTIONS], "", flag_values=values)
     flags.DEFINE_string("coordinator", "", "", flag_values=values)
     flags.DEFINE_integer("processes", 0, "", flag_values=values)
     flags.DEFINE_integer("process", -1, "", flag_values=values)
@@ -143,7 +159,7 @@ def _define() -> flags.FlagValues:
     flags.DEFINE_string("init", "", "", flag_values=values)
     flags.DEFINE_boolean("allow_restart", False, "", flag_values=values)
     flags.DEFINE_boolean("describe", False, "", flag_values=values)
-    flags.DEFINE_boolean("help", False, "", short_name="h", flag_values=values)
+    flags.DEFINE_boolean("json", False, "", flag_values=values)
     return values
 
 
@@ -169,15 +185,11 @@ def _check_names(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     switches += [f"no{name}" for name in switches]
     known = [*values, *switches, "config", *sections, *settings]
     for argument in arguments:
-        if not argument.startswith("-"):
-            raise UserError(
-                f"unexpected argument {argument!r}; a setting is --config.section.key=value."
-            )
         name = _flag_name(argument)
         if name not in known:
             raise UserError(
                 f"--{name} is not a flag or setting.{nearest(name, known)} "
-                "See --help and --describe."
+                "See --help, and describe for the settings."
             )
         # Without "=", the next argument would be its value, another flag too.
         if "=" not in argument and name not in switches and settings.get(name) is not bool:

@@ -4,7 +4,6 @@ Each field says what it accepts in its metadata; `Config` is complete and valid 
 """
 
 import dataclasses
-import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +11,8 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from homoode_jax.experiments.errors import UserError, nearest, shown
+from homoode_jax.experiments.errors import UserError, shown
+from homoode_jax.experiments.image_folder import list_classes
 from homoode_jax.experiments.settings import (
     ContinuationSettings,
     DataSettings,
@@ -24,8 +24,11 @@ from homoode_jax.experiments.settings import (
     SolverSettings,
     TrainSettings,
 )
-from homoode_jax.experiments.sources import INFO
+from homoode_jax.experiments.sources import FOLDER
+from homoode_jax.experiments.values import check_keys, checked_section
 from homoode_jax.networks.family import LAYERS
+
+OF_FOLDERS = ("size", "colour", "class_names", "held_out")  # settings of `data`
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,14 @@ def _default(name: str) -> Any:
 
 
 def _check_images(data: DataSettings) -> None:
-    height, width, channels = INFO[data.dataset].shape
+    for name in OF_FOLDERS:
+        got = getattr(data, name)
+        if data.dataset != FOLDER and got != _default(f"data.{name}"):
+            raise UserError(
+                f"config.data.{name}={shown(got)} is for config.data.dataset={FOLDER!r}, "
+                f"not {data.dataset!r}: set it to {_default(f'data.{name}')!r}."
+            )
+    height, width, channels = data.info.shape
     for name in ("mean", "std"):
         given = len(getattr(data, name))
         if given not in (1, channels):
@@ -163,6 +173,15 @@ SECTIONS = {
     "data": DataSettings,
     "train": TrainSettings,
 }
+
+
+def name_classes(config: Config) -> Config:
+    """Returns the configuration with the names of the classes that a folder of pictures has."""
+    data = config.data
+    if data.dataset != FOLDER or data.class_names:
+        return config
+    named = dataclasses.replace(data, class_names=list_classes(data.data_dir))
+    return dataclasses.replace(config, data=named)
 
 
 def defaults() -> ConfigDict:
@@ -202,10 +221,8 @@ def fit_to_layer(raw: dict[str, Any], named: Collection[str]) -> tuple[dict[str,
 
 def _sections(raw: dict[str, Any]) -> dict[str, Any]:
     """Validates each setting by itself."""
-    _check_keys("config", raw, SECTIONS)
-    return {
-        name: _checked_section(name, kind, raw.get(name, {})) for name, kind in SECTIONS.items()
-    }
+    check_keys("config", raw, SECTIONS)
+    return {name: checked_section(name, kind, raw.get(name, {})) for name, kind in SECTIONS.items()}
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -226,64 +243,3 @@ def differing_settings(a: Config, b: Config, ignore: tuple[str, ...] = ()) -> li
         for key in left[section]
         if left[section][key] != right[section][key] and f"{section}.{key}" not in ignore
     ]
-
-
-def _checked_section(name: str, kind: type, raw: Any) -> Any:
-    if not isinstance(raw, dict):
-        raise UserError(f"config.{name} must be a section of settings, got {shown(raw)}.")
-    fields = {f.name: f for f in dataclasses.fields(kind)}
-    _check_keys(f"config.{name}", raw, fields)
-    return kind(
-        **{key: _value(f"config.{name}.{key}", fields[key], value) for key, value in raw.items()}
-    )
-
-
-def _check_keys(where: str, raw: dict, known: dict) -> None:
-    for key in raw:
-        if key not in known:
-            raise UserError(
-                f"{where}.{_shown_key(key)} is not a setting.{nearest(_shown_key(key), known)} "
-                f"Settings of {where}: {', '.join(known)}."
-            )
-
-
-def _shown_key(key: Any) -> str:
-    return key if isinstance(key, str) and key.isidentifier() else shown(key)
-
-
-def _value(name: str, f: dataclasses.Field, value: Any) -> Any:
-    """Checks type and range of one setting."""
-    many = isinstance(f.default, tuple)
-    kind = float if many else type(f.default)
-    values = [_scalar(name, kind, v) for v in (_items(name, value) if many else (value,))]
-    low, high, of = (f.metadata[key] for key in ("low", "high", "of"))
-    for v in values:
-        if of and v not in of:
-            raise UserError(f"{name}={shown(v)} is not one of {', '.join(of)}.{nearest(v, of)}")
-        if (low is not None and not v >= low) or (high is not None and not v <= high):
-            bounds = f"at least {low}" if high is None else f"from {low} to {high}"
-            raise UserError(f"{name}={shown(v)} is out of range; it must be {bounds}.")
-    return tuple(values) if many else values[0]
-
-
-def _items(name: str, value: Any) -> list:
-    if not isinstance(value, list | tuple) or not value:
-        raise UserError(f"{name}={shown(value)} must be a list of numbers.")
-    return list(value)
-
-
-def _scalar(name: str, kind: type, value: Any) -> Any:
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value) if abs(value) < 2**1000 else math.inf
-    if type(value) is float and not math.isfinite(value):
-        raise UserError(f"{name}={shown(value)} must be a finite number.")
-    if type(value) is not kind:
-        raise UserError(
-            f"{name}={shown(value)} must be {_article(kind)}, got {type(value).__name__}."
-        )
-    return value
-
-
-def _article(kind: type) -> str:
-    names = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
-    return names[kind]

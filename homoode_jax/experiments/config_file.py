@@ -12,12 +12,22 @@ from ml_collections import ConfigDict
 
 from homoode_jax.experiments.config import Config, from_dict
 from homoode_jax.experiments.errors import UserError, nearest, shown
-from homoode_jax.experiments.workdir import read_json
+from homoode_jax.experiments.files import read_json
 
 MODULE = "homoode_configuration"
 
 
-def find_file(given: str, folder: Path) -> Path:
+def _configs() -> Path:
+    """Returns the folder of configurations: in the package of a wheel, else beside it."""
+    package = Path(__file__).parents[1]
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+CONFIGS = _configs()
+
+
+def find_file(given: str, folder: Path = CONFIGS) -> Path:
     """Returns the file that a user names: its path, or the name of one in `folder`.
 
     Raises:

@@ -16,7 +16,7 @@ from homoode_jax.experiments.console import say
 from homoode_jax.experiments.errors import UserError, first_line
 from homoode_jax.experiments.images import Reading, Record, Share
 from homoode_jax.experiments.processes import maximum_over_processes
-from homoode_jax.experiments.sources import INFO, Info
+from homoode_jax.experiments.sources import Info
 
 UNREAD = -1  # in place of a label that another process has read: below all labels
 DAMAGED = np.iinfo(np.int32).max  # above all labels: one process that says so is enough
@@ -55,7 +55,7 @@ def load(data: DataSettings) -> Dataset:
     Raises:
         UserError: if it is not there, not readable, or not what it should be.
     """
-    info = INFO[data.dataset]
+    info = data.info
     share = _share(data.shares)
     train, test = (_gather(data, name, info, share) for name in ("train", "test"))
     train = take(train, _first_of_each_class(train.labels, data.per_class))
@@ -133,7 +133,9 @@ def _gather(data: DataSettings, name: str, info: Info, share: Share) -> Split:
     order = _order(reading, np.flatnonzero((labels >= 0) & (labels != DAMAGED)))
     missing = sorted(set(range(info.classes)) - set(labels[order].tolist()))
     if missing:
-        raise UserError(f"{data.dataset} ({name}): there is no image of class {missing[0]}.")
+        raise UserError(
+            f"{data.dataset} ({name}): there is no image of class {info.names[missing[0]]}."
+        )
     read = {record.number: record.image for record in reading.records}
     images = np.array([read[i] for i in order if i in read], np.uint8).reshape(-1, *info.shape)
     place = _places(np.isin(order, list(read)))

@@ -5,22 +5,32 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from homoode_jax.experiments import checkpoint, report, workdir
 from homoode_jax.experiments.compilation import keep_programs
 from homoode_jax.experiments.config import Config
+from homoode_jax.experiments.confusion import (
+    Confusion,
+    by_class,
+    draw_confusion,
+    show_confusion,
+)
 from homoode_jax.experiments.console import say
 from homoode_jax.experiments.dataset import load
 from homoode_jax.experiments.devices import use_precision
 from homoode_jax.experiments.errors import UserError, explain_os_error
-from homoode_jax.experiments.processes import deaths_told
+from homoode_jax.experiments.processes import deaths_told, is_first
 from homoode_jax.experiments.run import Run
+from homoode_jax.experiments.state import means
 
 
 def evaluate(path: str, command: Config, only: Sequence[str] | None = None) -> dict[str, Any]:
     """Evaluates the best weights of a run, or its latest, on the test split.
 
-    Writes evaluation.json in the workdir. `command` is the configuration asked for: it must be
-    the run's own (in the settings `only`, if given), but may say where the data is now.
+    Writes evaluation.json and confusion.png in the workdir. `command` is the configuration asked
+    for: it must be the run's own (in the settings `only`, if given), but may say where the data is
+    now.
     """
     folder = Path(path)
     config = _config(path, command.data.data_dir)
@@ -28,10 +38,14 @@ def evaluate(path: str, command: Config, only: Sequence[str] | None = None) -> d
     use_precision(config.model.dtype)
     keep_programs()
     with deaths_told():
-        result = _evaluated(Run(config, folder, load(config.data)))
+        result, confusion = _evaluated(Run(config, folder, load(config.data)))
     report.show_summary(result, folder)
+    show_confusion(confusion)
+    result["accuracy_by_class"] = by_class(confusion)
     try:
         workdir.write_json(folder / "evaluation.json", result)
+        if is_first():
+            draw_confusion(confusion, folder / "confusion.png")
     except OSError as error:
         raise UserError(
             f"the evaluation is complete, but {folder}/evaluation.json cannot be written: "
@@ -40,8 +54,8 @@ def evaluate(path: str, command: Config, only: Sequence[str] | None = None) -> d
     return result
 
 
-def _evaluated(run: Run) -> dict[str, Any]:
-    """Evaluates the best weights of a run, or its latest, on the test split."""
+def _evaluated(run: Run) -> tuple[dict[str, Any], Confusion]:
+    """Evaluates the best weights of a run, or its latest, and says what is taken for what."""
     state = run.initial_state()
     found = checkpoint.restore_best(run.checkpoints, state.weights)
     if found is None:
@@ -52,8 +66,10 @@ def _evaluated(run: Run) -> dict[str, Any]:
             say(f"warning: the best weights of {run.workdir} are lost; evaluating the latest ones.")
         found = latest[0].weights, {"step": int(latest[0].step)}
     weights, facts = found
-    test = run.evaluate(weights, run.data.test)
-    return {
+    tally = run.tally(weights, run.data.test)
+    test = means(tally.totals)
+    confusion = Confusion(run.config.data.info.names, jax.device_get(tally.confusion))
+    result = {
         "dataset": run.config.data.dataset,
         "layer": run.config.model.layer,
         **facts,
@@ -63,14 +79,11 @@ def _evaluated(run: Run) -> dict[str, Any]:
         "failed_solves": test.failed,
         "residual": test.residual,
     }
+    return result, confusion
 
 
 def _config(path: str, data_dir: str) -> Config:
-    stored = workdir.stored_config(Path(path)) if path else None
-    if stored is None:
-        raise UserError(
-            f"--mode=evaluate needs --workdir of a run (a folder with config.json), got {path!r}."
-        )
+    stored = workdir.config_of_run(path, "evaluate")
     if not data_dir:
         return stored
     return dataclasses.replace(stored, data=dataclasses.replace(stored.data, data_dir=data_dir))

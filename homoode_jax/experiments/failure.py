@@ -76,7 +76,7 @@ def write_failure(run: Run, state: TrainState, batch: Batch) -> UserError:
     return UserError(
         f"{int(state.skipped)} steps in a row changed no weight; in the last one, step "
         f"{facts['step']}, {why}. {folder} holds its batch and state; look "
-        f"into it with: python train.py --mode=replay --workdir={run.workdir}"
+        f"into it with: homoode replay --workdir={run.workdir}"
     )
 
 
@@ -86,11 +86,11 @@ def replay(path: str) -> dict[str, Any]:
     config = workdir.stored_config(Path(path)) if path else None
     if config is None or not (folder / "facts.json").exists():
         raise UserError(
-            f"--mode=replay needs --workdir of a run that left a folder {FOLDER}, got {path!r}."
+            f"replay needs --workdir of a run that left a folder {FOLDER}, got {path!r}."
         )
     use_precision(config.model.dtype)
     keep_programs()
-    facts = workdir.read_json(folder / "facts.json", step=int, early_steps=int, total_steps=int)
+    facts = files.read_json(folder / "facts.json", step=int, early_steps=int, total_steps=int)
     classifier = make_classifier(config)
     hyper = make_hyperparameters(config, 1)._replace(
         early_steps=np.asarray(facts["early_steps"], config.model.dtype),

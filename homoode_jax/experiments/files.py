@@ -1,10 +1,11 @@
-"""Files that are written: whole or not at all, and never through a link.
+"""Files of a run: written whole or not at all, and never through a link.
 
 Whoever can write in a run's folder could place a link under the name of a file that is to be
 written; opened as usual, it would let the run overwrite any file of its owner.
 """
 
 import errno
+import json
 import os
 import re
 import secrets
@@ -14,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from homoode_jax.experiments.errors import UserError, shown
+from homoode_jax.experiments.errors import UserError, first_line, shown
 
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # which Windows has not
 MODE = 0o666  # less what the umask takes
@@ -50,6 +51,33 @@ def save_figure(figure: Any, file: Path, dpi: int) -> None:
     """Replaces a picture by one that matplotlib draws."""
     with replaced(file) as stream:
         figure.savefig(stream, dpi=dpi, format=file.suffix.lstrip("."))
+
+
+def read_json(file: Path, **kinds: type) -> Any:
+    """Reads a JSON file of a run; `kinds` are entries that it must have, and their types."""
+    try:
+        content = json.loads(file.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{file} cannot be read: {first_line(error)}.") from error
+    for key, kind in kinds.items():
+        if not isinstance(content, dict) or not isinstance(content.get(key), kind):
+            raise UserError(f"{file} is damaged: it has no entry {key!r} as a run writes it.")
+    return content
+
+
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    """Returns the rows of metrics, one a line, that a file has; without those cut short."""
+    if not file.exists():
+        return []
+    rows = []
+    for line in file.read_text(errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            rows.append(row)
+    return rows
 
 
 def append_text(file: Path, text: str) -> None:

@@ -18,7 +18,6 @@ from homoode_jax.experiments.batches import Batch
 from homoode_jax.experiments.config import Config, from_dict, to_dict
 from homoode_jax.experiments.hyperparameters import make_hyperparameters
 from homoode_jax.experiments.model import make_classifier
-from homoode_jax.experiments.sources import INFO
 from homoode_jax.experiments.state import draw_state
 from homoode_jax.experiments.step import gradient
 
@@ -46,7 +45,7 @@ def golden_step(config: Config) -> dict[str, Any]:
 
 def _batch(config: Config) -> Batch:
     """Returns noise with labels, the same for every configuration of a data set."""
-    info = INFO[config.data.dataset]
+    info = config.data.info
     images = np.random.default_rng(0).integers(0, 256, (IMAGES, *info.shape), np.uint8)
     labels = np.arange(IMAGES, dtype=np.int32) % info.classes
     return Batch(jnp.asarray(images), jnp.asarray(labels), jnp.ones(IMAGES, bool))

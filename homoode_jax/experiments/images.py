@@ -18,6 +18,7 @@ from jaxtyping import UInt8
 FORMATS = ("JPEG", "PNG")
 SUFFIXES = (".jpeg", ".jpg", ".png")  # in either case
 GREY_MODES = ("1", "L")
+MOST_PIXELS = 100_000_000  # of an image that is scaled
 MODES = (*GREY_MODES, "P", "RGB", "RGBA", "CMYK")
 
 Shape = tuple[int, int, int]
@@ -72,6 +73,15 @@ class Reading(NamedTuple):
     records: list[Record]
 
 
+def list_images(folder: Path) -> list[Path]:
+    """Returns the images in a folder; hidden ones, as some systems leave, are not images."""
+    return sorted(
+        file
+        for file in folder.glob("*")
+        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+    )
+
+
 def read_image(source: Path | bytes, shape: Shape) -> UInt8[np.ndarray, "h w c"] | Exception:
     """Returns the pixels of a file, or of its content; or why it is not such an image."""
     try:
@@ -87,19 +97,41 @@ def decode(source: Path | bytes, shape: Shape) -> UInt8[np.ndarray, "h w c"]:
         ValueError: if it has another format, size or mode, which are looked at before decoding:
             a file of some kilobytes may hold gigabytes of pixels.
     """
-    from PIL import Image, UnidentifiedImageError
-
-    stream = io.BytesIO(source) if isinstance(source, bytes) else source
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked
-            opened = Image.open(stream, formats=FORMATS)
-    except UnidentifiedImageError as error:
-        raise ValueError("neither a JPEG nor a PNG image") from error
-    with opened as image:
+    with _open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
         _check_format(image, shape)
         converted = image.convert("L" if shape[2] == 1 else "RGB")
         return np.asarray(converted).reshape(shape)
+
+
+def fit(source: Path, shape: Shape) -> UInt8[np.ndarray, "h w c"]:
+    """Decodes a JPEG or PNG image of any size: scaled to the shorter side, and its middle cut out.
+
+    It is turned as its camera was held, and colour becomes grey where there is one channel.
+
+    Raises:
+        ValueError: if it has another format or mode, or very many pixels.
+    """
+    from PIL import ImageOps
+
+    height, width, channels = shape
+    with _open(source) as image:
+        _check_mode(image, MODES)
+        if image.size[0] * image.size[1] > MOST_PIXELS:
+            raise ValueError(f"it has more than {MOST_PIXELS:,} pixels")
+        image.draft("RGB", (2 * width, 2 * height))  # JPEG alone: decodes no more than is used
+        upright = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
+        return np.asarray(ImageOps.fit(upright, (width, height))).reshape(shape)
+
+
+def _open(source: Any) -> Any:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked
+            return Image.open(source, formats=FORMATS)
+    except UnidentifiedImageError as error:
+        raise ValueError("neither a JPEG nor a PNG image") from error
 
 
 def _check_format(image, shape: Shape) -> None:
@@ -107,7 +139,10 @@ def _check_format(image, shape: Shape) -> None:
     if image.size != (width, height):
         got = "x".join(map(str, reversed(image.size)))
         raise ValueError(f"it has {got} pixels; {height}x{width} are wanted")
-    modes = GREY_MODES if channels == 1 else MODES
+    _check_mode(image, GREY_MODES if channels == 1 else MODES)
+
+
+def _check_mode(image, modes: Sequence[str]) -> None:
     if image.mode not in modes:
         raise ValueError(f"its mode is {image.mode}; {', '.join(modes)} are read")
     if any(";16" in str(tile.args) for tile in image.tile):

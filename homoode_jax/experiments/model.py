@@ -13,19 +13,22 @@ from homoode_jax.experiments.settings import (
     EquilibriumSettings,
     SolverSettings,
 )
-from homoode_jax.experiments.sources import INFO
-from homoode_jax.mathematics.cells.adjoints import Implicit
+from homoode_jax.mathematics.cells.adjoints import IMPLICIT_ADJOINTS, Implicit
 from homoode_jax.mathematics.common.solution import Solution
 from homoode_jax.mathematics.equilibria.continuation import continuation
 from homoode_jax.mathematics.equilibria.equilibrium import equilibrium
 from homoode_jax.mathematics.ode.integrate import integrate
 from homoode_jax.networks.classifier import Architecture, ImageClassifier
-from homoode_jax.networks.family import LAYERS, call_once
+from homoode_jax.networks.family import LAYERS
+from homoode_jax.networks.member import call_once
+
+# Training counts the products of a backward pass, and "implicit_jvp" does not.
+CELL_ADJOINTS = tuple(name for name in IMPLICIT_ADJOINTS if name != "implicit_jvp")
 
 
 def make_classifier(config: Config) -> ImageClassifier:
     """Builds the classifier that a configuration describes."""
-    info = INFO[config.data.dataset]
+    info = config.data.info
     model = config.model
     sizes = Architecture(
         image_channels=info.shape[2],

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -20,9 +20,15 @@ from jax.experimental import multihost_utils
 from homoode_jax.experiments.console import console
 from homoode_jax.experiments.devices import check_devices
 from homoode_jax.experiments.errors import UserError, first_line
-from homoode_jax.experiments.rendezvous import Meeting, meet, own_address, split_address
+from homoode_jax.experiments.rendezvous import (
+    COME_SECONDS,
+    Meeting,
+    MeetingFlags,
+    meet,
+    own_address,
+    split_address,
+)
 
-COME_SECONDS = 120  # within which all processes must have come, unless a flag says otherwise
 WAIT_SECONDS = 3600  # that they wait for each other, to compile or write
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE)
 TOGETHER = (0, *(128 + number for number in STOPS))  # exit codes of all processes at the same time
@@ -31,15 +37,6 @@ LET_GO_SECONDS = 5  # that the first stays after an error, which all may have
 LEAVE_SECONDS = 60  # that one waits at the end for the others, the first of which draws and writes
 TOLD_AT_ONCE = 2**13  # rows of an array; each process holds those of all for a moment
 LISTEN = "JAX_COORDINATOR_BIND_ADDRESS"  # says where the coordinator listens, instead of us
-
-
-class MeetingFlags(NamedTuple):
-    """Where the processes meet, as the command line gives it; the first three empty: not at all."""
-
-    coordinator: str = ""
-    processes: int = 0
-    process: int = -1
-    seconds: int = COME_SECONDS
 
 
 def join(flags: MeetingFlags, told: dict[str, str] | None = None) -> None:

@@ -20,8 +20,9 @@ import jax
 from homoode_jax.experiments.config import Config, from_dict, to_dict
 from homoode_jax.experiments.console import complain
 from homoode_jax.experiments.errors import UserError, explain_os_error
+from homoode_jax.experiments.files import read_json
 from homoode_jax.experiments.golden import golden_step
-from homoode_jax.experiments.workdir import read_json, read_metrics, write_json
+from homoode_jax.experiments.workdir import read_metrics, write_json
 
 PACKAGES = ("jax", "jaxlib", "diffrax", "equinox", "flax", "optax", "orbax-checkpoint", "numpy")
 

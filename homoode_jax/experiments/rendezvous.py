@@ -16,10 +16,20 @@ from typing import Any, NamedTuple
 
 from homoode_jax.experiments.errors import UserError
 
+COME_SECONDS = 120  # within which all processes must have come, unless a flag says otherwise
 GREETING_SECONDS = 10  # within which a visitor says who it is
 RETRY_SECONDS = 0.2
 LONGEST_MESSAGE = 2**20  # bytes of a message
 SHOWN_DIFFERENCES = 3  # in a message; of another configuration file there are dozens
+
+
+class MeetingFlags(NamedTuple):
+    """Where the processes meet, as the command line gives it; the first three empty: not at all."""
+
+    coordinator: str = ""
+    processes: int = 0
+    process: int = -1
+    seconds: int = COME_SECONDS
 
 
 class Meeting(NamedTuple):

@@ -15,6 +15,7 @@ from homoode_jax.experiments.console import console, say
 from homoode_jax.experiments.errors import UserError, printable
 from homoode_jax.experiments.model import make_classifier
 from homoode_jax.experiments.processes import is_first
+from homoode_jax.experiments.settings import choices
 from homoode_jax.experiments.state import Means
 from homoode_jax.experiments.workdir import stored_config
 from homoode_jax.networks.classifier import Weights
@@ -157,9 +158,9 @@ def _settings_table(config: Config) -> Table:
 
 def _about(setting: dataclasses.Field) -> str:
     """Returns what a setting is, and its choices if it has some."""
-    choices: tuple[Any, ...] | None = setting.metadata["of"]
+    values = choices(setting)
     about = setting.metadata["about"]
-    return about if choices is None else f"{about} ({', '.join(choices)})"
+    return about if values is None else f"{about} ({', '.join(values)})"
 
 
 def _workdir(config: Config, path: str) -> str:

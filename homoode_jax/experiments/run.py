@@ -36,6 +36,7 @@ from homoode_jax.experiments.processes import compiled_together
 from homoode_jax.experiments.progress import progress_bar
 from homoode_jax.experiments.state import (
     Means,
+    Tally,
     Totals,
     TrainState,
     draw_state,
@@ -141,8 +142,16 @@ class Run:
         self, weights: Weights, split: Split, pause: Callable[[], None] = lambda: None
     ) -> Means:
         """Evaluates weights on a split, in a fixed order; calls `pause` between batches."""
+        return means(self.tally(weights, split, pause).totals)
+
+    def tally(
+        self, weights: Weights, split: Split, pause: Callable[[], None] = lambda: None
+    ) -> Tally:
+        """Evaluates weights on a split, as `evaluate` does, and counts what is taken for what."""
         size = self.config.train.eval_batch_size
-        totals = self.no_totals()
+        classes = self.config.data.info.classes
+        nothing = np.zeros((classes, classes + 1), np.int32)
+        tally = Tally(self.no_totals(), put(nothing, replicated(self.mesh)))
         batches = evaluation_batches(split, size, self.mesh)
         following = next(batches, None)
         count = count_evaluation_batches(split, size)
@@ -150,10 +159,10 @@ class Run:
         with progress_bar(count, done, doing="evaluating", unit="batches") as advance:
             while following is not None:
                 pause()
-                totals = self.steps.evaluate(weights, following, totals)
+                tally = self.steps.evaluate(weights, following, tally)
                 following = next(batches, None)  # while the device computes
                 # Without this all batches would queue up, and a stop would wait for the last.
-                jax.block_until_ready(totals)
+                jax.block_until_ready(tally)
                 done += 1
                 advance(done, "evaluating")
-        return means(totals)
+        return tally

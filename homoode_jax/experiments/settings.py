@@ -3,23 +3,35 @@
 Each field says what it accepts in its metadata; `config` checks it.
 """
 
-from dataclasses import dataclass, field
+import importlib
+from dataclasses import Field, dataclass, field
+from functools import partial
 from typing import Any
 
-from homoode_jax.experiments.sources import INFO
-from homoode_jax.mathematics.cells.adjoints import IMPLICIT_ADJOINTS
-from homoode_jax.mathematics.common.checks import BATCHINGS
-from homoode_jax.mathematics.equilibria.continuation import PATHS
-from homoode_jax.mathematics.equilibria.equilibrium import EQUILIBRIUM_SOLVERS
-from homoode_jax.mathematics.homotopy.equations import HOMOTOPIES
-from homoode_jax.mathematics.ode.plan import ADJOINTS
-from homoode_jax.mathematics.ode.solvers import SOLVERS
-from homoode_jax.mathematics.ode.stepping import CONTROLLERS
+from homoode_jax.experiments.image_folder import read_folder
+from homoode_jax.experiments.sources import FOLDER, INFO, Info
 from homoode_jax.networks.family import LAYERS
-from homoode_jax.networks.initial_point import KINDS
 
-# Training counts the products of a backward pass, and "implicit_jvp" does not.
-CELL_ADJOINTS = tuple(name for name in IMPLICIT_ADJOINTS if name != "implicit_jvp")
+# Choices of what needs JAX: "module:name", which is imported once a value is checked.
+MATHEMATICS = "homoode_jax.mathematics"
+CELL_ADJOINTS = "homoode_jax.experiments.model:CELL_ADJOINTS"
+BATCHINGS = f"{MATHEMATICS}.common.checks:BATCHINGS"
+CONTROLLERS = f"{MATHEMATICS}.ode.stepping:CONTROLLERS"
+EQUILIBRIUM_SOLVERS = f"{MATHEMATICS}.equilibria.equilibrium:EQUILIBRIUM_SOLVERS"
+HOMOTOPIES = f"{MATHEMATICS}.homotopy.equations:HOMOTOPIES"
+ODE_ADJOINTS = f"{MATHEMATICS}.ode.plan:ADJOINTS"
+PATHS = f"{MATHEMATICS}.equilibria.continuation:PATHS"
+SOLVERS = f"{MATHEMATICS}.ode.solvers:SOLVERS"
+STARTS = "homoode_jax.networks.initial_point:KINDS"
+
+
+def choices(setting: Field) -> tuple[str, ...] | None:
+    """Returns the values that a setting may have, or None where it is no choice."""
+    of = setting.metadata["of"]
+    if not isinstance(of, str):
+        return of
+    module, _, name = of.partition(":")
+    return tuple(getattr(importlib.import_module(module), name))
 
 
 def _setting(
@@ -28,7 +40,7 @@ def _setting(
     *,
     low: float | int | None = None,
     high: float | int | None = None,
-    of: tuple[str, ...] | None = None,
+    of: tuple[str, ...] | str | None = None,
 ) -> Any:
     """Declares a setting: what it is, in a few words, and which values it accepts."""
     metadata = {"about": about, "low": low, "high": high, "of": of}
@@ -57,7 +69,7 @@ class ModelSettings:
 class SolverSettings:
     """Solves of ODE layers, as `homoode_jax.integrate` has them."""
 
-    method: str = _setting("dopri5", "Runge-Kutta method", of=tuple(SOLVERS))
+    method: str = _setting("dopri5", "Runge-Kutta method", of=SOLVERS)
     controller: str = _setting(
         "pid", "pid adapts the step size; constant: it is dt0", of=CONTROLLERS
     )
@@ -67,7 +79,7 @@ class SolverSettings:
     max_steps: int = _setting(
         64, "most steps of a solve; beyond them it fails", low=1, high=100_000
     )
-    adjoint: str = _setting("checkpointed", "gradient route", of=tuple(ADJOINTS))
+    adjoint: str = _setting("checkpointed", "gradient route", of=ODE_ADJOINTS)
     checkpoints: int = _setting(
         5, 'states that "checkpointed" keeps; longer solves take steps anew', low=1, high=10_000
     )
@@ -80,9 +92,7 @@ class SolverSettings:
 class EquilibriumSettings:
     """Solves of `deq` and `continuous_deq`, as `homoode_jax.equilibrium` has them."""
 
-    solver: str = _setting(
-        "anderson", "of deq; continuous_deq takes ode", of=tuple(EQUILIBRIUM_SOLVERS)
-    )
+    solver: str = _setting("anderson", "of deq; continuous_deq takes ode", of=EQUILIBRIUM_SOLVERS)
     tol: float = _setting(1e-3, "relative tolerance", low=1e-12, high=1)
     max_steps: int = _setting(
         50, "most steps of a solve; beyond them it fails", low=1, high=100_000
@@ -136,7 +146,7 @@ class InitialPointSettings:
     kind: str = _setting(
         "learned",
         "one vector; channels -1, +1; running centre of the final states; from the features",
-        of=KINDS,
+        of=STARTS,
     )
     learning_rate: float = _setting(0.02, "of the SGD that moves it, at the start", low=0)
     every: int = _setting(20, "steps between its updates", low=1, high=10**6)
@@ -186,10 +196,20 @@ class DataSettings:
     has. Of many processes, whose number divides this, each reads only its parts; else it reads all.
     """
 
-    dataset: str = _setting("digits", "the data set", of=tuple(INFO))
+    dataset: str = _setting("digits", "the data set", of=(*INFO, FOLDER))
     data_dir: str = _setting("", "folder of the data; '': its usual place")
     per_class: int = _setting(
         0, "training images of each class, the first ones; 0: all", low=0, high=10**8
+    )
+    size: int = _setting(
+        32, "folder: side of the images, to which all are scaled", low=1, high=1024
+    )
+    colour: bool = _setting(True, "folder: three channels; False: one, grey")
+    class_names: tuple[str, ...] = _setting(
+        (), "folder: its classes, in the order of their labels; (): as the folders are named"
+    )
+    held_out: float = _setting(
+        0.2, "folder: share of each class for the test, where no folder test is", low=0.01, high=0.9
     )
     skip_damaged: bool = _setting(
         False, "leave unreadable records out and count them, instead of refusing the data set"
@@ -203,13 +223,23 @@ class DataSettings:
     validation: int = _setting(
         0, "training images held out to select the best weights", low=0, high=10**8
     )
-    split_seed: int = _setting(0, "seed of that choice", low=0, high=2**32 - 1)
+    split_seed: int = _setting(0, "seed of that choice, and of held_out", low=0, high=2**32 - 1)
     flip: float = _setting(0.0, "probability of a horizontal flip", low=0, high=1)
     crop_padding: int = _setting(0, "zero padding before a random crop; 0: no crop", low=0, high=64)
     mean: tuple[float, ...] = _setting(
         (0.5,), "mean of each image channel in [0, 1], or one for all", low=0, high=1
     )
     std: tuple[float, ...] = _setting((0.5,), "standard deviation likewise", low=1e-6, high=10)
+
+    @property
+    def info(self) -> Info:
+        """Returns what is known of the data set; of a folder, once its classes are named."""
+        if self.dataset != FOLDER:
+            return INFO[self.dataset]
+        shape = (self.size, self.size, 3 if self.colour else 1)
+        names = self.class_names
+        options = {"names": names, "shape": shape, "held_out": self.held_out}
+        return Info(shape, names, partial(read_folder, seed=self.split_seed, **options))
 
 
 @dataclass(frozen=True)

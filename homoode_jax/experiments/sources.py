@@ -17,6 +17,7 @@ from homoode_jax.experiments import tiny_imagenet
 from homoode_jax.experiments.errors import UserError, first_line
 from homoode_jax.experiments.images import ALL, Reading, Record, Shape, Share, read_image
 
+FOLDER = "folder"  # the data set of a user's own pictures
 READ_AT_ONCE = 2000  # records; TFDS is several times slower one by one
 
 
@@ -24,25 +25,43 @@ class Info(NamedTuple):
     """What is known of a data set before it is read."""
 
     shape: Shape
-    classes: int
+    names: tuple[str, ...]
     read: Callable[[str, str, Share], Reading]
+
+    @property
+    def classes(self) -> int:
+        """Returns the number of classes."""
+        return len(self.names)
 
 
 class Published(NamedTuple):
     """What a TFDS data set holds, as it was published."""
 
     shape: Shape
-    classes: int
+    names: tuple[str, ...]
     train: int
     test: int
 
 
+def _numbered(classes: int) -> tuple[str, ...]:
+    return tuple(map(str, range(classes)))
+
+
+NUMERALS = _numbered(10)
+CLOTHES = (
+    *("T-shirt", "trouser", "pullover", "dress", "coat"),
+    *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
+)
+CIFAR10 = (
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
+)
 TFDS = {
-    "mnist": Published((28, 28, 1), 10, train=60_000, test=10_000),
-    "fashion_mnist": Published((28, 28, 1), 10, train=60_000, test=10_000),
-    "svhn_cropped": Published((32, 32, 3), 10, train=73_257, test=26_032),
-    "cifar10": Published((32, 32, 3), 10, train=50_000, test=10_000),
-    "cifar100": Published((32, 32, 3), 100, train=50_000, test=10_000),
+    "mnist": Published((28, 28, 1), NUMERALS, train=60_000, test=10_000),
+    "fashion_mnist": Published((28, 28, 1), CLOTHES, train=60_000, test=10_000),
+    "svhn_cropped": Published((32, 32, 3), NUMERALS, train=73_257, test=26_032),
+    "cifar10": Published((32, 32, 3), CIFAR10, train=50_000, test=10_000),
+    "cifar100": Published((32, 32, 3), _numbered(100), train=50_000, test=10_000),
 }
 
 
@@ -175,17 +194,17 @@ def _chunks(numbers: list[int]) -> Iterator[list[int]]:
 
 
 def _info(name: str) -> Info:
-    return Info(TFDS[name].shape, TFDS[name].classes, partial(read_tfds, name))
+    return Info(TFDS[name].shape, TFDS[name].names, partial(read_tfds, name))
 
 
 INFO = {
-    "digits": Info((8, 8, 1), 10, read_digits),
+    "digits": Info((8, 8, 1), NUMERALS, read_digits),
     "mnist": _info("mnist"),
     "fashion_mnist": _info("fashion_mnist"),
     "svhn": _info("svhn_cropped"),
     "cifar10": _info("cifar10"),
     "cifar100": _info("cifar100"),
     "tiny_imagenet": Info(
-        tiny_imagenet.SHAPE, tiny_imagenet.CLASSES, tiny_imagenet.read_tiny_imagenet
+        tiny_imagenet.SHAPE, _numbered(tiny_imagenet.CLASSES), tiny_imagenet.read_tiny_imagenet
     ),
 }

@@ -53,6 +53,19 @@ class Means(NamedTuple):
     residual: float | None
 
 
+class Tally(NamedTuple):
+    """What an evaluation has found so far.
+
+    Attributes:
+        totals: the sums.
+        confusion: how many images of a class (row) were taken for a class (column); the last column
+            has those whose solve failed.
+    """
+
+    totals: Totals
+    confusion: Int[Array, "classes choices"]
+
+
 class TrainState(NamedTuple):
     """Weights, optimisers, the step reached, and the sums of the epoch under way.
 
@@ -131,6 +144,20 @@ def add_batch(
     sums = jax.tree.map(lambda a, b: a + b.astype(a.dtype), totals, added)
     longest = jnp.max(jnp.where(batch.mask, output.solution.stats.num_steps, 0))
     return sums._replace(longest=jnp.maximum(totals.longest, longest))
+
+
+def confuse(
+    confusion: Int[Array, "classes choices"],
+    batch: Batch,
+    output: Output,
+    solved: Bool[Array, " n"],
+) -> Int[Array, "classes choices"]:
+    """Adds a batch to the counts of `Tally`; rows that are padding count nowhere."""
+    classes = confusion.shape[0]
+    chosen = jnp.where(solved, jnp.argmax(output.logits, axis=-1), classes)
+    rows = jax.nn.one_hot(jnp.where(batch.mask, batch.labels, classes), classes, dtype=jnp.int32)
+    columns = jax.nn.one_hot(chosen, classes + 1, dtype=jnp.int32)
+    return confusion + rows.T @ columns
 
 
 def means(totals: Totals) -> Means:

@@ -27,7 +27,7 @@ from homoode_jax.experiments.model import (
     is_per_example,
 )
 from homoode_jax.experiments.optimiser import Optimisers, make_optimisers
-from homoode_jax.experiments.state import Totals, TrainState, add_batch, split_seed
+from homoode_jax.experiments.state import Tally, TrainState, add_batch, confuse, split_seed
 from homoode_jax.networks.classifier import ImageClassifier, Output, Weights
 from homoode_jax.networks.initial_point import move_centre
 
@@ -57,7 +57,7 @@ class CompiledSteps(NamedTuple):
 
     train: Callable[[TrainState, Batch, Hyperparameters], TrainState]
     early: Callable[[TrainState, Batch, Hyperparameters], TrainState]
-    evaluate: Callable[[Weights, Batch, Totals], Totals]
+    evaluate: Callable[[Weights, Batch, Tally], Tally]
 
 
 def make_steps(config: Config, classifier: ImageClassifier, layout: Any = None) -> CompiledSteps:
@@ -172,22 +172,23 @@ def gradient(
 
 
 def evaluation_step(
-    config: Config, classifier: ImageClassifier, weights: Weights, batch: Batch, totals: Totals
-) -> Totals:
+    config: Config, classifier: ImageClassifier, weights: Weights, batch: Batch, tally: Tally
+) -> Tally:
     """Adds one batch to the sums; padding rows count nowhere, failed solves as wrong answers."""
     images = normalise(batch.images, config.data.mean, config.data.std, config.model.dtype)
     output = classifier(weights, images, mask=batch.mask)
     losses = optax.softmax_cross_entropy_with_integer_labels(output.logits, batch.labels)
     solved = output.solution.success & batch.mask
     loss = jnp.sum(jnp.where(solved, losses, 0))
-    return add_batch(
-        totals=totals,
+    totals = add_batch(
+        totals=tally.totals,
         batch=batch,
         output=output,
         loss=loss,
         solved=solved,
         vjps=jnp.zeros((), loss.dtype),
     )
+    return Tally(totals, confuse(tally.confusion, batch, output, solved))
 
 
 def update_network(optimisers: Optimisers, state: TrainState, found: Gradient):

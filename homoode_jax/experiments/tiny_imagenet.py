@@ -4,7 +4,15 @@ import re
 from pathlib import Path
 
 from homoode_jax.experiments.errors import UserError, shown
-from homoode_jax.experiments.images import ALL, SUFFIXES, Reading, Record, Share, read_image
+from homoode_jax.experiments.images import (
+    ALL,
+    SUFFIXES,
+    Reading,
+    Record,
+    Share,
+    list_images,
+    read_image,
+)
 
 ARCHIVE = "tiny-imagenet-200"
 SHAPE = (64, 64, 3)
@@ -70,12 +78,8 @@ def _classes(train: Path) -> list[str]:
 
 
 def _images(folder: Path) -> list[Path]:
-    """Returns the image files of a class; hidden ones, as some systems leave, are not images."""
-    files = sorted(
-        file
-        for file in folder.glob("*")
-        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
-    )
+    """Returns the image files of a class, or raises if there are none."""
+    files = list_images(folder)
     if not files:
         raise UserError(f"{folder} holds no image of its class ({', '.join(SUFFIXES)}).")
     return files

@@ -18,7 +18,8 @@ import filelock
 
 from homoode_jax.experiments import files
 from homoode_jax.experiments.config import Config, differing_settings, from_dict, to_dict
-from homoode_jax.experiments.errors import UserError, first_line
+from homoode_jax.experiments.errors import UserError
+from homoode_jax.experiments.files import read_json
 from homoode_jax.experiments.processes import are_many, is_first
 
 # A data set may move between a run's start and its resume.
@@ -136,16 +137,14 @@ def stored_config(workdir: Path) -> Config | None:
     return from_dict(read_json(file))
 
 
-def read_json(file: Path, **kinds: type) -> Any:
-    """Reads a JSON file of a run; `kinds` are entries that it must have, and their types."""
-    try:
-        content = json.loads(file.read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{file} cannot be read: {first_line(error)}.") from error
-    for key, kind in kinds.items():
-        if not isinstance(content, dict) or not isinstance(content.get(key), kind):
-            raise UserError(f"{file} is damaged: it has no entry {key!r} as a run writes it.")
-    return content
+def config_of_run(path: str, action: str) -> Config:
+    """Returns the configuration of the run in a folder, for what needs that there is one."""
+    stored = stored_config(Path(path)) if path else None
+    if stored is None:
+        raise UserError(
+            f"{action} needs --workdir of a run (a folder with config.json), got {path!r}."
+        )
+    return stored
 
 
 def write_json(file: Path, content: Any) -> None:
@@ -166,18 +165,7 @@ def append_metrics(workdir: Path, row: dict[str, Any]) -> None:
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
     """Returns the rows of metrics.jsonl; lines that were cut short are left out."""
-    file = workdir / "metrics.jsonl"
-    if not file.exists():
-        return []
-    rows = []
-    for line in file.read_text(errors="replace").splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
-            rows.append(row)
-    return rows
+    return files.read_rows(workdir / "metrics.jsonl")
 
 
 def mend_metrics(workdir: Path, step: int, last: dict[str, Any] | None) -> None:

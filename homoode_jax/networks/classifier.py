@@ -18,10 +18,11 @@ from homoode_jax.mathematics.common.solution import Solution
 from homoode_jax.mathematics.regularisers import jacobian_norm, with_kinetic_energy
 from homoode_jax.networks.convolution import PRIMITIVE
 from homoode_jax.networks.encoder import Encoder
-from homoode_jax.networks.family import LAYERS, make_module, state_channels
+from homoode_jax.networks.family import LAYERS, state_channels
 from homoode_jax.networks.field import Condition, draw_dropout
 from homoode_jax.networks.head import Head
 from homoode_jax.networks.initial_point import MODULES, alternating
+from homoode_jax.networks.member import make_module
 
 
 @dataclass(frozen=True)

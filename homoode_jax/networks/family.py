@@ -17,15 +17,7 @@ at F(z0; x), from where the homotopy takes a fifth of the evaluations that it ta
 initial weights its Jacobian has eigenvalues above 1.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
-
-import jax.numpy as jnp
-from flax import nnx
-from jaxtyping import Array, PyTree
-
-from homoode_jax.mathematics.common.solution import Result, Solution, Stats
-from homoode_jax.networks.field import FieldNetwork, ResidualBlocks
+from typing import NamedTuple
 
 
 class Layer(NamedTuple):
@@ -35,11 +27,13 @@ class Layer(NamedTuple):
         solve: the public function that runs it, or "once": its module is called once.
         start: where its state begins: "point" (z0), "image" (F(z0; x)), "features" (x), or
             "augmented" (x and as many zeros).
+        about: what it is, in a few words.
         blocks: residual blocks, where there is no solve.
     """
 
     solve: str
     start: str
+    about: str
     blocks: int = 0
 
     @property
@@ -49,15 +43,15 @@ class Layer(NamedTuple):
 
 
 LAYERS = {
-    "homoode": Layer("integrate", "point"),
-    "neural_ode": Layer("integrate", "features"),
-    "augmented_neural_ode": Layer("integrate", "augmented"),
-    "deq": Layer("equilibrium", "point"),
-    "continuation": Layer("continuation", "image"),
-    "continuous_deq": Layer("equilibrium", "point"),
-    "euler": Layer("integrate", "point"),
-    "none": Layer("once", "features"),
-    "resnet": Layer("once", "features", blocks=6),
+    "homoode": Layer("integrate", "point", "dz/dt = F(z; x) from a learned point"),
+    "neural_ode": Layer("integrate", "features", "dz/dt = F(z) from x"),
+    "augmented_neural_ode": Layer("integrate", "augmented", "dz/dt = F(z) from x and zeros"),
+    "deq": Layer("equilibrium", "point", "z = F(z; x), by an iteration"),
+    "continuation": Layer("continuation", "image", "z = F(z; x), along a homotopy"),
+    "continuous_deq": Layer("equilibrium", "point", "z = F(z; x), as a steady state"),
+    "euler": Layer("integrate", "point", "z0 + F(z0; x)"),
+    "none": Layer("once", "features", "x itself"),
+    "resnet": Layer("once", "features", "six residual blocks", blocks=6),
 }
 
 
@@ -77,31 +71,3 @@ def matched_hidden(layer: Layer, channels: int, width: int) -> int | None:
     k = state_channels(layer, channels)
     budget = 18 * channels**2 + 6 * channels - (k - channels) * (width + 2)
     return max(round((budget - 3 * k) / (18 * k + 3)), 1)
-
-
-def make_module(
-    layer: Layer, channels: int, width: int, groups: int, rngs: nnx.Rngs
-) -> FieldNetwork | ResidualBlocks:
-    """Draws F, or the blocks of a layer without a solve."""
-    if layer.solve == "once":
-        return ResidualBlocks(channels, groups, rngs, layer.blocks)
-    hidden = matched_hidden(layer, channels, width)
-    return FieldNetwork(state_channels(layer, channels), groups, rngs, hidden)
-
-
-def call_once(
-    function: Callable,
-    params: PyTree,
-    z0: Array,
-    x: PyTree,
-    *,
-    nfe: int,
-    mask: Any = None,
-    backward_probe: Any = None,
-) -> Solution:
-    """Returns function(params, z0, x) as a `Solution`: what a layer without a solve has."""
-    del mask, backward_probe
-    z = function(params, z0, x)
-    result = jnp.where(jnp.all(jnp.isfinite(z)), Result.ok, Result.nonfinite).astype(jnp.int32)
-    none = jnp.zeros((), jnp.int32)
-    return Solution(z, None, None, result, Stats(none + nfe, none, none))

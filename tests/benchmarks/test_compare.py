@@ -18,7 +18,8 @@ from benchmarks.compare.table import (
 from benchmarks.shared import run_main
 from homoode_jax.experiments.config import from_dict
 from homoode_jax.experiments.dataset import make_split
-from homoode_jax.experiments.workdir import read_json, write_json
+from homoode_jax.experiments.files import read_json
+from homoode_jax.experiments.workdir import write_json
 from homoode_jax.networks.family import LAYERS
 
 

@@ -8,8 +8,9 @@ import pytest
 from benchmarks import records
 from benchmarks.shared import RESULTS, ROOT
 from homoode_jax.experiments import golden
+from homoode_jax.experiments.files import read_json
 from homoode_jax.experiments.record import make_record
-from homoode_jax.experiments.workdir import read_json, write_json
+from homoode_jax.experiments.workdir import write_json
 from tests.experiments.runs import small_config
 
 

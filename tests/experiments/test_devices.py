@@ -21,7 +21,8 @@ import jax
 from homoode_jax.experiments import devices
 from homoode_jax.experiments.batches import training_batches
 from homoode_jax.experiments.dataset import load
-from homoode_jax.experiments.processes import MeetingFlags, is_first, join
+from homoode_jax.experiments.processes import is_first, join
+from homoode_jax.experiments.rendezvous import MeetingFlags
 from homoode_jax.experiments.run import Run
 from homoode_jax.experiments.state import means
 from tests.experiments.runs import small_config
@@ -101,7 +102,8 @@ from homoode_jax.experiments.batches import Batch, evaluation_batches
 from homoode_jax.experiments.dataset import load
 from homoode_jax.experiments.config import DataSettings
 from homoode_jax.experiments.devices import make_mesh
-from homoode_jax.experiments.processes import MeetingFlags, compiled_together, join
+from homoode_jax.experiments.processes import compiled_together, join
+from homoode_jax.experiments.rendezvous import MeetingFlags
 
 join(MeetingFlags(sys.argv[1], 2, int(sys.argv[2])))
 

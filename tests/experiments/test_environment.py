@@ -11,7 +11,8 @@ from rich.table import Table
 
 from homoode_jax.experiments import console, devices
 from homoode_jax.experiments.errors import UserError
-from homoode_jax.experiments.processes import MeetingFlags, _is_called_for, join
+from homoode_jax.experiments.processes import _is_called_for, join
+from homoode_jax.experiments.rendezvous import MeetingFlags
 from tests.experiments.runs import command, start
 
 SETTINGS = {

@@ -154,7 +154,7 @@ def test_a_damaged_record_of_a_failure_is_refused(content, tmp_path, capsys):
 def test_replay_needs_a_failure(tmp_path, capsys):
     assert command("--mode=replay", f"--workdir={tmp_path}") == 2
     err = capsys.readouterr().err
-    assert "--mode=replay needs --workdir of a run that left a folder failure" in err
+    assert "replay needs --workdir of a run that left a folder failure" in err
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from homoode_jax.experiments import workdir
+from homoode_jax.experiments import files, workdir
 from homoode_jax.experiments.batches import Batch
 from homoode_jax.experiments.hyperparameters import looseness_at, make_hyperparameters
 from homoode_jax.experiments.model import (
@@ -178,5 +178,5 @@ def raise_interrupt(*_):
 
 def read_end(folder):
     """Summary and metrics, but for the time that they took."""
-    found = [workdir.read_json(folder / "summary.json"), *workdir.read_metrics(folder)]
+    found = [files.read_json(folder / "summary.json"), *workdir.read_metrics(folder)]
     return [{key: value for key, value in row.items() if key != "seconds"} for row in found]

@@ -136,9 +136,9 @@ def test_folders_are_those_that_the_user_means(monkeypatch):
 def test_a_summary_that_is_none_is_refused(content, run):
     (run / "summary.json").write_text(content)
     with pytest.raises(UserError, match=r"summary\.json is damaged: it has no entry 'layer'"):
-        workdir.read_json(run / "summary.json", layer=str, dataset=str)
+        files.read_json(run / "summary.json", layer=str, dataset=str)
     (run / "summary.json").write_text(json.dumps({"layer": "none", "dataset": "digits"}))
-    assert workdir.read_json(run / "summary.json", layer=str)["layer"] == "none"
+    assert files.read_json(run / "summary.json", layer=str)["layer"] == "none"
 
 
 def test_names_cannot_act_on_the_terminal():

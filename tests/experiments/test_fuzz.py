@@ -19,6 +19,7 @@ from homoode_jax.experiments.errors import UserError
 from homoode_jax.experiments.hyperparameters import make_hyperparameters
 from homoode_jax.experiments.model import make_classifier
 from homoode_jax.experiments.run import Run
+from homoode_jax.experiments.settings import choices
 from homoode_jax.experiments.sources import INFO
 from homoode_jax.experiments.state import init_state, means
 from homoode_jax.experiments.step import train_step
@@ -38,7 +39,8 @@ STRANGE = st.one_of(
 
 def valid(field: dataclasses.Field) -> st.SearchStrategy:
     """Values that a setting accepts by its metadata."""
-    low, high, of = (field.metadata[key] for key in ("low", "high", "of"))
+    low, high = (field.metadata[key] for key in ("low", "high"))
+    of = choices(field)
     if of:
         return st.sampled_from(of)
     kind = type(field.default)

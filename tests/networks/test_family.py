@@ -11,9 +11,10 @@ from flax import nnx
 
 import homoode_jax
 from homoode_jax.networks.classifier import Architecture, ImageClassifier
-from homoode_jax.networks.family import LAYERS, call_once
+from homoode_jax.networks.family import LAYERS
 from homoode_jax.networks.field import Condition, FieldNetwork
 from homoode_jax.networks.initial_point import MODULES, REGRESSED, move_centre
+from homoode_jax.networks.member import call_once
 
 SIZES = {
     "digits": Architecture(1, 10, 32, 128, 8),

@@ -1,0 +1,126 @@
+"""Own pictures as a data set: a folder for each class, its pictures in it.
+
+DIR/train/CLASS/*.png|jpg and DIR/test/CLASS/*.png|jpg
+DIR/train/CLASS/..., or DIR/CLASS/...: a share of each class is held out as the test split
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from homoode_jax.experiments.errors import UserError, shown
+from homoode_jax.experiments.images import (
+    ALL,
+    SUFFIXES,
+    Reading,
+    Record,
+    Shape,
+    Share,
+    fit,
+    list_images,
+)
+
+HOW = (
+    "config.data.data_dir must hold train/CLASS/*.png|jpg (and test/CLASS/...), or CLASS/*.png|jpg"
+)
+
+
+def list_classes(data_dir: str) -> tuple[str, ...]:
+    """Returns the names of the classes, in the order of their labels.
+
+    Raises:
+        UserError: if there are not at least two, or one has no picture.
+    """
+    root = _root(data_dir)
+    names = tuple(sorted(folder.name for folder in root.iterdir() if _is_class(folder)))
+    if len(names) < 2:
+        raise UserError(f"{root} holds {len(names)} folders of classes; two are the least. {HOW}.")
+    return names
+
+
+def read_folder(
+    data_dir: str,
+    split: str,
+    share: Share = ALL,
+    *,
+    names: tuple[str, ...],
+    shape: Shape,
+    held_out: float,
+    seed: int,
+) -> Reading:
+    """Reads the pictures of a split, scaled to a shape.
+
+    Args:
+        data_dir: the folder.
+        split: "train" or "test".
+        share: the pictures to read.
+        names: the classes, in the order of their labels.
+        shape: height, width and channels.
+        held_out: share of each class that is the test split, where no folder is.
+        seed: of that choice.
+
+    Raises:
+        UserError: if the folder is not what it should be.
+    """
+    files = _files(data_dir, split, names, held_out, seed)
+    records = [
+        Record(number, str(file), _read(file, shape), label)
+        for number, (file, label) in share.those(files)
+    ]
+    return Reading(len(files), records)
+
+
+def _root(data_dir: str) -> Path:
+    """Returns the folder whose folders are the classes of the training split."""
+    given = Path(data_dir).expanduser()
+    if not data_dir or not given.is_dir():
+        raise UserError(f"config.data.data_dir={shown(data_dir)} is not a folder. {HOW}.")
+    return given / "train" if (given / "train").is_dir() else given
+
+
+def _is_class(folder: Path) -> bool:
+    return folder.is_dir() and not folder.name.startswith(".")
+
+
+def _files(
+    data_dir: str, split: str, names: tuple[str, ...], held_out: float, seed: int
+) -> list[tuple[Path, int]]:
+    """Returns the pictures of a split, with their labels."""
+    root = _root(data_dir)
+    test = root.with_name("test")
+    if root.name == "train" and test.is_dir():
+        return _of_classes(test if split == "test" else root, names)
+    if root.name != "train" and (root / "test").is_dir():
+        raise UserError(f"{root} holds a folder test and no folder train. {HOW}.")
+    chosen = []
+    for label in range(len(names)):
+        files = [one for one in _of_classes(root, names) if one[1] == label]
+        order = np.random.default_rng((seed, label)).permutation(len(files))
+        count = max(round(held_out * len(files)), 1)
+        part = order[:count] if split == "test" else order[count:]
+        chosen += [files[i] for i in sorted(part)]
+    return chosen
+
+
+def _of_classes(root: Path, names: tuple[str, ...]) -> list[tuple[Path, int]]:
+    """Returns the pictures in the folders of classes, which must be these ones."""
+    found = {folder.name for folder in root.iterdir() if _is_class(folder)}
+    strange = sorted(found.symmetric_difference(names))
+    if strange:
+        what = "has a class" if strange[0] in found else "has no folder of the class"
+        raise UserError(
+            f"{root} {what} {shown(strange[0])}; the classes are {', '.join(map(shown, names))}."
+        )
+    files = [(file, label) for label, name in enumerate(names) for file in list_images(root / name)]
+    empty = set(range(len(names))) - {label for _, label in files}
+    if empty:
+        folder = root / names[min(empty)]
+        raise UserError(f"{folder} holds no picture ({', '.join(SUFFIXES)}).")
+    return files
+
+
+def _read(file: Path, shape: Shape) -> np.ndarray | Exception:
+    try:
+        return fit(file, shape)
+    except Exception as error:  # Pillow raises many kinds
+        return error

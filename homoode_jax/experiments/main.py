@@ -1,0 +1,53 @@
+"""The program: `homoode`, or `python train.py`. A command that is not right ends here.
+
+What needs JAX is imported once a command is known to be right: that takes seconds.
+"""
+
+import sys
+
+from homoode_jax.experiments import command
+from homoode_jax.experiments.comparison import compare, list_choices
+from homoode_jax.experiments.console import accept_any_encoding, complain, tell
+from homoode_jax.experiments.errors import UserError, explain_os_error
+
+# What needs no JAX and no configuration.
+OF_FILES = {"compare": compare, "list": list_choices}
+
+
+def main(arguments: list[str]) -> int:
+    """Runs one command, of arguments like `sys.argv`; returns the exit code."""
+    accept_any_encoding()
+    if command.asks_for_help(arguments):
+        print(command.HELP)
+        return 0
+    try:
+        action, *paths = arguments[1:] or [""]
+        if action in OF_FILES and not any(path.startswith("-") for path in paths):
+            OF_FILES[action](paths)
+            return 0
+        asked = command.parse(arguments)
+    except UserError as error:
+        complain(error)
+        return 2
+    except OSError as error:
+        complain(explain_os_error(error))
+        return 2
+    except KeyboardInterrupt:
+        tell("stopped")
+        return 130
+    from homoode_jax.experiments import execution
+
+    return execution.run(asked)
+
+
+def leave(code: int) -> None:
+    """Ends this process with an exit code, and with the others where there are some."""
+    processes = sys.modules.get("homoode_jax.experiments.processes")
+    if processes is None:
+        sys.exit(code)
+    processes.leave(code)
+
+
+def homoode() -> None:
+    """Runs the command `homoode`."""
+    leave(main(["homoode", *(sys.argv[1:] or ["--help"])]))
