@@ -17,7 +17,6 @@ from homoode_jax.layers.dropout import draw_keys, evaluation, keys_of_evaluation
 from homoode_jax.layers.kinds import Form, Kind
 from homoode_jax.layers.options import Constant, make_options
 from homoode_jax.layers.solve import BadModuleError, Condition, Pure, solve
-from homoode_jax.mathematics.common.checks import as_arrays
 from homoode_jax.mathematics.common.solution import Solution
 
 
@@ -47,7 +46,7 @@ class Layer(eqx.Module):
         x: PyTree[ArrayLike],
         *,
         z0: PyTree = None,
-        key: Key[Array, ""] | None = None,
+        key: Key[Array, "*batch"] | None = None,
         **options: Any,
     ) -> Solution:
         """Solves for one example, or a batch.
@@ -55,7 +54,8 @@ class Layer(eqx.Module):
         Args:
             x: the input, without a batch axis; with `batched=True` arrays `[batch, ...]`.
             z0: where to start this solve (a warm start), likewise; None: as usual.
-            key: of the masks of `VariationalDropout`; None: nothing is dropped.
+            key: of the masks of `VariationalDropout`, with `batched=True` perhaps one for each
+                example; None: nothing is dropped.
             options: of the function behind the layer, in place of those given with the layer.
 
         Returns:
@@ -66,14 +66,14 @@ class Layer(eqx.Module):
                 the message names it.
         """
         refuse(self.kind, self.module)
-        x, z0 = as_arrays((x, z0))
+        x, z0 = starts.take_inputs(self.kind.name, x, z0)
         if not self.batched:
             x, z0 = jax.tree.map(lambda leaf: leaf[None], (x, z0))
         batch = starts.number_of_rows(self.kind.name, (x, z0))
         params, rest = eqx.partition(self.module, _is_array)
         form = read_arguments(self.kind, self.module)
         solution = solve(
-            pure=Pure(self.kind, form, Run(Constant(rest), form)),
+            pure=Pure(self.kind, form, Run(Constant(rest), form), self._advice),
             params=params,
             condition=Condition(x, None if key is None else draw_keys(key, batch)),
             begin=lambda: self._begin(x, batch),
@@ -100,6 +100,16 @@ class Layer(eqx.Module):
         x = z if x is None else x
         begin = jax.vmap(self.z0) if self.batched else self.z0
         return starts.start_loss(begin(x), z)
+
+    @property
+    def _advice(self) -> str:
+        """Returns what an error about shapes adds."""
+        if self.batched:
+            return " With batched=True, arrays of the layer have a batch axis."
+        return (
+            " The layer takes one example, which here is a batch of one: a batch goes in by "
+            "jax.vmap(layer)(x), or with batched=True."
+        )
 
     def _begin(self, x: PyTree, batch: Any) -> PyTree[Array]:
         """Returns the states in which a solve begins."""

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
 from homoode_jax.layers.dropout import check_rate, drop
+from homoode_jax.layers.start import as_shape
 
 
 class LearnedPoint(eqx.Module):
@@ -35,7 +36,7 @@ class LearnedPoint(eqx.Module):
     def __init__(
         self, shape: Sequence[int], *, key: Key[Array, ""] | None = None, scale: float = 1.0
     ):
-        shape = tuple(shape)
+        shape = as_shape(shape)
         self.point = jnp.zeros(shape) if key is None else scale * jax.random.normal(key, shape)
 
     def __call__(self, x: PyTree) -> Float[Array, "..."]:
@@ -47,12 +48,14 @@ class LearnedPoint(eqx.Module):
 class VariationalDropout(eqx.Module):
     """Dropout for the inside of a field or cell: one mask a solve, another for each example.
 
-    It drops where the layer is called with `key=`, and nothing without.
+    It drops where the layer is called with `key=`, and nothing without, nor in
+    `eqx.nn.inference_mode`.
 
     Attributes:
         rate: of the entries that are set to zero, at least 0 and below 1.
         broadcast_dims: axes along which the mask is the same: (1, 2) drops the channels of an
             image, which come first in Equinox.
+        inference: True: drops nothing.
 
     Raises:
         ValueError: if the rate is not as above, and outside of a field or cell.
@@ -74,7 +77,8 @@ class VariationalDropout(eqx.Module):
 
     rate: Any = eqx.field(converter=check_rate)
     broadcast_dims: tuple[int, ...] = eqx.field(static=True, default=(), converter=tuple)
+    inference: bool = False
 
     def __call__(self, z: Float[Array, "..."]) -> Float[Array, "..."]:
         """Returns z with some entries set to zero, and the others scaled by 1 / (1 - rate)."""
-        return drop(z, self.rate, self.broadcast_dims)
+        return z if self.inference else drop(z, self.rate, self.broadcast_dims)

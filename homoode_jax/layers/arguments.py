@@ -20,6 +20,12 @@ def read_arguments(kind: Kind, module: Any) -> Form:
             f"{kind.name} needs a module called as {_calls(kind)}, got {_describe(module)}."
         )
     names, required, most = _positional(module)
+    places = [names.index(name) for name in ("t", "z", "x") if name in names]
+    if places != sorted(places):
+        raise ValueError(
+            f"{kind.name} calls its module as {_calls(kind)}, in this order, but "
+            f"{type(module).__name__} takes ({', '.join(names)})."
+        )
     is_timed = bool(names) and names[0].strip("_") in TIMES
     untimed = [form for form in kind.forms if form[0] != "t"]
     timed = [form for form in kind.forms if form[0] == "t"]

@@ -13,11 +13,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import get_opaque_trace_state
 from jaxtyping import Array, Key
 
 from homoode_jax.mathematics.common.options import is_concrete
 
 _masks: ContextVar["Masks | None"] = ContextVar("masks", default=None)
+
+
+class DropoutPlaceError(ValueError):
+    """A dropout where it cannot know the masks of the solve."""
 
 
 class Masks:
@@ -26,6 +31,19 @@ class Masks:
     def __init__(self, keys: Key[Array, "*batch"] | None):
         self.keys = keys
         self._drawn = 0
+        self._trace = get_opaque_trace_state()
+
+    def check_place(self) -> None:
+        """Raises in a function that the field or cell transforms.
+
+        JAX keeps what it has traced of such a function, and with it the keys of another solve.
+        """
+        if get_opaque_trace_state() != self._trace:
+            raise DropoutPlaceError(
+                "VariationalDropout is called in a function that the field or cell gives to jit, "
+                "checkpoint, cond, scan or vmap, which would keep the mask of another solve. Call "
+                "it outside of that function; transform the whole layer or model instead."
+            )
 
     def draw(self, rate: Any, shape: Sequence[int]) -> Array:
         """Returns the next mask of the evaluation: a number for each dropout in its order."""
@@ -58,16 +76,27 @@ def check_rate(rate: Any) -> Any:
     return rate
 
 
+def check_is_part() -> None:
+    """Raises where a dropout drops, and the layer found none in its field or cell."""
+    masks = _masks.get()
+    if masks is not None and masks.keys is None:
+        raise DropoutPlaceError(
+            "VariationalDropout is called by the field or cell of a layer, and is no part of it: "
+            "make it an attribute of that module."
+        )
+
+
 def drop(z: Array, rate: Any, broadcast_dims: Sequence[int] = ()) -> Array:
     """Returns z times its mask, scaled by 1 / (1 - rate); z where the solve has no dropout."""
     masks = _masks.get()
     if masks is None:
-        raise ValueError(
+        raise DropoutPlaceError(
             "VariationalDropout takes one mask a solve, and works in the field or cell of a layer "
             "only; outside one use ordinary Dropout."
         )
     if masks.keys is None:
         return z
+    masks.check_place()
     shape = list(z.shape)
     for dim in broadcast_dims:
         shape[dim] = 1
@@ -75,10 +104,18 @@ def drop(z: Array, rate: Any, broadcast_dims: Sequence[int] = ()) -> Array:
     return jnp.where(kept, z / (1 - rate), 0).astype(z.dtype)
 
 
-def draw_keys(key: Key[Array, ""], batch: Any) -> Key[Array, " batch"]:
-    """Returns a key for each example."""
+def draw_keys(key: Key[Array, "*batch"], batch: Any) -> Key[Array, " batch"]:
+    """Returns a key for each example, of one key, or of as many."""
+    if not isinstance(key, jax.Array):
+        raise ValueError(f"key must be a jax.random.key, got {key!r}.")
     key = key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
-    return jax.random.split(key, batch)
+    if key.ndim == 0:
+        return jax.random.split(key, batch)
+    if key.shape != (batch,):
+        raise ValueError(
+            f"key must be one, or one for each of the {batch} examples, got {key.shape}."
+        )
+    return key
 
 
 def keys_of_evaluation() -> Key[Array, "*batch"] | None:

@@ -9,12 +9,18 @@
 A field need not take t. A field that takes x sees it as a condition, also where it is the start.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
-from homoode_jax.mathematics.equilibria.continuation import continuation
-from homoode_jax.mathematics.equilibria.equilibrium import equilibrium
+from homoode_jax.mathematics.cells.adjoints import IMPLICIT_ADJOINTS
+from homoode_jax.mathematics.common.checks import BATCHINGS
+from homoode_jax.mathematics.equilibria.continuation import PATHS, continuation
+from homoode_jax.mathematics.equilibria.equilibrium import EQUILIBRIUM_SOLVERS, equilibrium
+from homoode_jax.mathematics.homotopy.equations import HOMOTOPIES
 from homoode_jax.mathematics.ode.integrate import integrate
+from homoode_jax.mathematics.ode.plan import ADJOINTS
+from homoode_jax.mathematics.ode.solvers import SOLVERS
+from homoode_jax.mathematics.ode.stepping import CONTROLLERS
 
 Form = tuple[str, ...]
 
@@ -28,6 +34,7 @@ class Kind(NamedTuple):
         role: what its module is to that function: "field" or "cell".
         forms: the arguments that its module may take.
         start: "point" (z0), "input" (x), or "augmented" (x and zeros).
+        choices: what some of its options may be, by name.
     """
 
     name: str
@@ -35,14 +42,35 @@ class Kind(NamedTuple):
     role: str
     forms: tuple[Form, ...]
     start: str
+    choices: Mapping[str, Collection[str]]
 
 
 CELL: tuple[Form, ...] = (("z", "x"),)
 FIELD: tuple[Form, ...] = (("z", "x"), ("t", "z", "x"))
 FREE_FIELD: tuple[Form, ...] = (("z",), ("z", "x"), ("t", "z"), ("t", "z", "x"))
 
-HOMO_ODE = Kind("HomoODE", integrate, "field", FIELD, "point")
-NEURAL_ODE = Kind("NeuralODE", integrate, "field", FREE_FIELD, "input")
-AUGMENTED_NEURAL_ODE = Kind("AugmentedNeuralODE", integrate, "field", FREE_FIELD, "augmented")
-DEQ = Kind("DEQ", equilibrium, "cell", CELL, "point")
-HOMOTOPY_DEQ = Kind("HomotopyDEQ", continuation, "cell", CELL, "point")
+OF_ODE = {
+    "solver": SOLVERS,
+    "controller": CONTROLLERS,
+    "adjoint": ADJOINTS,
+    "batching": BATCHINGS,
+}
+OF_DEQ = {
+    "solver": EQUILIBRIUM_SOLVERS,
+    "adjoint": IMPLICIT_ADJOINTS,
+    "batching": BATCHINGS,
+}
+OF_HOMOTOPY = {
+    "homotopy": HOMOTOPIES,
+    "path": PATHS,
+    "adjoint": IMPLICIT_ADJOINTS,
+    "batching": BATCHINGS,
+}
+
+HOMO_ODE = Kind("HomoODE", integrate, "field", FIELD, "point", OF_ODE)
+NEURAL_ODE = Kind("NeuralODE", integrate, "field", FREE_FIELD, "input", OF_ODE)
+AUGMENTED_NEURAL_ODE = Kind(
+    "AugmentedNeuralODE", integrate, "field", FREE_FIELD, "augmented", OF_ODE
+)
+DEQ = Kind("DEQ", equilibrium, "cell", CELL, "point", OF_DEQ)
+HOMOTOPY_DEQ = Kind("HomotopyDEQ", continuation, "cell", CELL, "point", OF_HOMOTOPY)

@@ -87,6 +87,9 @@ def check_names(kind: Kind, options: Mapping[str, Any], in_call: bool) -> None:
 def make_options(kind: Kind, options: Mapping[str, Any]) -> Constant:
     """Returns the options of a layer, or raises."""
     check_names(kind, options, in_call=False)
+    for name, values in kind.choices.items():
+        if isinstance(options.get(name), str):
+            check_option(name, options[name], values)
     for name, value in options.items():
         if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value)):
             raise ValueError(

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 from jaxtyping import Array, Key, PyTree
 
-from homoode_jax.layers.dropout import evaluation
+from homoode_jax.layers.dropout import DropoutPlaceError, evaluation
 from homoode_jax.layers.kinds import Form, Kind
 from homoode_jax.layers.options import Constant, check_names
 from homoode_jax.layers.start import check_given
@@ -40,18 +40,20 @@ class Pure:
         form: which of t, z and x the module takes.
         run: `run(arrays, *args)` calls the module that has these arrays, `run.bind(arrays)`
             returns it; hashable.
+        advice: what an error about shapes adds, of how the layer is called.
     """
 
     kind: Kind
     form: Form
     run: Any
+    advice: str = ""
 
     def __call__(self, params: PyTree, *args: Any) -> PyTree[Array]:
         """Evaluates a cell(params, z, x) or a field(params, t, z, x)."""
         *t, z, condition = args
         given = {"t": t[0] if t else None, "z": z, "x": condition.x}
         given = [given[name] for name in self.form]
-        with evaluation(condition.keys), in_one_line(self.kind.role, self.form, given):
+        with evaluation(condition.keys), in_one_line(self, given):
             return self.run(params, *given)
 
 
@@ -104,7 +106,8 @@ def solve(
         z0 = begin()
     else:
         check_given(z0, begin, kind.name)
-    return kind.solve(pure, params, z0, condition, **chosen)
+    with without_notes(pure.advice):
+        return kind.solve(pure, params, z0, condition, **chosen)
 
 
 class BadModuleError(ValueError):
@@ -112,18 +115,40 @@ class BadModuleError(ValueError):
 
 
 @contextlib.contextmanager
-def in_one_line(role: str, form: Form, given: list[Any]) -> Iterator[None]:
+def in_one_line(pure: Pure, given: list[Any]) -> Iterator[None]:
     """Says in one line what a field or cell was called with when it failed, as by a wrong shape.
 
     Its own error is the cause of this one.
     """
     try:
         yield
-    except BadModuleError:
+    except (BadModuleError, DropoutPlaceError):
         raise
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # whatever the user's module raises
+        kind = pure.kind
         shown = ", ".join(
-            f"{name} {jax.tree.map(describe, one)}" for name, one in zip(form, given, strict=True)
+            f"{name} {jax.tree.map(describe, one)}"
+            for name, one in zip(pure.form, given, strict=True)
         )
-        reason = str(error).strip().split("\n")[0]
-        raise BadModuleError(f"the {role} failed for {shown}: {reason}") from error
+        start = ", and z has the shape of z0" if kind.start == "point" else ""
+        reason = str(error).strip().split("\n")[0].rstrip(".")
+        raise BadModuleError(
+            f"the {kind.role} of {kind.name} was called with {shown}{start}, and failed: "
+            f"{reason}.{pure.advice}"
+        ) from error
+
+
+@contextlib.contextmanager
+def without_notes(advice: str) -> Iterator[None]:
+    """Raises an error anew, below which JAX has put lines of its own about its frames.
+
+    One about what a module returns gets the advice.
+    """
+    try:
+        yield
+    except (BadModuleError, DropoutPlaceError) as error:
+        raise type(error)(str(error)) from error.__cause__
+    except ValueError as error:
+        if " must return " not in str(error):
+            raise
+        raise BadModuleError(f"{error}{advice}") from error.__cause__

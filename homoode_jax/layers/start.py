@@ -21,7 +21,13 @@ from jax.tree_util import keystr, tree_leaves_with_path
 from jaxtyping import Array, Float, PyTree
 
 from homoode_jax.layers.options import Constant
-from homoode_jax.mathematics.common.checks import batch_size, describe
+from homoode_jax.mathematics.common.checks import as_arrays, batch_size, describe
+from homoode_jax.mathematics.common.solution import Solution
+
+
+def as_shape(shape: Any) -> tuple[int, ...]:
+    """Returns the shape of a point; a whole number is that of a vector."""
+    return (int(shape),) if isinstance(shape, int | np.integer) else tuple(shape)
 
 
 def is_shape(part: Any) -> bool:
@@ -44,6 +50,19 @@ def keep_start(z0: Any) -> Constant:
         if is_shape(part) and min(part, default=1) < 0:
             raise ValueError(f"z0={z0!r} has a negative axis.")
     return Constant(z0)
+
+
+def take_inputs(name: str, x: PyTree, z0: PyTree) -> tuple[PyTree[Array], PyTree[Array]]:
+    """Returns the input of a layer and the z0 of a call as arrays, or raises."""
+    if z0 is not None and is_shape(z0):
+        raise ValueError(
+            f"z0={z0!r} of a call must be arrays with a batch axis, as the states are."
+        )
+    if any(isinstance(leaf, int | float) for leaf in jax.tree.leaves(x)):
+        raise ValueError(
+            f"{name} needs an x of arrays; a list of numbers is one by jnp.asarray(x)."
+        )
+    return as_arrays((x, z0))
 
 
 def number_of_rows(name: str, arrays: PyTree) -> Any:
@@ -98,13 +117,18 @@ def check_given(z0: PyTree, begin: Callable[[], PyTree], name: str) -> None:
 def check_learns(name: str, learns: bool, is_given_x: bool) -> None:
     """Raises where a layer has no `start_loss`, or none without x."""
     if not learns:
-        raise ValueError(f"the start of this {name} does not learn, see z0=.")
+        raise ValueError(
+            f"the start of this {name} does not learn: give the layer z0=LearnedPoint(...), or a "
+            "module called with x."
+        )
     if not is_given_x:
         raise ValueError("start_loss(z, x) needs the x with which the start is called.")
 
 
 def start_loss(start: PyTree[Array], z: PyTree[Array]) -> Float[Array, ""]:
     """Returns the smooth L1 distance of the start from the solution, which has no gradient."""
+    if isinstance(z, Solution):
+        raise ValueError("start_loss takes states, not a Solution: give it solution.z.")
     batch_size(z, None, state="z")
     if _shapes(start) != _shapes(z):
         raise ValueError(

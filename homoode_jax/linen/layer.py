@@ -9,11 +9,11 @@ from homoode_jax.layers import start as starts
 from homoode_jax.layers.arguments import read_arguments
 from homoode_jax.layers.dropout import draw_keys
 from homoode_jax.layers.kinds import Kind
-from homoode_jax.layers.options import OF_A_CALL, defaults, make_options
+from homoode_jax.layers.options import OF_A_CALL, check_names, defaults, make_options
 from homoode_jax.layers.solve import Condition, Pure, solve
 from homoode_jax.linen.module import Bound, Run, initialise
 from homoode_jax.linen.parts import LearnedPoint
-from homoode_jax.mathematics.common.checks import as_arrays
+from homoode_jax.mathematics.common.options import whole
 from homoode_jax.mathematics.common.solution import Solution
 
 
@@ -27,6 +27,8 @@ class Layer(nn.Module):
         module = getattr(self, self.kind.role)
         read_arguments(self.kind, module)
         make_options(self.kind, self._options)
+        if self.kind.start == "augmented":
+            whole("augment", getattr(self, "augment", None))
         if not isinstance(self._z0, nn.Module):
             starts.keep_start(self._z0)
 
@@ -43,15 +45,19 @@ class Layer(nn.Module):
         return self.solve(x, **options).z
 
     def solve(self, x: PyTree[ArrayLike], *, z0: PyTree = None, **options: Any) -> Solution:
-        """Solves a batch; see `homoode_jax.nnx.DEQ.solve` for the arguments.
+        """Solves a batch; in `init` the field or cell is called once, and nothing is solved.
 
-        In `init` the field or cell is called once, and nothing is solved.
+        Args:
+            x: the input, arrays `[batch, ...]`.
+            z0: where to start this solve (a warm start), arrays `[batch, ...]`; None: as usual.
+            options: of the function behind the layer, in place of those given with the layer.
         """
         module = getattr(self, self.kind.role)
-        x, z0 = as_arrays((x, z0))
+        x, z0 = starts.take_inputs(self.kind.name, x, z0)
         batch = starts.number_of_rows(self.kind.name, (x, z0))
         form = read_arguments(self.kind, module)
         if self.is_initializing():
+            check_names(self.kind, options, in_call=True)
             pure = Pure(self.kind, form, Bound(module))
             state = self._begin(x, batch) if z0 is None else z0
             return initialise(pure, state, x)

@@ -29,13 +29,13 @@ class LearnedPoint(nn.Module):
         (4, 32) True
     """
 
-    shape: tuple[int, ...]
+    shape: int | tuple[int, ...]
     scale: float = 1.0
 
     @nn.compact
     def __call__(self, x: PyTree[ArrayLike]) -> Float[Array, "batch ..."]:
         """Returns the point for each example of x."""
-        point = self.param("point", nn.initializers.normal(self.scale), tuple(self.shape))
+        point = self.param("point", nn.initializers.normal(self.scale), starts.as_shape(self.shape))
         return starts.at_point(point, x, starts.number_of_rows("LearnedPoint", x))
 
 

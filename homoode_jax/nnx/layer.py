@@ -2,7 +2,7 @@
 
 from typing import Any
 
-import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
@@ -11,7 +11,6 @@ from homoode_jax.layers.arguments import read_arguments
 from homoode_jax.layers.kinds import Kind
 from homoode_jax.layers.options import make_options
 from homoode_jax.layers.solve import Condition, Pure, solve
-from homoode_jax.mathematics.common.checks import as_arrays
 from homoode_jax.mathematics.common.solution import Solution
 from homoode_jax.nnx.module import Held, Run, draw_keys, refuse
 from homoode_jax.nnx.parts import LearnedPoint, Solved
@@ -29,7 +28,9 @@ class Layer(nnx.Module):
         self._options = make_options(self.kind, options)
         learns = isinstance(z0, nnx.Module | nnx.Variable)
         self.z0 = z0 if learns else starts.keep_start(z0)
-        self.solved = Solved(None) if keep_solution else None
+        none = jnp.zeros((), jnp.int32)
+        self.failed = Solved(none) if keep_solution else None
+        self.evaluations = Solved(none) if keep_solution else None
 
     def __call__(self, x: PyTree[ArrayLike], **options: Any) -> PyTree[Array]:
         """Returns the final states of a batch; takes what `solve` takes."""
@@ -53,7 +54,7 @@ class Layer(nnx.Module):
         """
         module = getattr(self, self.kind.role)
         refuse(self.kind, module)
-        x, z0 = as_arrays((x, z0))
+        x, z0 = starts.take_inputs(self.kind.name, x, z0)
         batch = starts.number_of_rows(self.kind.name, (x, z0))
         keys = draw_keys(module, batch)
         definition, state = nnx.split(Held(module))
@@ -65,9 +66,9 @@ class Layer(nnx.Module):
             options=self._options,
             given={**options, "z0": z0},
         )
-        if self.solved is not None:
-            kept = {"result": solution.result, "stats": solution.stats}
-            self.solved.set_value(jax.lax.stop_gradient(kept))
+        if self.failed is not None and self.evaluations is not None:
+            self.failed.set_value(jnp.sum(~solution.success, dtype=jnp.int32))
+            self.evaluations.set_value(jnp.max(solution.stats.evaluations).astype(jnp.int32))
         return solution
 
     def start_loss(self, z: PyTree[Array], x: PyTree[ArrayLike] = None) -> Float[Array, ""]:

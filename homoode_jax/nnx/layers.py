@@ -19,7 +19,8 @@ class HomoODE(Layer):
         field: a module called as `field(t, z, x)` or `field(z, x)`, with a batch axis.
         z0: None (zeros like x), a shape without the batch axis (zeros), an array of such a shape,
             an `nnx.Param` of it, or a module called with x such as a `LearnedPoint`.
-        keep_solution: keeps how the last solve ended and what it cost in `layer.solved`.
+        keep_solution: keeps how many solves of the last call failed in `layer.failed`, and the
+            most evaluations that one took in `layer.evaluations`.
         options: those of `homoode_jax.integrate`.
 
     Raises:
@@ -51,7 +52,8 @@ class NeuralODE(Layer):
     Args:
         field: a module called as `field(t, z)` or `field(z)`, with a batch axis; one that takes
             x too, `field(t, z, x)` or `field(z, x)`, sees the input as a condition.
-        keep_solution: keeps how the last solve ended and what it cost in `layer.solved`.
+        keep_solution: keeps how many solves of the last call failed in `layer.failed`, and the
+            most evaluations that one took in `layer.evaluations`.
         options: those of `homoode_jax.integrate`.
 
     Raises:
@@ -80,7 +82,8 @@ class AugmentedNeuralODE(Layer):
     Args:
         field: as that of `NeuralODE`; its z has `augment` entries more along the last axis.
         augment: the number of zeros that every state gets along its last axis.
-        keep_solution: keeps how the last solve ended and what it cost in `layer.solved`.
+        keep_solution: keeps how many solves of the last call failed in `layer.failed`, and the
+            most evaluations that one took in `layer.evaluations`.
         options: those of `homoode_jax.integrate`.
 
     Raises:
@@ -112,7 +115,8 @@ class DEQ(Layer):
         z0: None (zeros like x), a shape without the batch axis (zeros), an array of such a shape,
             an `nnx.Param` of it, or a module called with x such as a `LearnedPoint`. Its gradient
             through an equilibrium is zero; add `layer.start_loss(z)` to the loss.
-        keep_solution: keeps how the last solve ended and what it cost in `layer.solved`.
+        keep_solution: keeps how many solves of the last call failed in `layer.failed`, and the
+            most evaluations that one took in `layer.evaluations`.
         options: those of `homoode_jax.equilibrium`; a preconditioner is called as
             `preconditioner(cell, z, x, lam, v)`.
 
@@ -146,7 +150,8 @@ class HomotopyDEQ(Layer):
     Args:
         cell: a module called as `cell(z, x)`, with a batch axis.
         z0: as that of `DEQ`.
-        keep_solution: keeps how the last solve ended and what it cost in `layer.solved`.
+        keep_solution: keeps how many solves of the last call failed in `layer.failed`, and the
+            most evaluations that one took in `layer.evaluations`.
         options: those of `homoode_jax.continuation`; a homotopy of your own is called as
             `homotopy(cell, lam, z, x)`, a preconditioner as `preconditioner(cell, z, x, lam, v)`.
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 from flax import nnx
+from jax.tree_util import keystr, tree_leaves_with_path
 from jaxtyping import Array, Key, PyTree
 
 from homoode_jax.layers import dropout
@@ -38,13 +39,46 @@ class Run:
         before = _values(held)
         z = held.module(*args)
         after = _values(held)
-        for path, value in before.items():
-            if value is not after[path]:
+        if any(value is not after[path] for path, value in before.items()):
+            for path in self._changed(params, args):
                 raise BadModuleError(
                     f"the {self.kind.role} of {self.kind.name} changes its {path} in a call, and a "
                     "solve calls it many times; random numbers and statistics belong outside of it."
                 )
         return z
+
+    def _changed(self, params: PyTree, args: Any) -> list[str]:
+        """Returns the variables that a call changes; `nnx.jit` returns the others as new arrays."""
+
+        def values(params: PyTree, args: Any) -> dict[str, Any]:
+            held = nnx.merge(self.definition, params)
+            with dropout.evaluation(dropout.keys_of_evaluation()):
+                held.module(*args)
+            return _values(held)
+
+        jaxpr, shapes = jax.make_jaxpr(values, return_shape=True)(params, args)
+        names = (keystr(path, simple=True) for path, _ in tree_leaves_with_path(shapes))
+        passed = (_is_passed_through(jaxpr.jaxpr, out) for out in jaxpr.jaxpr.outvars)
+        return [name for name, same in zip(names, passed, strict=True) if not same]
+
+
+def _is_passed_through(jaxpr: Any, out: Any) -> bool:
+    """Returns whether an output of a program is one of its inputs."""
+    return _input_of(jaxpr, out) is not None
+
+
+def _input_of(jaxpr: Any, out: Any) -> int | None:
+    """Returns which input of a program an output is, also through programs within it."""
+    if out in jaxpr.invars:
+        return jaxpr.invars.index(out)
+    for equation in jaxpr.eqns:
+        inner = equation.params.get("jaxpr")
+        if out not in equation.outvars or inner is None:
+            continue
+        inner = getattr(inner, "jaxpr", inner)
+        place = _input_of(inner, inner.outvars[equation.outvars.index(out)])
+        return None if place is None else _input_of(jaxpr, equation.invars[place])
+    return None
 
 
 def _values(held: Held) -> dict[str, Any]:

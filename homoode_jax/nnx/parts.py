@@ -8,12 +8,12 @@ from flax import nnx
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from homoode_jax.layers import start as starts
-from homoode_jax.layers.dropout import check_rate, drop
+from homoode_jax.layers.dropout import check_is_part, check_rate, drop
 from homoode_jax.mathematics.common.options import is_concrete
 
 
 class Solved(nnx.Variable):
-    """How the last solve of a layer ended and what it cost, as `{"result": ..., "stats": ...}`.
+    """What is kept of the last call of a layer: `layer.failed` and `layer.evaluations`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -22,7 +22,7 @@ class Solved(nnx.Variable):
         >>> cell = lambda z, x: jnp.tanh(x + 0.5 * z)
         >>> layer = homoode_jax.nnx.DEQ(cell, keep_solution=True)
         >>> z = layer(jnp.ones((4, 3)))
-        >>> print(layer.solved["result"], layer.solved["stats"].nfe)
+        >>> print(layer.failed[...], layer.evaluations[...])
         0 5
     """
 
@@ -47,8 +47,10 @@ class LearnedPoint(nnx.Module):
         (4, 32) True
     """
 
-    def __init__(self, shape: Sequence[int], rngs: nnx.Rngs | None = None, scale: float = 1.0):
-        shape = tuple(shape)
+    def __init__(
+        self, shape: int | Sequence[int], rngs: nnx.Rngs | None = None, scale: float = 1.0
+    ):
+        shape = starts.as_shape(shape)
         zero = jnp.zeros(shape)
         self.point = nnx.Param(
             zero if rngs is None else scale * jax.random.normal(rngs.params(), shape)
@@ -108,4 +110,7 @@ class VariationalDropout(nnx.Module):
 
     def __call__(self, z: Float[Array, "..."]) -> Float[Array, "..."]:
         """Returns z with some entries set to zero, and the others scaled by 1 / (1 - rate)."""
-        return drop(z, self.rate, self.broadcast_dims) if self.is_on else z
+        if not self.is_on:
+            return z
+        check_is_part()
+        return drop(z, self.rate, self.broadcast_dims)

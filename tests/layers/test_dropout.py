@@ -114,3 +114,52 @@ def test_the_gradient_is_that_of_the_solution_with_its_mask(framework):
     key = jax.random.key(3)
     gradient = jax.grad(lambda x: jnp.sum(solve(key, x)))(ONES)
     np.testing.assert_allclose(gradient, solve(key, ONES), atol=2e-2)  # the solution is linear in x
+
+
+class Nested(NnxCell):
+    """A cell whose dropout is in a function that it transforms."""
+
+    def __init__(self, transform):
+        super().__init__()
+        self.transform = transform
+
+    def __call__(self, z, x):
+        return x + 0.5 * self.transform(self.drop)(z)
+
+
+@pytest.mark.parametrize("transform", [jax.jit, jax.checkpoint, jax.vmap, nnx.jit])
+def test_a_dropout_that_cannot_know_the_masks_of_the_solve_is_refused(transform):
+    with pytest.raises(ValueError, match="jit, checkpoint, cond, scan or vmap"):
+        homoode_jax.nnx.DEQ(Nested(transform))(ONES)
+
+
+def test_a_dropout_that_is_no_part_of_the_cell_is_refused():
+    outside = homoode_jax.nnx.VariationalDropout(0.5, rngs=nnx.Rngs(0))
+    layer = homoode_jax.nnx.DEQ(lambda z, x: x + 0.3 * outside(z), z0=(64,))
+    with pytest.raises(ValueError, match="make it an attribute of that module"):
+        layer(ONES)
+    outside.eval()
+    assert np.allclose(layer(ONES), 1 / 0.7, atol=1e-3)
+
+
+def test_keys_of_an_equinox_layer():
+    batched = homoode_jax.equinox.DEQ(
+        EquinoxCell(homoode_jax.equinox.VariationalDropout(0.25)), batched=True
+    )
+    keys = jax.random.split(jax.random.key(0), len(ONES))
+    one = homoode_jax.equinox.DEQ(EquinoxCell(homoode_jax.equinox.VariationalDropout(0.25)))
+    alone = jax.vmap(lambda x, key: one(x, key=key[None]))(ONES, keys)
+    np.testing.assert_allclose(batched(ONES, key=keys), alone, atol=1e-3)
+    still = eqx.nn.inference_mode(batched)
+    np.testing.assert_allclose(still(ONES, key=jax.random.key(0)), 2, atol=1e-3)
+
+
+@pytest.mark.wrong_types
+def test_keys_that_are_none():
+    layer = homoode_jax.equinox.DEQ(
+        EquinoxCell(homoode_jax.equinox.VariationalDropout(0.25)), batched=True
+    )
+    with pytest.raises(ValueError, match=r"key must be a jax.random.key, got 0"):
+        layer(ONES, key=0)
+    with pytest.raises(ValueError, match=r"one for each of the 8 examples, got \(3,\)"):
+        layer(ONES, key=jax.random.split(jax.random.key(0), 3))

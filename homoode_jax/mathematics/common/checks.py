@@ -124,6 +124,9 @@ def batch_size(z0: PyTree, x: PyTree, state: str = "z0") -> Any:
 
 def check_function(kind: str, function: Callable, args: tuple, z: PyTree) -> None:
     """Traces `function(*args)` once; raises on a traced closure or a result unlike `z`."""
+    given = getattr(function, "call", function)
+    if not callable(given):
+        raise ValueError(f"the {kind} must be a function, got {given!r}.")
     jaxpr, out_dynamic, out_static = eqx.filter_make_jaxpr(function)(*args)
     if any(isinstance(const, Tracer) for const in jaxpr.consts):
         raise ValueError(
