@@ -13,7 +13,7 @@ SOON := XLA_FLAGS="--xla_backend_optimization_level=1 \
 STUDY ?= layers
 
 .DEFAULT_GOAL := help
-.PHONY: help install newest train test test-all lint accuracy gradients nonlinear map bench compare records data counts lock clean
+.PHONY: help install newest train test test-all dist lint accuracy gradients nonlinear map bench compare records data counts lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,10 @@ test: install  ## Run the tests (several minutes)
 
 test-all: install  ## Run the slow tests too (up to two hours)
 	@$(SOON) $(PYTEST)
+
+dist: install  ## Build the wheel and the source distribution into dist/
+	@rm -rf dist
+	@$(BIN)/python -m build --no-isolation --outdir dist
 
 lint: install  ## Run the linters: ruff and pyright
 	@$(BIN)/ruff format --check .

@@ -11,7 +11,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from homoode_jax.experiments.config import SECTIONS, Config, fit_to_layer, from_dict
-from homoode_jax.experiments.config_file import find_file, load_file
+from homoode_jax.experiments.config_file import CONFIGS, find_file, load_file
 from homoode_jax.experiments.errors import UserError, first_line, nearest
 from homoode_jax.experiments.files import local_folder
 from homoode_jax.experiments.rendezvous import COME_SECONDS, MeetingFlags
@@ -131,9 +131,11 @@ def _action(values: flags.FlagValues, words: Sequence[str]) -> tuple[str, Sequen
     else:
         action, *paths = words or ["train"]
     if action not in ACTIONS:
+        is_config = (CONFIGS / f"{action}.py").exists()
+        hint = f" Did you mean --config={action}?" if is_config else nearest(action, ACTIONS)
         raise UserError(
-            f"{action!r} is nothing to do.{nearest(action, ACTIONS)} There are "
-            f"{', '.join(ACTIONS)}; a setting is --config.section.key=value."
+            f"unexpected argument {action!r}.{hint} What to do is one of {', '.join(ACTIONS)}; a "
+            "setting is --config.section.key=value."
         )
     if action in OF_FILES:
         raise UserError(f"{action} takes no flags: homoode {action}{OF_FILES[action]}")

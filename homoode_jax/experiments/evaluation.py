@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from homoode_jax.experiments import checkpoint, report, workdir
+from homoode_jax.experiments import report, workdir
 from homoode_jax.experiments.compilation import keep_programs
 from homoode_jax.experiments.config import Config
 from homoode_jax.experiments.confusion import (
@@ -16,10 +16,10 @@ from homoode_jax.experiments.confusion import (
     draw_confusion,
     show_confusion,
 )
-from homoode_jax.experiments.console import say
 from homoode_jax.experiments.dataset import load
 from homoode_jax.experiments.devices import use_precision
 from homoode_jax.experiments.errors import UserError, explain_os_error
+from homoode_jax.experiments.inference import restore_weights
 from homoode_jax.experiments.processes import deaths_told, is_first
 from homoode_jax.experiments.run import Run
 from homoode_jax.experiments.state import means
@@ -56,16 +56,7 @@ def evaluate(path: str, command: Config, only: Sequence[str] | None = None) -> d
 
 def _evaluated(run: Run) -> tuple[dict[str, Any], Confusion]:
     """Evaluates the best weights of a run, or its latest, and says what is taken for what."""
-    state = run.initial_state()
-    found = checkpoint.restore_best(run.checkpoints, state.weights)
-    if found is None:
-        latest = checkpoint.restore_latest(run.checkpoints, state)
-        if latest is None:
-            raise UserError(f"{run.workdir} holds no checkpoint yet; train it first.")
-        if latest[1]["best_accuracy"] is not None:
-            say(f"warning: the best weights of {run.workdir} are lost; evaluating the latest ones.")
-        found = latest[0].weights, {"step": int(latest[0].step)}
-    weights, facts = found
+    weights, facts = restore_weights(run.workdir, run.checkpoints, run.initial_state())
     tally = run.tally(weights, run.data.test)
     test = means(tally.totals)
     confusion = Confusion(run.config.data.info.names, jax.device_get(tally.confusion))

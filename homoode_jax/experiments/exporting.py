@@ -15,7 +15,7 @@ from homoode_jax.experiments.console import say
 from homoode_jax.experiments.devices import use_precision
 from homoode_jax.experiments.errors import UserError, explain_os_error
 from homoode_jax.experiments.files import local_folder
-from homoode_jax.experiments.inference import best_weights, classify
+from homoode_jax.experiments.inference import classify, load_weights
 from homoode_jax.experiments.model import make_classifier
 from homoode_jax.experiments.record import environment
 
@@ -26,7 +26,7 @@ def export_run(path: str) -> Path:
     config = workdir.config_of_run(path, "export")
     use_precision(config.model.dtype)
     classifier = make_classifier(config)
-    weights, facts = best_weights(folder, classifier, config.model.dtype)
+    weights, facts = load_weights(folder, config, classifier)
     info = config.data.info
     about = {
         "dataset": config.data.dataset,

@@ -18,7 +18,7 @@ from homoode_jax.experiments.console import console, tell
 from homoode_jax.experiments.devices import use_precision
 from homoode_jax.experiments.errors import UserError, first_line, printable
 from homoode_jax.experiments.images import SUFFIXES, fit, list_images
-from homoode_jax.experiments.inference import best_weights, classify
+from homoode_jax.experiments.inference import classify, load_weights
 from homoode_jax.experiments.model import make_classifier
 
 
@@ -95,7 +95,7 @@ def _predictions(
     config: Config, folder: Path, files: Sequence[Path], pixels: UInt8[np.ndarray, "n h w c"]
 ) -> list[Prediction]:
     classifier = make_classifier(config)
-    weights, _ = best_weights(folder, classifier, config.model.dtype)
+    weights, _ = load_weights(folder, config, classifier)
     call = jax.jit(partial(classify, config, classifier))
     names = config.data.info.names
     found = []

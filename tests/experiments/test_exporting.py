@@ -17,7 +17,7 @@ from homoode_jax.artifact.load import load
 from homoode_jax.experiments import exporting
 from homoode_jax.experiments.batches import Batch
 from homoode_jax.experiments.hyperparameters import make_hyperparameters
-from homoode_jax.experiments.inference import best_weights
+from homoode_jax.experiments.inference import load_weights
 from homoode_jax.experiments.model import make_classifier
 from homoode_jax.experiments.state import init_state
 from homoode_jax.experiments.step import train_step
@@ -76,7 +76,7 @@ def test_an_exported_run_answers_as_its_model_does(tmp_path, flags):
     images, answers = exported(tmp_path, *flags)
     config = stored_config(tmp_path)
     classifier = make_classifier(config)
-    weights, _ = best_weights(tmp_path, classifier, config.model.dtype)
+    weights, _ = load_weights(tmp_path, config, classifier)
     for name, batch in (("seven", images), ("one", images[:1])):
         want = exporting.classify(config, classifier, weights, jnp.asarray(batch))
         got = answers[f"{name}_probabilities"]

@@ -1,0 +1,165 @@
+"""A user's own pictures: trained on, evaluated, predicted, and what is wrong with a folder."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from homoode_jax.experiments.config import from_dict, name_classes
+from homoode_jax.experiments.dataset import load
+from homoode_jax.experiments.errors import UserError
+from homoode_jax.experiments.images import fit
+from homoode_jax.experiments.workdir import stored_config
+from tests.experiments.runs import command
+
+INK = {"blue": (30, 40, 220), "red": (230, 30, 20)}
+FLAGS = [
+    "--config=folder",
+    "--config.model.layer=none",
+    "--config.model.channels=4",
+    "--config.model.groups=2",
+    "--config.model.width=8",
+    "--config.data.size=8",
+    "--config.data.crop_padding=0",
+    "--config.train.batch_size=8",
+    "--config.train.epochs=15",
+]
+
+
+def draw(file, ink, size, seed, mode="RGB"):
+    """Draws a picture of one colour with noise."""
+    noise = np.random.default_rng(seed).integers(-20, 20, (*size, 3))
+    pixels = np.clip(np.array(ink) + noise, 0, 255).astype(np.uint8)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).convert(mode).save(file)
+
+
+def draw_folder(folder, splits=("train/", "test/"), count=12):
+    """Draws pictures of many sizes and kinds in folders of classes."""
+    for split in splits:
+        for name, ink in INK.items():
+            for i in range(count):
+                suffix = ("png", "jpg", "JPEG")[i % 3]
+                size = (12 + 5 * i, 40 - 2 * i)
+                draw(folder / f"{split}{name}" / f"{i}.{suffix}", ink, size, seed=i)
+    return folder
+
+
+def settings(folder, **data):
+    return from_dict({"data": {"dataset": "folder", "data_dir": str(folder), "size": 8, **data}})
+
+
+def refused(folder, message, **data):
+    with pytest.raises(UserError, match=message) as caught:
+        load(name_classes(settings(folder, **data)).data)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return draw_folder(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="module")
+def run(pictures, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("own") / "run"
+    assert command(*FLAGS, f"--config.data.data_dir={pictures}", f"--workdir={folder}") == 0
+    return folder
+
+
+def test_training_and_evaluation(run, capsys):
+    config = stored_config(run)
+    assert config is not None and config.data.class_names == ("blue", "red")
+    assert command("evaluate", f"--workdir={run}") == 0
+    result = json.loads((run / "evaluation.json").read_text())
+    assert result["test_accuracy"] == 1
+    assert result["accuracy_by_class"] == {"blue": 1, "red": 1}
+    assert (run / "confusion.png").read_bytes().startswith(b"\x89PNG")
+    assert "most taken for" in capsys.readouterr().out
+
+
+def test_predictions_name_the_classes(run, pictures, tmp_path, capsys):
+    draw(tmp_path / "one.png", INK["red"], (300, 200), seed=5, mode="RGBA")
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    assert command("predict", f"--workdir={run}", str(tmp_path / "one.png")) == 0
+    out = capsys.readouterr().out
+    assert "one.png" in out and "red" in out
+    paths = [str(tmp_path), str(pictures / "test")]
+    assert command("predict", "--json", f"--workdir={run}", *paths) == 0
+    out, err = capsys.readouterr()
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert len(rows) == 25
+    assert {row["prediction"] for row in rows if "/blue/" in row["image"]} == {"blue"}
+    assert rows[0]["image"].endswith("one.png") and rows[0]["prediction"] == "red"
+    assert rows[0]["label"] == 1 and 0.5 < rows[0]["probability"] <= 1 and rows[0]["success"]
+    assert err.startswith("warning: ") and "broken.png is left out" in err
+
+
+def test_predictions_of_nothing_are_refused(run, tmp_path, capsys):
+    for paths, says in (
+        ([], "predict needs images"),
+        (["/nowhere.png"], "/nowhere.png does not exist"),
+        ([str(tmp_path)], "holds no image"),
+    ):
+        assert command("predict", f"--workdir={run}", *paths) == 2
+        err = capsys.readouterr().err
+        assert err.startswith("error: ") and err.count("\n") == 1 and says in err
+    assert command("predict", "x.png") == 2
+    assert "predict needs --workdir of a run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("splits", [("",), ("train/",)])
+def test_a_share_of_each_class_is_held_out_where_there_is_no_test_split(splits, tmp_path):
+    data = name_classes(settings(draw_folder(tmp_path, splits, count=10))).data
+    first, again = load(data), load(data)
+    assert np.bincount(first.train.labels).tolist() == [8, 8]
+    assert np.bincount(first.test.labels).tolist() == [2, 2]
+    np.testing.assert_array_equal(first.test.images, again.test.images)
+    other = load(name_classes(settings(tmp_path, split_seed=3)).data)
+    assert np.any(first.test.images != other.test.images)
+
+
+def test_a_picture_is_scaled_to_its_shorter_side_and_its_middle_cut_out(tmp_path):
+    pixels = np.zeros((40, 100, 3), np.uint8)
+    pixels[:, 30:70] = 255  # the middle square
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    assert np.all(fit(tmp_path / "a.png", (8, 8, 3)) > 200)  # the filter sees a little beside it
+    assert fit(tmp_path / "a.png", (8, 8, 1)).shape == (8, 8, 1)
+
+
+def test_a_picture_is_turned_as_its_camera_was_held(tmp_path):
+    pixels = np.zeros((40, 40, 3), np.uint8)
+    pixels[:20] = 255  # white above
+    image = Image.fromarray(pixels)
+    exif = image.getexif()
+    exif[0x0112] = 3  # upside down
+    image.save(tmp_path / "a.png", exif=exif)
+    turned = fit(tmp_path / "a.png", (8, 8, 3))
+    assert turned[0].max() < 60 < 200 < turned[-1].min()
+
+
+def test_what_is_wrong_with_a_folder_is_said(tmp_path):
+    refused(tmp_path / "none", "config.data.data_dir=.* is not a folder")
+    refused("", "config.data.data_dir='' is not a folder")
+    refused(tmp_path, "holds 0 folders of classes; two are the least")
+    draw_folder(tmp_path)
+    draw(tmp_path / "test" / "green" / "0.png", (0, 200, 0), (9, 9), seed=0)
+    refused(tmp_path, "test has a class 'green'; the classes are 'blue', 'red'")
+    draw_folder(tmp_path, ("train/",), count=0)
+    (tmp_path / "train" / "green").mkdir()
+    refused(tmp_path, r"train/green holds no picture \(")
+    draw(tmp_path / "train" / "green" / "0.png", (0, 200, 0), (9, 9), seed=0, mode="I;16")
+    refused(tmp_path, r"0.png is not a readable image: its mode is I;16")
+
+
+def test_settings_of_folders_are_for_folders():
+    for change in ({"size": 64}, {"class_names": ["a", "b"]}, {"colour": False}):
+        with pytest.raises(UserError, match=r"is for config.data.dataset='folder', not 'digits'"):
+            from_dict({"data": change})
+
+
+def test_another_order_of_classes_is_refused(run, pictures, capsys):
+    flags = [*FLAGS, f"--config.data.data_dir={pictures}", f"--workdir={run}"]
+    assert command(*flags, "--config.data.class_names=('red', 'blue')") == 2
+    assert "data.class_names" in capsys.readouterr().err
