@@ -8,6 +8,8 @@ import enum
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 
@@ -38,6 +40,7 @@ class Result(enum.IntEnum):
     stagnated = 7  # no further progress was possible
 
 
+SHOWN = 5  # examples that an error names
 RUNNING = -1  # the result of what has not ended yet
 
 
@@ -111,7 +114,7 @@ class Solution(NamedTuple):
         >>> decay = lambda k, t, z, x: -k * z
         >>> times = jnp.array([0.5, 1.0])
         >>> solution = homoode_jax.integrate(decay, 1.0, jnp.ones((1, 1)), None, save_at=times)
-        >>> print(bool(solution.success), solution.zs.shape)
+        >>> print(bool(solution.success), solution.check().zs.shape)
         True (2, 1, 1)
         >>> print(solution.zs[:, 0, 0].round(2))  # exp(-1 / 2) and exp(-1)
         [0.61 0.37]
@@ -127,3 +130,26 @@ class Solution(NamedTuple):
     def success(self) -> Bool[Array, "*batch"]:
         """Returns True where `result` is `Result.ok`."""
         return jnp.equal(self.result, int(Result.ok))
+
+    def check(self) -> "Solution":
+        """Returns the solution itself, or raises if a solve failed; for calls outside of `jit`.
+
+        Raises:
+            RuntimeError: if a solve failed; it says which, and how they ended.
+            ValueError: if it is called within `jit` or `vmap`, where nothing can be raised.
+        """
+        if isinstance(self.result, Tracer):
+            raise ValueError(
+                "check() is for calls outside of jit and vmap; inside, use solution.success."
+            )
+        codes = np.ravel(self.result)
+        failed = np.flatnonzero(codes != Result.ok)
+        if not failed.size:
+            return self
+        kinds = ", ".join(dict.fromkeys(Result(code).name for code in codes[failed].tolist()))
+        if codes.size == 1:
+            raise RuntimeError(f"the solve failed: {kinds}.")
+        first = ", ".join(map(str, failed[:SHOWN])) + (", ..." if failed.size > SHOWN else "")
+        raise RuntimeError(
+            f"{failed.size} of {codes.size} solves failed (examples {first}): {kinds}."
+        )
