@@ -108,6 +108,8 @@ def check(words):
         check_all(word.partition("=")[2] for word in rest if word.startswith("--command="))
     elif program == "make":
         check_make(rest)
+    elif program == "homoode":
+        command.parse([program, *rest])
     elif re.fullmatch(r"(\.venv/bin/)?python3?", program):
         check_python(*rest)
     else:
