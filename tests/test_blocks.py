@@ -46,13 +46,16 @@ def test_the_code_of_a_page_runs(page):
 
 @pytest.mark.slow
 def test_the_layer_in_a_few_lines_is_right():
-    integrate, homotopy = run_python(README)
+    integrate, nnx, others, homotopy = run_python(README)
     # The gradient along one direction, by finite differences of the loss.
     params = integrate["params"]
     step = 1e-2
     up, down = ({"w": params["w"] + sign * step} for sign in (1, -1))
     numeric = (integrate["loss"](up) - integrate["loss"](down)) / (2 * step)
     np.testing.assert_allclose(np.sum(integrate["gradient"]["w"]), numeric, rtol=2e-2)
+    before = np.mean(np.square(nnx["y"]))
+    assert nnx["loss"] < before / 4 and nnx["deq"].failed[...] == 0
+    assert nnx["solution"].success and np.all(others["solution"].success)
     path = homotopy["by_path"]
     iteration = homotopy["by_iteration"]
     assert path.success and iteration.success
@@ -161,7 +164,9 @@ def test_the_commands_of_a_page_are_known(page, monkeypatch):
         "python train.py \\\n  --workdir=runs\n--mode=evaluate",
         'gcloud ssh --command="cd homoode &&\n  make trian"',
         "python -m pytest tests/nothing",
-        "homoode train",
+        "homoode tran",
+        "homoode train --workdr=runs",
+        "keras train",
     ],
 )
 def test_an_unknown_command_is_found(text):
