@@ -13,7 +13,7 @@ SOON := XLA_FLAGS="--xla_backend_optimization_level=1 \
 STUDY ?= layers
 
 .DEFAULT_GOAL := help
-.PHONY: help install newest train test test-all dist lint accuracy gradients nonlinear map bench compare records data counts lock clean
+.PHONY: help install newest train test test-all dist docs docs-check lint accuracy gradients nonlinear map bench compare records data counts lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -50,6 +50,14 @@ lint: install  ## Run the linters: ruff and pyright
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/pyright
+
+docs: install  ## Build the site into site/
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-docs.txt
+	@NO_MKDOCS_2_WARNING=1 PATH=$(CURDIR)/$(BIN):$$PATH mkdocs build --strict --quiet
+	@echo "site/index.html"
+
+docs-check: docs  ## Follow every link of the site, in a browser too (needs Chromium)
+	@$(BIN)/python docs/check.py site
 
 counts: install  ## Count what makes the code hard to read
 	@$(BIN)/python -m benchmarks.counts
