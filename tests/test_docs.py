@@ -9,7 +9,7 @@ import homoode_jax
 import homoode_jax.equinox
 import homoode_jax.linen
 import homoode_jax.nnx
-from homoode_jax import artifact, networks
+from homoode_jax import artifact, networks, zoo
 
 
 def public(module, where):
@@ -33,6 +33,7 @@ PUBLIC = {
     **dict(public(homoode_jax, "homoode_jax")),
     **dict(public(networks, "homoode_jax.networks")),
     **dict(public(artifact, "homoode_jax.artifact")),
+    **dict(public(zoo, "homoode_jax.zoo")),
     **dict(public(homoode_jax.nnx, "homoode_jax.nnx")),
     **dict(public(homoode_jax.linen, "homoode_jax.linen")),
     **dict(public(homoode_jax.equinox, "homoode_jax.equinox")),

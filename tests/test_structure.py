@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "homoode_jax"
-FLOORS = ("mathematics", "layers", "networks", "experiments")
+FLOORS = ("mathematics", "layers", "networks", "experiments", "zoo")
 FRAMEWORKS = ("nnx", "linen", "equinox")  # ready layers: beside the networks, on `layers`
 ABOVE_MATHEMATICS = {"flax", "optax", "orbax", "ml_collections", "tensorflow_datasets", "rich"}
 # Which folders of the mathematics a folder may import from, beside itself.
