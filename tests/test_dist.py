@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+WHERE = "import homoode_jax; print(homoode_jax.__file__)"
 SNIPPET = """
 import jax, jax.numpy as jnp
 import homoode_jax
@@ -85,7 +86,7 @@ def test_the_source_distribution_has_what_builds_it(built):
 
 
 def test_the_command_trains_in_an_empty_folder(programs, tmp_path):
-    where = run(str(programs / "python"), "-c", "import homoode_jax as h; print(h.__file__)")
+    where = run(str(programs / "python"), "-c", WHERE, cwd=tmp_path)
     assert where.startswith(str(programs.parent))
     listed = run(str(programs / "homoode"), "list", cwd=tmp_path)
     assert "digits" in listed and "homoode" in listed

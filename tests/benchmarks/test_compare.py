@@ -106,6 +106,7 @@ def test_time_to_accuracy_is_that_to_what_every_run_reached():
     assert time_table({"deq": summarise([finished(0.9, [1.0], None, True)])}) == ""
 
 
+@pytest.mark.slow
 def test_a_record_keeps_the_rows_of_other_cases_under_the_same_conditions(
     monkeypatch, tmp_path, capsys
 ):

@@ -16,6 +16,7 @@ from homoode_jax import Result
 FAMILIES = list(itertools.product(KINDS, ACTIVATIONS))
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(("kind", "activation"), FAMILIES)
 def test_a_planted_cell_has_its_root_and_the_radius_that_was_asked(kind, activation):
     shape = KINDS[kind].shapes[1 if kind == "dense" else 0]

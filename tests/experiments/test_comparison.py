@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from tests.experiments.runs import PLAIN, ROOT, command
+from homoode_jax.experiments.config import from_dict, to_dict
+from tests.experiments.runs import ROOT, command
 
 WRONG = {
     "an action": (["tran"], "Did you mean 'train'?"),
@@ -21,24 +22,28 @@ WRONG = {
 }
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs")
+@pytest.fixture
+def runs(tmp_path):
+    """Two folders as runs write them; the second has not ended."""
     for name, rate in (("a", 0.01), ("b", 0.02)):
-        flags = [*PLAIN, f"--config.train.learning_rate={rate}", f"--workdir={folder / name}"]
-        assert command(*flags) == 0
-    (folder / "b" / "summary.json").unlink()  # as of a run that has not ended
-    return folder
+        folder = tmp_path / name
+        folder.mkdir()
+        config = to_dict(from_dict({"train": {"learning_rate": rate, "epochs": 2}}))
+        (folder / "config.json").write_text(json.dumps(config))
+        rows = [{"epoch": epoch, "step": 20 * epoch} for epoch in (1, 2)]
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    summary = {"layer": "homoode", "dataset": "digits", "epochs": 2, "test_accuracy": 0.98765}
+    (tmp_path / "a" / "summary.json").write_text(json.dumps(summary))
+    return tmp_path
 
 
 def test_runs_are_shown_with_the_settings_in_which_they_differ(runs, capsys):
-    capsys.readouterr()
     assert command("compare", str(runs / "a"), str(runs / "b")) == 0
     out = capsys.readouterr().out
     rows = {line.split("  ")[0].strip(): line.split()[-2:] for line in out.splitlines() if line}
     assert rows["train.learning_rate"] == ["0.01", "0.02"]
-    summary = json.loads((runs / "a" / "summary.json").read_text())
-    assert rows["test accuracy"] == [f"{summary['test_accuracy']:.4f}", "–"]
+    assert rows["test accuracy"] == ["0.9877", "–"]
+    assert rows["layer"] == ["homoode", "homoode"]
     assert rows["epochs"] == ["2", "2"]
     assert "model.layer" not in rows
 

@@ -46,7 +46,7 @@ def test_a_platform_that_is_not_there_is_one_line():
         "import jax, os, sys, train\n"
         "jax.config.update('jax_platforms', sys.argv[1])\n"
         "os.environ['JAX_PLATFORMS'] = sys.argv[1]\n"
-        "train.processes.leave(train.main(['train.py', *sys.argv[2:]]))"
+        "train.leave(train.main(['train.py', *sys.argv[2:]]))"
     )
     for platform, flags in (("CPU", ["--describe"]), ("rocm", ["--workdir=/nowhere/run"])):
         process = start(platform, *flags, code=code)

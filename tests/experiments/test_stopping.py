@@ -90,12 +90,13 @@ def test_a_stop_does_not_wait_for_batches_that_were_queued(tmp_path):
     made = []
 
     @jax.jit
-    def linger(totals):
-        long = jax.lax.fori_loop(0, 2_000_000, lambda _, x: jnp.sin(x) + 1, totals.loss)
-        return totals._replace(loss=totals.loss + 0 * long)
+    def linger(tally):
+        loss = tally.totals.loss
+        long = jax.lax.fori_loop(0, 2_000_000, lambda _, x: jnp.sin(x) + 1, loss)
+        return tally._replace(totals=tally.totals._replace(loss=loss + 0 * long))
 
-    def slow(weights, batch, totals):
-        made.append(linger(evaluate(weights, batch, totals)))
+    def slow(weights, batch, tally):
+        made.append(linger(evaluate(weights, batch, tally)))
         return made[-1]
 
     def pause():

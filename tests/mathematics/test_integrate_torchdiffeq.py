@@ -99,12 +99,14 @@ def assert_same_steps(ours, steps):
     assert ours.stats.num_steps == 1 + next(i for i, (t, dt) in enumerate(steps) if t + dt > 1)
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("tol", [1e-3, 1e-5, 1e-7, 1e-9])
 @pytest.mark.parametrize("name", ["linear", "nonlinear"])
 def test_answers_and_evaluations_beside_torchdiffeq(name, tol):
     assert_same_steps(*compare(name, tol))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tol", [1e-3, 1e-5, 1e-7, 1e-9])
 def test_from_zero_only_the_first_step_differs_from_torchdiffeq(tol):
     ours, steps = compare("from zero", tol)

@@ -33,6 +33,7 @@ def root(x):
     return low
 
 
+@pytest.mark.quick(3)
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", SOLVERS)
 def test_each_kind_finds_the_root(name):

@@ -37,6 +37,7 @@ def test_each_example_is_solved_over_its_own_interval(x64, adjoint):
     np.testing.assert_allclose(slope, want, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_interval_that_is_the_same_for_all_is_that_of_a_scalar():
     shared = integrate(field, 0.7, Z0, None, t1=2.0, batching="per_example", rtol=1e-6, atol=1e-6)
     own = integrate(
@@ -58,6 +59,7 @@ def test_states_are_saved_at_the_times_of_each_example(x64):
         np.testing.assert_allclose(solution.zs[column, :, 0], closed(0.7, T0, ts), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_times_to_save_at_may_differ_where_the_interval_does_not(x64):
     saved = np.array([[0.0, 1.0], [0.5, 1.0], [0.25, 0.75]])
     solution = integrate(field, 0.7, jnp.asarray(Z0, float), None, save_at=saved, **TIGHT)

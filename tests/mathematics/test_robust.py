@@ -110,6 +110,7 @@ def test_rows_of_a_batch_are_what_they_are_alone():
     np.testing.assert_array_equal(solved, np.array(names) != "no_real_root")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_where_there_is_no_root_every_rung_says_how_it_ended():
     cell = lambda _, z, x: z + x + z**2  # noqa: E731

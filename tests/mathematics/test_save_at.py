@@ -21,6 +21,7 @@ def solve(**options):
     return integrate(decay, 1.0, Z0, None, **({"rtol": 1e-6, "atol": 1e-6} | options))
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("saved", "times"),
     [

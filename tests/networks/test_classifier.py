@@ -117,6 +117,7 @@ def test_evaluation_repeats_itself_and_training_updates_the_statistics(small):
     np.testing.assert_allclose(trained.batch_stats["encoder"]["norm1"]["mean"], mean, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_padding_rows_change_nothing(small):
     classifier, weights, images = small
     padded = jnp.concatenate([images, jnp.full((2, 8, 8, 1), 1e6)])

@@ -46,6 +46,7 @@ def count(tree) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
 def test_layers_have_as_many_parameters_within_two_per_cent(sizes):
     counts = {}
