@@ -27,11 +27,19 @@ from homoode_jax.experiments.workdir import read_metrics, write_json
 PACKAGES = ("jax", "jaxlib", "diffrax", "equinox", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
+def _command(arguments: list[str]) -> str:
+    """Returns how a shell runs this program again; the command `homoode` by its name."""
+    first, *rest = arguments or [""]
+    if Path(first).name == "homoode":
+        return shlex.join(["homoode", *rest])
+    return shlex.join(["python", *arguments])
+
+
 def environment() -> dict[str, Any]:
     """Describes command, commit, hardware and versions."""
     device = jax.devices()[0]
     return {
-        "command": shlex.join(["python", *sys.orig_argv[1:]]),
+        "command": _command(sys.orig_argv[1:]),
         "commit": _commit(),
         "processor": _processor(),
         "cores": os.cpu_count(),

@@ -149,12 +149,12 @@ def add_batch(
 def confuse(
     confusion: Int[Array, "classes choices"],
     batch: Batch,
-    output: Output,
+    logits: Float[Array, "n classes"],
     solved: Bool[Array, " n"],
 ) -> Int[Array, "classes choices"]:
     """Adds a batch to the counts of `Tally`; rows that are padding count nowhere."""
     classes = confusion.shape[0]
-    chosen = jnp.where(solved, jnp.argmax(output.logits, axis=-1), classes)
+    chosen = jnp.where(solved, jnp.argmax(logits, axis=-1), classes)
     rows = jax.nn.one_hot(jnp.where(batch.mask, batch.labels, classes), classes, dtype=jnp.int32)
     columns = jax.nn.one_hot(chosen, classes + 1, dtype=jnp.int32)
     return confusion + rows.T @ columns

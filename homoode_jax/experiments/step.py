@@ -188,7 +188,7 @@ def evaluation_step(
         solved=solved,
         vjps=jnp.zeros((), loss.dtype),
     )
-    return Tally(totals, confuse(tally.confusion, batch, output, solved))
+    return Tally(totals, confuse(tally.confusion, batch, output.logits, solved))
 
 
 def update_network(optimisers: Optimisers, state: TrainState, found: Gradient):
