@@ -26,6 +26,7 @@ def main(arguments: list[str]) -> int:
             OF_FILES[action](paths)
             return 0
         asked = command.parse(arguments)
+        from homoode_jax.experiments import execution  # seconds: all that needs JAX
     except UserError as error:
         complain(error)
         return 2
@@ -35,8 +36,6 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         tell("stopped")
         return 130
-    from homoode_jax.experiments import execution
-
     return execution.run(asked)
 
 
