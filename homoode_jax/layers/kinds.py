@@ -67,10 +67,43 @@ OF_HOMOTOPY = {
     "batching": BATCHINGS,
 }
 
-HOMO_ODE = Kind("HomoODE", integrate, "field", FIELD, "point", OF_ODE)
-NEURAL_ODE = Kind("NeuralODE", integrate, "field", FREE_FIELD, "input", OF_ODE)
-AUGMENTED_NEURAL_ODE = Kind(
-    "AugmentedNeuralODE", integrate, "field", FREE_FIELD, "augmented", OF_ODE
+HOMO_ODE = Kind(
+    name="HomoODE",
+    solve=integrate,
+    role="field",
+    forms=FIELD,
+    start="point",
+    choices=OF_ODE,
 )
-DEQ = Kind("DEQ", equilibrium, "cell", CELL, "point", OF_DEQ)
-HOMOTOPY_DEQ = Kind("HomotopyDEQ", continuation, "cell", CELL, "point", OF_HOMOTOPY)
+NEURAL_ODE = Kind(
+    name="NeuralODE",
+    solve=integrate,
+    role="field",
+    forms=FREE_FIELD,
+    start="input",
+    choices=OF_ODE,
+)
+AUGMENTED_NEURAL_ODE = Kind(
+    name="AugmentedNeuralODE",
+    solve=integrate,
+    role="field",
+    forms=FREE_FIELD,
+    start="augmented",
+    choices=OF_ODE,
+)
+DEQ = Kind(
+    name="DEQ",
+    solve=equilibrium,
+    role="cell",
+    forms=CELL,
+    start="point",
+    choices=OF_DEQ,
+)
+HOMOTOPY_DEQ = Kind(
+    name="HomotopyDEQ",
+    solve=continuation,
+    role="cell",
+    forms=CELL,
+    start="point",
+    choices=OF_HOMOTOPY,
+)
