@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import export
 
-from homoode_jax import audit, continuation, equilibrium, integrate
+from homoode_jax import audit, continuation, equilibrium, integrate, regularisers
 
 P = jnp.asarray(0.5)
 X = jnp.full((3, 2), 0.5)
@@ -73,13 +73,33 @@ OF_ANY_SIZE = {
 }
 
 
+def any_size():
+    """Returns the shape of a batch of any number of rows."""
+    (rows,) = export.symbolic_shape("rows")
+    return jax.ShapeDtypeStruct((rows, 2), jnp.float32)
+
+
 @pytest.mark.quick(1)
 @pytest.mark.parametrize("name", OF_ANY_SIZE)
 def test_a_solve_is_exported_for_any_batch_size_and_several_platforms(name):
     call = jax.jit(OF_ANY_SIZE[name])
-    (rows,) = export.symbolic_shape("rows")
-    like = jax.ShapeDtypeStruct((rows, 2), jnp.float32)
-    exported = export.export(call, platforms=("cpu", "cuda", "tpu"))(like)
+    exported = export.export(call, platforms=("cpu", "cuda", "tpu"))(any_size())
     for size in (1, 3, 7):
         x = jnp.linspace(-1, 1, 2 * size).reshape(size, 2)
         np.testing.assert_allclose(exported.call(x), call(x), rtol=1e-4, atol=1e-5)
+
+
+# What a batch size must not be where it is not known: an int, an argument of `len`, under a root.
+TRACED_FOR_ANY_SIZE = {
+    "robust, joint": lambda x: equilibrium(cell, P, 0 * x, x, solver="robust").z,
+    "arclength": lambda x: continuation(cell, P, 0 * x, x, path="arclength").z,
+    "residual": lambda x: audit.residual(cell, P, x, x),
+    "jacobian_norm": lambda x: regularisers.jacobian_norm(cell, P, x, x, jax.random.key(0)),
+    "gradient": lambda x: jax.grad(lambda x: equilibrium(cell, P, 0 * x, x).z.sum())(x),
+    "gradient of a path": lambda x: jax.grad(lambda x: continuation(cell, P, 0 * x, x).z.sum())(x),
+}
+
+
+@pytest.mark.parametrize("name", TRACED_FOR_ANY_SIZE)
+def test_a_solve_is_traced_for_any_batch_size(name):
+    jax.jit(TRACED_FOR_ANY_SIZE[name]).trace(any_size())

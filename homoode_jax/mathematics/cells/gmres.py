@@ -257,7 +257,7 @@ def as_counted(cost: Cost, solver: str | lx.AbstractLinearSolver) -> Cost:
     return cost if counts_products(solver) else cost._replace(num_jvp=unknown)
 
 
-def _products(solver, n: int, solution: lx.Solution) -> Int[Array, ""]:
+def _products(solver, n: Any, solution: lx.Solution) -> Int[Array, ""]:
     if "products" in solution.stats:
         return jnp.asarray(solution.stats["products"], jnp.int32)
     if isinstance(solver, lx.BiCGStab):

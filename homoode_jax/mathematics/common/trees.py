@@ -64,7 +64,7 @@ def choose(condition: Bool[Array, ""], new: PyTree, old: PyTree) -> PyTree:
 def mean_squares(tree: PyTree[Array]) -> Float[Array, " batch"]:
     """Returns the mean square of each example's entries, in float32 or better."""
     leaves = jax.tree.leaves(cast(tree, common_dtype(tree)))
-    rows = [jnp.square(leaf).reshape(len(leaf), -1) for leaf in leaves]
+    rows = [jnp.square(leaf).reshape(leaf.shape[0], -1) for leaf in leaves]
     return jnp.mean(jnp.concatenate(rows, axis=1), axis=1)
 
 

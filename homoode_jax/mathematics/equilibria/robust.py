@@ -131,7 +131,8 @@ class Chain(eqx.Module):
         size = jnp.maximum(norm(z0), norm(f0 - z0))
         size = jnp.where((size > 0) & jnp.isfinite(size), size, 1)
         # A power of 2, so that z / unit is exact: iterations go where they would without it.
-        unit = jnp.ldexp(jnp.ones((), z0.dtype), jnp.frexp(size * z0.size**0.5)[1])
+        length = size * jnp.sqrt(jnp.asarray(z0.size, jnp.float32)).astype(z0.dtype)
+        unit = jnp.ldexp(jnp.ones((), z0.dtype), jnp.frexp(length)[1])
         unit = jnp.where((unit > 0) & jnp.isfinite(unit), unit, 1)
         climber = Climber(
             equation=equation,

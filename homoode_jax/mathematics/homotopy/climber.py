@@ -1,6 +1,6 @@
 """A climb under way (see `climb`): what it knows, and how an attempt begins."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -161,8 +161,13 @@ def begin(climber: Climber, best: Vector, attempt: Int[Array, ""]) -> Climb:
     )
 
 
-def _terms(entries: int) -> int:
-    """Returns how many terms Broyden's matrix has for a state of so many entries."""
+def _terms(entries: Any) -> int:
+    """Returns how many terms Broyden's matrix has for a state of so many entries.
+
+    The least, where the number is not known yet: a joint solve exported for any batch size.
+    """
+    if not isinstance(entries, int):
+        return LEAST_MEMORY
     return min(max(MEMORY_ENTRIES // max(entries, 1), LEAST_MEMORY), MEMORY)
 
 

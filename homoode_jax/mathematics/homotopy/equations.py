@@ -17,7 +17,7 @@ a fold makes M singular, but not B with the tangent as its row (Keller 1977).
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -126,7 +126,7 @@ def _preconditioner(homotopy: Homotopy, z: Vector, lam) -> Callable[[Point], Poi
     return lambda v: jnp.append(precondition(z, lam, v[:-1]), v[-1])
 
 
-def lam_row(n: int, dtype) -> Point:
+def lam_row(n: Any, dtype) -> Point:
     """Returns the row (0, 1): lam is the parameter."""
     return jnp.zeros(n + 1, dtype).at[-1].set(1)
 
