@@ -51,8 +51,9 @@ lint: install  ## Run the linters: ruff and pyright
 	@$(BIN)/ruff check .
 	@$(BIN)/pyright
 
-docs: install  ## Build the site into site/
+docs: install  ## Run the code of the pages, and build the site into site/
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-docs.txt
+	@$(BIN)/python -m pytest tests/test_blocks.py -k code_of_a_page
 	@NO_MKDOCS_2_WARNING=1 PATH=$(CURDIR)/$(BIN):$$PATH mkdocs build --strict --quiet
 	@echo "site/index.html"
 

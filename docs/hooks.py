@@ -1,7 +1,7 @@
 """Hooks of MkDocs: what pages link to outside of docs/ becomes part of the site.
 
 The pages are read in the checkout too, where such a link is `../results/map.json`. Markdown becomes
-a page, and all else a file to look at.
+a page, and all else a file to look at. A link to a notebook leads to its page.
 """
 
 import posixpath
@@ -13,6 +13,7 @@ from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[1]
 LINK = re.compile(r"(\]\()(?!https?:|mailto:|#)([^)\s#]+)(#[^)]*)?\)")
+NOTEBOOK = re.compile(r"\.ipynb$")
 PAGES = {"README.md": "readme.md", "CONTRIBUTING.md": "contributing.md"}
 
 
@@ -42,7 +43,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
         target = _in_checkout(match[2], here)
         place = _place(target)
         if place is None or files.get_file_from_path(place) is None:
-            place = target.removeprefix("docs/")
+            place = NOTEBOOK.sub(".md", target.removeprefix("docs/"))
         link = posixpath.relpath(place, posixpath.dirname(here) or ".")
         return f"{match[1]}{link}{match[3] or ''})"
 

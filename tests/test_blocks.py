@@ -12,10 +12,11 @@ import pytest
 from homoode_jax.experiments import command
 from tests.test_readme import PAGES, ROOT
 
-README = ROOT / "README.md"
+FUNCTIONS = ROOT / "docs" / "functions.md"
+LAYERS = ROOT / "docs" / "layers.md"
 WITH_COMMANDS = [*PAGES, *(ROOT / "results").glob("*.md"), *(ROOT / "benchmarks").rglob("*.md")]
 # Blocks of other languages are drawings; a new language is added here, and to the tests.
-LANGUAGES = {"python", "console", "bash", ""}
+LANGUAGES = {"python", "console", "bash", "bibtex", ""}
 MAKEFILE = (ROOT / "Makefile").read_text()
 END_OF_COMMAND = ";&|\n"
 NOT_OURS = {"cd", "export", "git", "pip", ".venv/bin/pip", "pre-commit"}
@@ -45,22 +46,27 @@ def test_the_code_of_a_page_runs(page):
 
 
 @pytest.mark.slow
-def test_the_layer_in_a_few_lines_is_right():
-    integrate, nnx, others, homotopy = run_python(README)
+def test_functions_in_a_few_lines_are_right():
+    integrate, homotopy = run_python(FUNCTIONS)
     # The gradient along one direction, by finite differences of the loss.
     params = integrate["params"]
     step = 1e-2
     up, down = ({"w": params["w"] + sign * step} for sign in (1, -1))
     numeric = (integrate["loss"](up) - integrate["loss"](down)) / (2 * step)
     np.testing.assert_allclose(np.sum(integrate["gradient"]["w"]), numeric, rtol=2e-2)
-    before = np.mean(np.square(nnx["y"]))
-    assert nnx["loss"] < before / 4 and nnx["deq"].failed[...] == 0
-    assert nnx["solution"].success and np.all(others["solution"].success)
     path = homotopy["by_path"]
     iteration = homotopy["by_iteration"]
     assert path.success and iteration.success
     np.testing.assert_allclose(path.z, iteration.z, atol=1e-4)
     assert np.all(np.isfinite(homotopy["gradient"]["w"]))
+
+
+@pytest.mark.slow
+def test_layers_in_a_few_lines_train():
+    nnx, others = run_python(LAYERS)
+    before = np.mean(np.square(nnx["y"]))
+    assert nnx["loss"] < before / 4 and nnx["deq"].failed[...] == 0
+    assert nnx["solution"].success and np.all(others["solution"].success)
 
 
 def typed(block):
@@ -111,6 +117,8 @@ def check(words):
         check_all(word.partition("=")[2] for word in rest if word.startswith("--command="))
     elif program == "make":
         check_make(rest)
+    elif program == "homoode" and rest[0] in command.OF_FILES:
+        assert not any(word.startswith("--") for word in rest), rest
     elif program == "homoode":
         command.parse([program, *rest])
     elif re.fullmatch(r"(\.venv/bin/)?python3?", program):
@@ -166,6 +174,7 @@ def test_the_commands_of_a_page_are_known(page, monkeypatch):
         "python -m pytest tests/nothing",
         "homoode tran",
         "homoode train --workdr=runs",
+        "homoode compare --workdir=runs",
         "keras train",
     ],
 )
