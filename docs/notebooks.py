@@ -40,9 +40,7 @@ def _page(notebook: Path, config: Any) -> list[File]:
     ]
     if os.environ.get("EXECUTE") != "0":
         print(f"executing {notebook.name} ...", flush=True)
-        NotebookClient(
-            content, timeout=LIMIT, resources={"metadata": {"path": TUTORIALS}}
-        ).execute()
+        _execute(content)
     names = {"output_files_dir": notebook.stem, "unique_key": notebook.stem}
     text, resources = MarkdownExporter().from_notebook_node(content, resources=names)
     place = f"tutorials/{notebook.stem}"
@@ -51,6 +49,13 @@ def _page(notebook: Path, config: Any) -> list[File]:
     for name, data in resources["outputs"].items():
         made.append(File.generated(config, f"tutorials/{name}", content=data))
     return made
+
+
+def _execute(content: nbformat.NotebookNode) -> None:
+    """Runs the cells of a notebook in a kernel of its own, which logs errors alone."""
+    place = {"metadata": {"path": TUTORIALS}}
+    log = ["--IPKernelApp.log_level=ERROR"]
+    NotebookClient(content, timeout=LIMIT, resources=place, extra_arguments=log).execute()
 
 
 def _with_links(text: str, name: str, config: Any) -> str:

@@ -12,6 +12,8 @@ from rich.console import Console
 
 from homoode_jax.experiments.errors import printable
 
+NOTEBOOK = "JPY_PARENT_PID"  # what Jupyter sets for the commands of a cell
+
 
 class StandardOutput(Console):
     """Standard output, whose reader may go away: what is printed then is dropped.
@@ -21,6 +23,11 @@ class StandardOutput(Console):
     """
 
     is_broken = False
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether lines can be drawn over: not in a notebook, nor in a pipe with FORCE_COLOR."""
+        return NOTEBOOK not in os.environ and self.file.isatty()
 
     def on_broken_pipe(self) -> None:
         """Drops what is printed from here on, where Rich would end the program."""

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from homoode_jax.experiments import console as printing
 from homoode_jax.experiments import progress
+from homoode_jax.experiments.console import NOTEBOOK, StandardOutput
 from homoode_jax.experiments.dataset import load
 from homoode_jax.experiments.report import draw_curves, moving
 from homoode_jax.experiments.run import Run
@@ -162,3 +163,14 @@ def colours(file: Path) -> list[int]:
         int(np.sum(np.all(np.abs(pixels - np.array(colors.to_rgb(name))) < 0.02, axis=-1)))
         for name in ("C0", "C1")
     ]
+
+
+def test_neither_a_pipe_nor_a_notebook_is_a_terminal(monkeypatch):
+    screen = io.StringIO()
+    screen.isatty = lambda: True
+    monkeypatch.delenv(NOTEBOOK, raising=False)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # Jupyter sets it too
+    assert StandardOutput(file=screen).is_terminal
+    assert not StandardOutput(file=io.StringIO()).is_terminal
+    monkeypatch.setenv(NOTEBOOK, "1")
+    assert not StandardOutput(file=screen).is_terminal
