@@ -106,7 +106,7 @@ def test_a_run_that_cannot_go_on_stops_and_says_how_to_repeat_it(tmp_path, monke
             "error: 4 steps in a row changed no weight; in the last one, step 29,"
         )
         assert "step 29, no solve succeeded. " in err
-        assert err.count("\n") == 1 and f"--mode=replay --workdir={folder}" in err
+        assert err.count("\n") == 1 and f"homoode replay --workdir={folder}" in err
         again = failure.replay(str(folder))
     assert again["step"] == 29 and again["solves"] == {"nonfinite": 64} and not again["usable"]
     assert "step 29 again" in capsys.readouterr().out
