@@ -20,7 +20,7 @@ from homoode_jax.experiments.model import (
     make_solve,
 )
 from homoode_jax.experiments.optimiser import make_optimisers
-from homoode_jax.experiments.state import init_state
+from homoode_jax.experiments.state import Tally, init_state
 from homoode_jax.experiments.step import evaluation_step, train_step
 from homoode_jax.networks.family import LAYERS
 from homoode_jax.networks.initial_point import KINDS
@@ -72,7 +72,8 @@ def test_every_variant_is_a_step_that_keeps_the_states_shape(variant):
         step = partial(train_step, config, classifier, early=early)
         assert jax.eval_shape(step, state, BATCH, hyper) == state
     evaluate = partial(evaluation_step, config, classifier)
-    assert jax.eval_shape(evaluate, state.weights, BATCH, state.totals) == state.totals
+    tally = Tally(state.totals, jax.ShapeDtypeStruct((10, 11), jnp.int32))
+    assert jax.eval_shape(evaluate, state.weights, BATCH, tally) == tally
     assert (state.totals.residual is not None) == (config.model.layer in CELLS)
 
 
