@@ -14,6 +14,10 @@ from tests.test_readme import PAGES, ROOT
 
 FUNCTIONS = ROOT / "docs" / "functions.md"
 LAYERS = ROOT / "docs" / "layers.md"
+# The layers of three frameworks take a minute to compile.
+WITH_CODE = [
+    pytest.param(page, marks=pytest.mark.slow) if page == LAYERS else page for page in PAGES
+]
 WITH_COMMANDS = [*PAGES, *(ROOT / "results").glob("*.md"), *(ROOT / "benchmarks").rglob("*.md")]
 # Blocks of other languages are drawings; a new language is added here, and to the tests.
 LANGUAGES = {"python", "console", "bash", "bibtex", ""}
@@ -39,7 +43,7 @@ def run_python(page):
     return after
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: getattr(page, "name", None))
 def test_the_code_of_a_page_runs(page):
     assert {language for language, _ in blocks(page)} <= LANGUAGES
     run_python(page)
