@@ -52,7 +52,7 @@ def predict(path: str, images: Sequence[str], as_json: bool = False) -> None:
         console.print(_table(predictions))
         return
     for one in predictions:
-        print(json.dumps(one._asdict()))
+        console.out(json.dumps(one._asdict()), highlight=False)
 
 
 def _find(images: Sequence[str]) -> list[Path]:
