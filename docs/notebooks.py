@@ -15,6 +15,7 @@ from latex2mathml import converter
 from mkdocs.structure.files import File
 from nbclient import NotebookClient
 from nbconvert import MarkdownExporter
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
 TUTORIALS = Path(__file__).parent / "tutorials"
 LIMIT = 600  # seconds that a cell may take
@@ -42,7 +43,10 @@ def _page(notebook: Path, config: Any) -> list[File]:
         print(f"executing {notebook.name} ...", flush=True)
         _execute(content)
     names = {"output_files_dir": notebook.stem, "unique_key": notebook.stem}
-    text, resources = MarkdownExporter().from_notebook_node(content, resources=names)
+    exporter = MarkdownExporter()
+    # A command's output comes in pieces, which would be blocks of their own.
+    exporter.register_preprocessor(CoalesceStreamsPreprocessor(), enabled=True)
+    text, resources = exporter.from_notebook_node(content, resources=names)
     place = f"tutorials/{notebook.stem}"
     text = _with_links(FORMULA.sub(_formula, text), notebook.name, config)
     made = [File.generated(config, f"{place}.md", content=text)]
