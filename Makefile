@@ -36,10 +36,10 @@ newest: install  ## Upgrade .venv to the newest versions of everything
 train: install  ## Train HomoODE on handwritten digits (a minute or two)
 	@$(BIN)/python train.py --config=configs/digits.py
 
-test: install  ## Run the tests (several minutes)
+test: install  ## Run the tests (a quarter of an hour)
 	@$(SOON) $(PYTEST) -m "not slow"
 
-test-all: install  ## Run the slow tests too (up to two hours)
+test-all: install  ## Run the slow tests too (more than two hours)
 	@$(SOON) $(PYTEST)
 
 dist: install  ## Build the wheel and the source distribution into dist/

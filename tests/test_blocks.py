@@ -43,7 +43,7 @@ def run_python(page):
     return after
 
 
-@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: getattr(page, "name", None))
+@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.name)
 def test_the_code_of_a_page_runs(page):
     assert {language for language, _ in blocks(page)} <= LANGUAGES
     run_python(page)

@@ -116,6 +116,18 @@ def test_a_figure_of_the_results_is_the_one_in_its_record(figure):
     assert any(written.search(answer) for answer in answers_from(name)), format(value, form)
 
 
+def rows_of(text):
+    """Returns the cells of a text's tables, by their first cell up to a comma."""
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
+    return {cells[0].partition(",")[0]: cells[1:] for cells in rows}
+
+
+@pytest.mark.parametrize("layer", ["HomoODE", "Neural ODE", "DEQ", "no such layer"])
+def test_the_table_of_the_readme_is_that_of_the_results(layer):
+    ours = rows_of((ROOT / "README.md").read_text())[layer]
+    assert ours[:3] == rows_of(ANSWERS[0])[layer]
+
+
 def test_solvers_solve_as_many_systems_as_the_results_say():
     problems = record("nonlinear")["problems"].values()
     (answer,) = answers_from("nonlinear")

@@ -39,6 +39,8 @@ def test_links_of_a_notebook_lead_somewhere(notebook):
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda notebook: notebook.stem)
 def test_a_notebook_is_on_the_site_and_names_commands_that_are_known(notebook):
     assert f"tutorials/{notebook.stem}.md" in (ROOT / "mkdocs.yml").read_text()
-    shells = [text.partition("\n")[2] for text in cells(notebook, "code") if text[:6] == "%%bash"]
+    shells = [
+        text.partition("\n")[2] for text in cells(notebook, "code") if text.startswith("%%bash")
+    ]
     lines = "\n".join(shells).replace("\\\n", "").splitlines()
     check_all(line.partition(">")[0] for line in lines if line.startswith("homoode"))

@@ -27,7 +27,7 @@ class StandardOutput(Console):
     @property
     def is_terminal(self) -> bool:
         """Whether lines can be drawn over: not in a notebook, nor in a pipe with FORCE_COLOR."""
-        return NOTEBOOK not in os.environ and self.file.isatty()
+        return NOTEBOOK not in os.environ and not self.file.closed and self.file.isatty()
 
     def on_broken_pipe(self) -> None:
         """Drops what is printed from here on, where Rich would end the program."""
