@@ -56,8 +56,9 @@ def start(
     *flags: str, code: str | None = None, devices: int = 1, under: tuple[str, ...] = ()
 ) -> subprocess.Popen:
     """Starts train.py, or some other code, in a process of its own, `under` another program."""
+    of_tests = os.environ.get("XLA_FLAGS", "")
     environment = os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"{of_tests} --xla_force_host_platform_device_count={devices}",
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "d" / "jax"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",

@@ -30,7 +30,7 @@ from tests.experiments.runs import small_config
 def losses(dtype, steps, shares):
     train = {"split_parameters": split}
     config = small_config(
-        model={"dtype": dtype}, solver={"method": "dopri5"}, train=train, data={"shares": shares}
+        model={"dtype": dtype}, solver={"method": "bosh3"}, train=train, data={"shares": shares}
     )
     run = Run(config, Path(tempfile.gettempdir()), load(config.data))
     read = sum(len(part.images) for part in run.data) * jax.process_count()
@@ -54,7 +54,7 @@ if len(sys.argv) > 2:
     join(MeetingFlags(sys.argv[1], 2, int(sys.argv[2])))
 single = losses("float32", 1, 1)
 jax.config.update("jax_enable_x64", True)
-double = losses("float64", 50, 4)
+double = losses("float64", 30, 4)
 if is_first():
     print(json.dumps([jax.device_count(), single, double]))
 """
