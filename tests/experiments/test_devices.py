@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from homoode_jax.experiments import processes
-from tests.experiments.runs import FLAGS, free_address, start, start_pair, wait_for_save
+from tests.experiments.runs import FLAGS, QUICK, free_address, start, start_pair, wait_for_save
 from tests.experiments.test_data import tiny_imagenet
 
 CODE = """
@@ -54,7 +54,7 @@ if len(sys.argv) > 2:
     join(MeetingFlags(sys.argv[1], 2, int(sys.argv[2])))
 single = losses("float32", 1, 1)
 jax.config.update("jax_enable_x64", True)
-double = losses("float64", 30, 4)
+double = losses("float64", 10, 4)
 if is_first():
     print(json.dumps([jax.device_count(), single, double]))
 """
@@ -92,7 +92,7 @@ def test_eight_devices_and_two_processes_train_as_one_device():
 
 def pair_of_runs(folder):
     """Two processes of two devices each that train in a folder."""
-    return start_pair(*FLAGS, "--config.train.checkpoint_every=3", f"--workdir={folder}")
+    return start_pair(*QUICK, f"--workdir={folder}")
 
 
 LATE = """
@@ -165,12 +165,12 @@ def test_a_pair_stops_when_one_is_killed_or_told_to_and_goes_on(tmp_path):
     assert first.returncode == second.returncode == 143, err
     assert "resuming after step" in out and "stopped by SIGTERM" in err and "stopped by" in other
     step = int(out.split("saved after step ")[1].split()[0])
-    alone = start(*FLAGS, "--config.train.checkpoint_every=3", f"--workdir={folder}")
+    alone = start(*QUICK, f"--workdir={folder}")
     out, err = alone.communicate(timeout=300)
     assert alone.returncode == 0, err
-    assert f"resuming after step {step} of 40" in out
+    assert f"resuming after step {step} of 80" in out
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == [20, 40]
+    assert [row["step"] for row in rows] == [10, 20, 30, 40, 50, 60, 70, 80]
 
 
 @pytest.mark.slow

@@ -150,7 +150,7 @@ def test_a_solve_keeps_as_many_states_as_it_is_told_to():
 def test_every_layer_trains_resumes_evaluates_and_describes_itself(
     layer, tmp_path, capsys, monkeypatch
 ):
-    flags = [*FLAGS, f"--config.model.layer={layer}"]
+    flags = [*FLAGS, f"--config.model.layer={layer}", "--config.data.per_class=40"]
     whole, cut = (f"--workdir={tmp_path / name}" for name in ("whole", "cut"))
     assert command(*flags, whole) == 0
     with monkeypatch.context() as patched:  # stopped at the end of the second epoch

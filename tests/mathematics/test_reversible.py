@@ -213,7 +213,8 @@ def test_an_adaptive_solve_of_a_contracting_field_is_right_to_tolerance_or_says_
 def test_the_answer_does_not_depend_on_the_adjoint(x64):
     _, solution = reversible_gradient("reversible", 1e-10)
     _, checkpointed = reversible_gradient("checkpointed", 1e-10)
-    np.testing.assert_array_equal(solution.z, checkpointed.z)
+    assert solution.stats.num_steps == checkpointed.stats.num_steps
+    np.testing.assert_allclose(solution.z, checkpointed.z, rtol=1e-13)  # of two programs
 
 
 @pytest.mark.slow
