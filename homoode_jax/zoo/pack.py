@@ -36,6 +36,12 @@ def score(config: Config, run: Run, weights: Weights) -> dict[str, Any]:
     }
 
 
+def _without_places(command: str) -> str:
+    """Returns a command without the folders of the machine that it ran on."""
+    command = re.sub(r"data_dir=\S+", "data_dir=DIR", command)
+    return re.sub(r"--workdir=\S*/", "--workdir=runs/", command)
+
+
 def pack(path: str, name: str) -> None:
     """Writes weights and card of a run."""
     folder = Path(path)
@@ -52,7 +58,7 @@ def pack(path: str, name: str) -> None:
         **facts,
         "seed": config.train.seed,
         "commit": environment["commit"],
-        "command": re.sub(r"data_dir=\S+", "data_dir=DIR", environment["command"]),
+        "command": _without_places(environment["command"]),
         "license": "Apache-2.0",
         "config": to_dict(config),
     }
