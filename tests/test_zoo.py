@@ -51,6 +51,7 @@ def test_a_card_says_what_it_is(name):
     assert card["name"] == name and card["test_accuracy"] > 0.9
     assert len(card["commit"]) == 40 and isinstance(card["seed"], int)
     assert card["command"].startswith("python train.py") or card["command"].startswith("homoode")
+    assert "=/" not in card["command"], "a folder of the machine that trained"
     assert (files.FOLDER / f"{name}.safetensors").stat().st_size < 2**20
 
 

@@ -96,9 +96,9 @@ def test_a_failed_example_is_as_if_it_were_not_there(adjoint):
     )
     np.testing.assert_array_equal(solution.z[:3], complete.z[:3])
     np.testing.assert_array_equal(solution.stats.nfe[:3], complete.stats.nfe[:3])
-    # A solve without the failed example is another program. Its last places differ, so its steps
-    # do: one unit in the last place of x was seen to change these gradients by 1e-15 to 1e-9.
-    assert relative_error(got, ignored) < 1e-8
+    # The mended solve is another program, whose last places may differ, and so its steps: one unit
+    # in the last place of x was seen to change the gradient of "direct" by 1e-15 to 1e-9.
+    assert relative_error(got, ignored) < (1e-8 if adjoint == "direct" else 1e-14)
     assert all_zero([leaf[3] for leaf in got[1:]])
     assert vjps[3] == 0
     np.testing.assert_array_equal(vjps[:3], vjps_ignored[:3])
