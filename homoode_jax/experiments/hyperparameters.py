@@ -53,7 +53,7 @@ class Hyperparameters(NamedTuple):
     weight_decay: Number | None
     gradient_clip: Number | None
     scale_decay: Number | None
-    point_rate: Cosine
+    point_rate: Number
     point_every: Count
     penalty: Number | None
     flip: Number | None
@@ -73,23 +73,20 @@ def make_hyperparameters(config: Config, epoch_steps: int) -> Hyperparameters:
     def if_any(value: float) -> Any:
         return number(value) if value else None
 
-    def cosine(start: float) -> Cosine:
-        end = config.train.final_learning_rate if start else 0.0  # a rate of 0 stays 0
-        return Cosine(number(start), number(end))
-
     train = config.train
     schedule = config.schedule
     regularise = config.regularise
+    end = train.final_learning_rate if train.learning_rate else 0.0  # a rate of 0 stays 0
     return Hyperparameters(
         seed=count(train.seed),
         total_steps=number(epoch_steps * train.epochs),  # may be beyond int32, and is divided by
         early_steps=number(epoch_steps * schedule.epochs),
         loosen=number(schedule.loosen) if schedule.loosen != 1 else None,
-        learning_rate=cosine(train.learning_rate),
+        learning_rate=Cosine(number(train.learning_rate), number(end)),
         weight_decay=if_any(train.weight_decay),
         gradient_clip=if_any(train.gradient_clip),
         scale_decay=if_any(regularise.scale),
-        point_rate=cosine(config.initial_point.learning_rate),
+        point_rate=number(config.initial_point.learning_rate),
         point_every=count(config.initial_point.every),
         penalty=if_any(max(regularise.kinetic, regularise.jacobian)),  # one at most is there
         flip=if_any(config.data.flip),

@@ -1,4 +1,7 @@
-"""Optimisers: AdamW with cosine decay for the network, SGD of its own for the initial point."""
+"""Optimisers: AdamW with cosine decay for the network, SGD of its own for the initial point.
+
+The initial point's rate is constant, as it is in the paper's code.
+"""
 
 from typing import NamedTuple
 
@@ -26,7 +29,8 @@ def make_optimisers(hyper: Hyperparameters) -> Optimisers:
         return rate_at(hyper.learning_rate, count / hyper.total_steps)
 
     def point_rate(count):
-        return rate_at(hyper.point_rate, count * hyper.point_every / hyper.total_steps)
+        del count  # constant; the schedule's count stays, so that older checkpoints can be read
+        return hyper.point_rate
 
     parts = []
     if hyper.gradient_clip is not None:

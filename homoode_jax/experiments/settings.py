@@ -148,7 +148,7 @@ class InitialPointSettings:
         "one vector; channels -1, +1; running centre of the final states; from the features",
         of=STARTS,
     )
-    learning_rate: float = _setting(0.02, "of the SGD that moves it, at the start", low=0)
+    learning_rate: float = _setting(0.02, "of the SGD that moves it; constant", low=0)
     every: int = _setting(20, "steps between its updates", low=1, high=10**6)
 
 
