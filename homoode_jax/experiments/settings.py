@@ -252,7 +252,7 @@ class TrainSettings:
     )
     eval_batch_size: int = _setting(256, "images a batch in evaluation", low=1, high=2**16)
     learning_rate: float = _setting(1e-3, "Adam's, at the start of the cosine", low=0)
-    final_learning_rate: float = _setting(1e-6, "at its end; the initial point's too", low=0)
+    final_learning_rate: float = _setting(1e-6, "at its end", low=0)
     weight_decay: float = _setting(0.0, "decoupled weight decay", low=0)
     gradient_clip: float = _setting(0.0, "largest global norm of a gradient; 0: no clipping", low=0)
     seed: int = _setting(0, "of weights, order, augmentation and dropout", low=0, high=2**31 - 1)
