@@ -32,17 +32,34 @@ def jit(subject):
     same(jax.jit(subject.solve)(subject.params, Z0, X), subject.solve(subject.params, Z0, X))
 
 
+def both(subject, argnums=(0, 2)):
+    """The gradient of a loss of the states, and the states, of one solve."""
+
+    def loss(params, z0, x):
+        states = subject.solve(params, z0, x)
+        return jnp.sum(jnp.sin(states)), states
+
+    return jax.grad(loss, argnums, has_aux=True)
+
+
+def one_by_one(subject, calls):
+    """The gradients and states of some calls, stacked."""
+    call = jax.jit(both(subject))
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *(call(*args) for args in calls))
+
+
 def vmap_params(subject):
+    """An ensemble, with the gradients of its members."""
     many = jnp.stack([subject.params, 0.5 * subject.params])
-    got = jax.jit(jax.vmap(subject.solve, in_axes=(0, None, None)))(many, Z0, X)
-    same(got, jnp.stack([plain(subject), plain(subject, 0.5)]))
+    got = jax.jit(jax.vmap(both(subject), in_axes=(0, None, None)))(many, Z0, X)
+    same(got, one_by_one(subject, [(params, Z0, X) for params in many]))
 
 
 def vmap_inputs(subject):
-    z0, x = jnp.stack([Z0, Z0]), jnp.stack([X, -X])
-    got = jax.jit(jax.vmap(subject.solve, in_axes=(None, 0, 0)))(subject.params, z0, x)
-    want = jax.jit(subject.solve)(subject.params, Z0, -X)
-    same(got, jnp.stack([plain(subject), want]))
+    """Each input by itself, with the gradients of its own loss."""
+    z0, xs = jnp.stack([Z0, Z0]), jnp.stack([X, -X])
+    got = jax.jit(jax.vmap(both(subject), in_axes=(None, 0, 0)))(subject.params, z0, xs)
+    same(got, one_by_one(subject, [(subject.params, Z0, x) for x in xs]))
 
 
 def vmap_time(subject):

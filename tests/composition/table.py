@@ -29,7 +29,7 @@ error that says what to use instead. Each cell is a test (`tests/composition`, r
 `make test-all`), and the page is written from them: `python -m tests.composition.table`.
 
 Gradients and derivatives in forward mode are checked against finite differences, all else against
-the plain call. Layers of Equinox are made with `batched=True`.
+the plain call; `vmap` with its gradients. Layers of Equinox are made with `batched=True`.
 """
 SAYS = {
     HAS_NO_TIME: "An equilibrium has no time.",
