@@ -7,6 +7,7 @@ and several platforms. A folder holds the program (`model.stablehlo`), what is k
 
 import json
 import os
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,7 @@ def write(
 
 def _replace(file: Path, content: bytes) -> None:
     """Writes a file so that it is whole at every moment."""
-    unfinished = file.with_suffix(".unfinished")
-    unfinished.write_bytes(content)
+    unfinished = file.with_name(f".{file.name}.{secrets.token_hex(8)}.tmp")
+    with open(unfinished, "xb") as stream:  # a new file, never one that a link leads to
+        stream.write(content)
     os.replace(unfinished, file)

@@ -16,7 +16,14 @@ def load(folder=Path(__file__).parent):
     if about.get("format") != FORMAT:
         raise ValueError(f"{folder} has format {about.get('format')}; this loader reads {FORMAT}.")
     program = export.deserialize(bytearray((Path(folder) / "model.stablehlo").read_bytes()))
-    return lambda batch: program.call(np.asarray(batch, about["dtype"])), about
+
+    def model(batch):
+        taken = np.asarray(batch).astype(about["dtype"])
+        if taken.dtype.kind in "iub" and not np.array_equal(taken, batch):
+            raise ValueError(f"the model takes {about['dtype']}, which cannot hold this batch.")
+        return program.call(taken)
+
+    return model, about
 
 
 if __name__ == "__main__":

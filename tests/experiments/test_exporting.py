@@ -105,6 +105,22 @@ def test_an_artifact_of_another_version_is_said(tmp_path):
         artifact.write(tmp_path, lambda x: x, row, platforms="cpu")
 
 
+def test_an_artifact_is_written_through_no_link_and_takes_what_it_was_made_for(tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "model.stablehlo").symlink_to(tmp_path / "mine")
+    row = jax.ShapeDtypeStruct((2,), jnp.uint8)
+    artifact.write(folder, lambda x: x.astype(jnp.float32), row, platforms=["cpu"])
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert {file.name for file in folder.iterdir()} == {"model.stablehlo", "model.json", "load.py"}
+    model, _ = load(folder)
+    np.testing.assert_array_equal(model([[3, 255]]), [[3.0, 255.0]])
+    for batch in ([[0.7, 0.2]], [[300, -1]]):
+        with pytest.raises(ValueError, match="takes uint8, which cannot hold this batch"):
+            model(batch)
+
+
 @pytest.mark.quick(1)
 @pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
