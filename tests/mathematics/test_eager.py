@@ -1,7 +1,9 @@
 """Solves without `jit` around them: compiled by the first call, and by no later one."""
 
+import collections
 import gc
 import inspect
+import types
 import weakref
 
 import jax
@@ -136,22 +138,42 @@ def by_global(p, t, z, x):
     return -RATE * z
 
 
+class ByGlobal:
+    rate = 1.0
+
+    def __call__(self, p, t, z, x):
+        return -RATE * z
+
+
+class ByClass(ByGlobal):
+    def __call__(self, p, t, z, x):
+        return -self.rate * z
+
+
 def test_what_a_function_reads_is_part_of_its_program(monkeypatch):
-    """A global, a closure, a default and a list changed in place: none is found as it was."""
+    """Whatever has changed since, also in place: none is found as it was."""
     rate = 1.0
     rates = [1.0]
+    queue = collections.deque([1.0])
+    module = types.ModuleType("module")
+    module.rate = 1.0
     fields = {
         "global": by_global,
         "closure": lambda p, t, z, x: -rate * z,
         "list": lambda p, t, z, x: -rates[0] * z,
+        "deque": lambda p, t, z, x: -queue[0] * z,
+        "global of an object": ByGlobal(),
+        "default of an object's class": ByClass(),
+        "attribute of a class": lambda p, t, z, x: -ByClass.rate * z,
+        "attribute of a module": lambda p, t, z, x: -module.rate * z,
     }
     options = {"solver": "euler", "controller": "constant", "dt0": 0.5, "max_steps": 2}
     solve = lambda name: float(integrate(fields[name], None, Z0, None, **options).z[0, 0])  # noqa: E731
-    assert [solve(name) for name in fields] == [0.25] * 3
+    assert [solve(name) for name in fields] == [0.25] * len(fields)
     monkeypatch.setattr("tests.mathematics.test_eager.RATE", 2.0)
-    rate = 2.0
-    rates[0] = 2.0
-    assert [solve(name) for name in fields] == [0.0] * 3
+    monkeypatch.setattr(ByClass, "rate", 2.0, raising=False)
+    rate = module.rate = rates[0] = queue[0] = 2.0
+    assert [solve(name) for name in fields] == [0.0] * len(fields)
 
 
 def test_functions_are_equal_where_they_compute_the_same():

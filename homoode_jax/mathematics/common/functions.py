@@ -7,9 +7,11 @@ change in place counts too, since the key has the entries of pytrees and NumPy a
 attributes of objects.
 """
 
+import collections
 import contextlib
 import functools
 import hashlib
+import inspect
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,6 +21,8 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
+CALLS = (types.FunctionType, types.MethodType, functools.partial)
+READ = (bool, int, float, complex, str, list, dict, tuple, np.ndarray, collections.deque)
 PLAIN = (bool, int, float, complex, str, bytes, type(None), types.CodeType)
 
 
@@ -26,7 +30,7 @@ class Function:
     """A function of the caller's, which equals another where both compute the same.
 
     Attributes:
-        call: the function itself.
+        call: the function itself. What its attribute `reads` has, if there is one, is read too.
         is_traced: True if a traced array is among what it reads. It must then be no key of a
             program, which would outlive the trace.
     """
@@ -35,6 +39,7 @@ class Function:
         self.call = call
         reader = _Reader()
         reader.read(call)
+        reader.read(getattr(call, "reads", ()))
         self.is_traced = reader.is_traced
         self._key = _Same(self) if reader.is_traced else tuple(reader.key)
 
@@ -110,6 +115,22 @@ def _equations(part: Any) -> Iterator[Any]:
             yield from _equations(list(equation.params.values()))
 
 
+def held_by(function: Any, kinds: Any) -> Iterator[Any]:
+    """Yields the objects of some kinds that a function reads, also through functions that it reads.
+
+    Functions of other modules than its own are taken as fixed.
+    """
+    todo, seen = [function], set()
+    while todo:
+        part = todo.pop()
+        if isinstance(part, kinds):
+            yield part
+        elif isinstance(part, CALLS) and id(part) not in seen:
+            seen.add(id(part))
+            for inner in _parts(part):
+                todo += jax.tree.leaves(inner, is_leaf=lambda leaf: isinstance(leaf, kinds))
+
+
 def check_untraced(**options: Any) -> None:
     """Raises if a function within an option (a norm, a schedule) reads a traced array."""
     for name, option in options.items():
@@ -122,7 +143,7 @@ def check_untraced(**options: Any) -> None:
 
 def _functions(option: Any) -> Iterator[Callable]:
     """Yields the functions in an option: itself, or those in the fields of modules."""
-    if isinstance(option, types.FunctionType | types.MethodType | functools.partial):
+    if isinstance(option, CALLS):
         yield option
     elif isinstance(option, eqx.Module):
         for value in vars(option).values():
@@ -168,13 +189,16 @@ class _Reader:
             self.key.append((type(leaf), leaf))
         elif id(leaf) in self._places:
             self.key.append(self._places[id(leaf)])
-        elif isinstance(leaf, types.FunctionType | types.MethodType | functools.partial):
+        elif isinstance(leaf, CALLS):
             self._places[id(leaf)] = len(self._places)
             for part in _parts(leaf):
                 self.read(part)
         elif isinstance(leaf, np.ndarray):  # may be changed in place
             content = hashlib.blake2b(np.ascontiguousarray(leaf).tobytes()).digest()
             self.key.append((leaf.dtype, leaf.shape, content))
+        elif isinstance(leaf, collections.deque | set | frozenset | bytearray):
+            self.key.append(type(leaf))
+            self.read(list(leaf))
         else:
             self.key.append(leaf if isinstance(leaf, _Same) else _Same(leaf))
             self._read_attributes(leaf)
@@ -185,6 +209,20 @@ class _Reader:
         if is_instance and not isinstance(leaf, _Same | jax.Array):
             self._places[id(leaf)] = len(self._places)
             self.read(dict(vars(leaf)))
+            self.read(tuple(call_of(type(leaf))))
+
+
+def call_of(kind: type) -> Iterator[Any]:
+    """Yields what calling an object of a class reads of that class: methods, and their defaults."""
+    call = inspect.unwrap(kind.__call__)  # Linen and Equinox wrap methods
+    if not isinstance(call, types.FunctionType):
+        return
+    yield call
+    for name in sorted(set(_names(call.__code__))):
+        value = inspect.getattr_static(kind, name, None)
+        value = getattr(value, "__func__", getattr(value, "fget", value))
+        if isinstance(value, (types.FunctionType, *READ)):
+            yield value
 
 
 def _parts(function: Any) -> Iterator[Any]:
@@ -199,8 +237,14 @@ def _parts(function: Any) -> Iterator[Any]:
     yield _Same(function.__globals__)
     yield function.__defaults__
     yield function.__kwdefaults__
-    yield from (_content(cell) for cell in function.__closure__ or ())
-    yield from _globals(function)
+    names = sorted(set(_names(function.__code__)))
+    for cell in function.__closure__ or ():
+        yield from _with_numbers(_content(cell), names)
+    for name in names:
+        value = function.__globals__.get(name)
+        is_function = isinstance(value, types.FunctionType)
+        foreign = is_function and value.__globals__ is not function.__globals__
+        yield from _with_numbers(_Same(value) if foreign else value, names)
 
 
 def _content(cell: Any) -> Any:
@@ -210,13 +254,17 @@ def _content(cell: Any) -> Any:
         return None
 
 
-def _globals(function: types.FunctionType) -> Iterator[Any]:
-    """Yields what a function reads of its module; functions of other modules are taken as fixed."""
-    for name in sorted(set(_names(function.__code__))):
-        value = function.__globals__.get(name)
-        is_function = isinstance(value, types.FunctionType)
-        foreign = is_function and value.__globals__ is not function.__globals__
-        yield _Same(value) if foreign or isinstance(value, types.ModuleType) else value
+def _with_numbers(value: Any, names: list[str]) -> Iterator[Any]:
+    """Yields what a function reads by a name; of a module or class also numbers: settings.rate.
+
+    Functions of other modules, and all else of them, are taken as fixed.
+    """
+    if not isinstance(value, types.ModuleType | type):
+        yield value
+        return
+    yield _Same(value)
+    inner = (vars(value).get(name) for name in names)
+    yield from (one for one in inner if isinstance(one, READ))
 
 
 def _names(code: types.CodeType) -> Iterator[str]:
