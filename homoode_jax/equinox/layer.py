@@ -1,6 +1,6 @@
 """A layer: a field or cell, where its state begins, and the options of its solve."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -16,7 +16,7 @@ from homoode_jax.layers.arguments import read_arguments
 from homoode_jax.layers.dropout import draw_keys, evaluation, keys_of_evaluation
 from homoode_jax.layers.kinds import Form, Kind
 from homoode_jax.layers.options import Constant, make_options
-from homoode_jax.layers.solve import BadModuleError, Condition, Pure, solve
+from homoode_jax.layers.solve import BadModuleError, Condition, Pure, functions_of, solve
 from homoode_jax.mathematics.common.solution import Solution
 
 
@@ -73,7 +73,13 @@ class Layer(eqx.Module):
         params, rest = eqx.partition(self.module, _is_array)
         form = read_arguments(self.kind, self.module)
         solution = solve(
-            pure=Pure(self.kind, form, Run(Constant(rest), form), self._advice),
+            pure=Pure(
+                kind=self.kind,
+                form=form,
+                run=Run(Constant(rest), form),
+                advice=self._advice,
+                reads=functions_of(parts_of(self.module)),
+            ),
             params=params,
             condition=Condition(x, None if key is None else draw_keys(key, batch)),
             begin=lambda: self._begin(x, batch),
@@ -167,6 +173,16 @@ def refuse(kind: Kind, module: Any) -> None:
             )
 
 
+def parts_of(module: Any) -> Iterator[Any]:
+    """Yields a module and the modules and functions within it."""
+    is_module = lambda part: isinstance(part, eqx.Module)  # noqa: E731
+    yield module
+    inner = vars(module) if is_module(module) else None
+    for part in jax.tree.leaves(inner, is_leaf=is_module):
+        if is_module(part):
+            yield from parts_of(part)
+
+
 def _is_array(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array | np.ndarray)
 
@@ -175,6 +191,8 @@ def _first(solution: Solution) -> Solution:
     """Returns the solution of the only example, without the batch axis."""
     z = jax.tree.map(lambda leaf: leaf[0], solution.z)
     zs = jax.tree.map(lambda leaf: leaf[:, 0], solution.zs)
+    if solution.ts is not None and solution.ts.ndim > 1:
+        solution = solution._replace(ts=solution.ts[:, 0])
     if solution.result.ndim:  # solved by itself, as "per_example" does
         result, stats = jax.tree.map(lambda leaf: leaf[0], (solution.result, solution.stats))
         solution = solution._replace(result=result, stats=stats)

@@ -1,8 +1,8 @@
 """The solve of a layer: its module as a pure function, given to the function behind the layer."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +13,7 @@ from homoode_jax.layers.kinds import Form, Kind
 from homoode_jax.layers.options import Constant, check_names
 from homoode_jax.layers.start import check_given
 from homoode_jax.mathematics.common.checks import describe
+from homoode_jax.mathematics.common.functions import CALLS, call_of
 from homoode_jax.mathematics.common.solution import Solution
 
 OWN_FUNCTIONS = ("homotopy", "preconditioner")  # these are given the module, and not its arrays
@@ -41,12 +42,14 @@ class Pure:
         run: `run(arrays, *args)` calls the module that has these arrays, `run.bind(arrays)`
             returns it; hashable.
         advice: what an error about shapes adds, of how the layer is called.
+        reads: the functions of the module, whose closures and globals may change.
     """
 
     kind: Kind
     form: Form
     run: Any
     advice: str = ""
+    reads: tuple = field(default=(), compare=False)
 
     def __call__(self, params: PyTree, *args: Any) -> PyTree[Array]:
         """Evaluates a cell(params, z, x) or a field(params, t, z, x)."""
@@ -63,7 +66,12 @@ class PureOwn:
     """A function of the caller's that takes the module, as one that takes its arrays."""
 
     function: Callable
-    bind: Callable
+    run: Any
+
+    @property
+    def reads(self) -> tuple:
+        """Returns the function, whose closure and globals may change."""
+        return (self.function,)
 
     def __call__(self, params: PyTree, *args: Any) -> Any:
         """Calls the function with a module that has these arrays, under the masks of the solve.
@@ -72,8 +80,42 @@ class PureOwn:
         """
         (keys,) = (arg.keys for arg in args if isinstance(arg, Condition))
         args = tuple(arg.x if isinstance(arg, Condition) else arg for arg in args)
-        with evaluation(keys):
-            return self.function(self.bind(params), *args)
+        return self.function(Evaluated(self.run.bind(params), keys), *args)
+
+
+class Evaluated:
+    """A module whose every call is an evaluation of the solve, with the same masks."""
+
+    def __init__(self, module: Any, keys: Key[Array, " batch"] | None):
+        self._module = module
+        self._keys = keys
+
+    def __call__(self, *args: Any) -> PyTree[Array]:
+        """Calls the module."""
+        with evaluation(self._keys):
+            return self._module(*args)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+
+def functions_of(parts: Iterable[Any]) -> tuple[Callable, ...]:
+    """Returns the functions that a module and its parts (the module first) call.
+
+    They are the plain functions that the parts hold, and the `__call__` of parts whose classes are
+    of the same file as the first one's: those of libraries are taken as fixed.
+    """
+    parts = tuple(parts)
+    home = type(parts[0]).__module__
+    found = []
+    for part in parts:
+        if isinstance(part, CALLS):
+            found.append(part)
+            continue
+        found += [value for value in vars(part).values() if isinstance(value, CALLS)]
+        if type(part).__module__ == home:
+            found += call_of(type(part))
+    return tuple(found)
 
 
 def solve(
@@ -101,7 +143,7 @@ def solve(
     chosen = {**options.tree, **given}
     for name in OWN_FUNCTIONS:
         if callable(chosen.get(name)):
-            chosen[name] = PureOwn(chosen[name], pure.run.bind)
+            chosen[name] = PureOwn(chosen[name], pure.run)
     if z0 is None:
         z0 = begin()
     else:

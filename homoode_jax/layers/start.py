@@ -17,11 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 from jax.tree_util import keystr, tree_leaves_with_path
 from jaxtyping import Array, Float, PyTree
 
 from homoode_jax.layers.options import Constant
-from homoode_jax.mathematics.common.checks import as_arrays, batch_size, describe
+from homoode_jax.mathematics.common.checks import as_arrays, describe
 from homoode_jax.mathematics.common.solution import Solution
 
 
@@ -45,6 +46,11 @@ def keep_start(z0: Any) -> Constant:
         raise ValueError(
             f"z0={z0!r} must be None, a shape without the batch axis such as (32,), an array of "
             "such a shape, or a module called with x."
+        )
+    if any(isinstance(part, Tracer) for part in parts):
+        raise ValueError(
+            "z0 is traced: make it z0=LearnedPoint(...) or another module, or give it in the call, "
+            "layer(x, z0=...)."
         )
     for part in parts:
         if is_shape(part) and min(part, default=1) < 0:
@@ -129,7 +135,6 @@ def start_loss(start: PyTree[Array], z: PyTree[Array]) -> Float[Array, ""]:
     """Returns the smooth L1 distance of the start from the solution, which has no gradient."""
     if isinstance(z, Solution):
         raise ValueError("start_loss takes states, not a Solution: give it solution.z.")
-    batch_size(z, None, state="z")
     if _shapes(start) != _shapes(z):
         raise ValueError(
             f"z has the shape {_shapes(z)}, but the start of the layer has {_shapes(start)}."
@@ -137,6 +142,8 @@ def start_loss(start: PyTree[Array], z: PyTree[Array]) -> Float[Array, ""]:
 
     def total(a: Array, b: Array) -> Array:
         apart = jnp.abs(a - lax.stop_gradient(b))
+        # A batch of states is a long sum: half precision would lose it.
+        apart = apart.astype(jnp.promote_types(apart.dtype, jnp.float32))
         return jnp.sum(jnp.where(apart < 1, apart**2 / 2, apart - 0.5))
 
     sums = jax.tree.leaves(jax.tree.map(total, start, z))

@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 
 from flax import linen as nn
+from flax.core import FrozenDict, unfreeze
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from homoode_jax.layers import start as starts
@@ -10,8 +11,8 @@ from homoode_jax.layers.arguments import read_arguments
 from homoode_jax.layers.dropout import draw_keys
 from homoode_jax.layers.kinds import Kind
 from homoode_jax.layers.options import OF_A_CALL, check_names, defaults, make_options
-from homoode_jax.layers.solve import Condition, Pure, solve
-from homoode_jax.linen.module import Bound, Run, initialise
+from homoode_jax.layers.solve import Condition, Pure, functions_of, solve
+from homoode_jax.linen.module import Bound, Run, initialise, parts_of, unbound
 from homoode_jax.linen.parts import LearnedPoint
 from homoode_jax.mathematics.common.options import whole
 from homoode_jax.mathematics.common.solution import Solution
@@ -38,7 +39,8 @@ class Layer(nn.Module):
 
     @property
     def _z0(self) -> Any:
-        return getattr(self, "z0", None)
+        z0 = getattr(self, "z0", None)
+        return unfreeze(z0) if isinstance(z0, FrozenDict) else z0  # Linen freezes a dict
 
     def __call__(self, x: PyTree[ArrayLike], **options: Any) -> PyTree[Array]:
         """Returns the final states of a batch; takes what `solve` takes."""
@@ -61,11 +63,11 @@ class Layer(nn.Module):
             pure = Pure(self.kind, form, Bound(module))
             state = self._begin(x, batch) if z0 is None else z0
             return initialise(pure, state, x)
-        is_module = isinstance(module, nn.Module)
-        module, params = module.unbind() if is_module else (module, {})
+        reads = functions_of(parts_of(module))
+        module, params = unbound(module)
         key = self.make_rng("dropout") if self.has_rng("dropout") else None
         return solve(
-            pure=Pure(self.kind, form, Run(module, self.kind)),
+            pure=Pure(self.kind, form, Run(module, self.kind), reads=reads),
             params=params,
             condition=Condition(x, None if key is None else draw_keys(key, batch)),
             begin=lambda: self._begin(x, batch),

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, ArrayLike, Float, PyTree
@@ -10,9 +11,9 @@ from homoode_jax.layers import start as starts
 from homoode_jax.layers.arguments import read_arguments
 from homoode_jax.layers.kinds import Kind
 from homoode_jax.layers.options import make_options
-from homoode_jax.layers.solve import Condition, Pure, solve
+from homoode_jax.layers.solve import Condition, Pure, functions_of, solve
 from homoode_jax.mathematics.common.solution import Solution
-from homoode_jax.nnx.module import Held, Run, draw_keys, refuse
+from homoode_jax.nnx.module import draw_keys, parts_of, refuse, refuse_hidden, split_module
 from homoode_jax.nnx.parts import LearnedPoint, Solved
 
 
@@ -25,9 +26,10 @@ class Layer(nnx.Module):
         self._form = read_arguments(self.kind, module)
         setattr(self, self.kind.role, module)
         refuse(self.kind, module)
+        refuse_hidden(self.kind, module)
         self._options = make_options(self.kind, options)
         learns = isinstance(z0, nnx.Module | nnx.Variable)
-        self.z0 = z0 if learns else starts.keep_start(z0)
+        self.z0 = z0 if learns else starts.keep_start(_without_variables(z0))
         none = jnp.zeros((), jnp.int32)
         self.failed = Solved(none) if keep_solution else None
         self.evaluations = Solved(none) if keep_solution else None
@@ -57,10 +59,15 @@ class Layer(nnx.Module):
         x, z0 = starts.take_inputs(self.kind.name, x, z0)
         batch = starts.number_of_rows(self.kind.name, (x, z0))
         keys = draw_keys(module, batch)
-        definition, state = nnx.split(Held(module))
+        run, params = split_module(module, self.kind)
         solution = solve(
-            pure=Pure(self.kind, self._form, Run(definition, self.kind)),
-            params=nnx.to_pure_dict(state),
+            pure=Pure(
+                kind=self.kind,
+                form=self._form,
+                run=run,
+                reads=functions_of(parts_of(module)),
+            ),
+            params=params,
             condition=Condition(x, keys),
             begin=lambda: self._begin(x, batch),
             options=self._options,
@@ -95,3 +102,13 @@ class Layer(nnx.Module):
             return self.z0(x)
         point = self.z0.get_value() if isinstance(self.z0, nnx.Variable) else self.z0
         return starts.at_point(point, x, batch)
+
+
+def _without_variables(z0: Any) -> Any:
+    """Returns z0, or raises where it is a pytree of variables, of which NNX would not know."""
+    is_variable = lambda part: isinstance(part, nnx.Variable)  # noqa: E731
+    if any(map(is_variable, jax.tree.leaves(z0, is_leaf=is_variable))):
+        raise ValueError(
+            "z0 is a pytree of nnx.Variables; make it one of a pytree, nnx.Param({...})."
+        )
+    return z0

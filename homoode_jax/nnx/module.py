@@ -1,5 +1,6 @@
 """The field or cell of a layer: what it may hold, and how it becomes a pure function."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from jaxtyping import Array, Key, PyTree
 from homoode_jax.layers import dropout
 from homoode_jax.layers.kinds import Kind
 from homoode_jax.layers.solve import BadModuleError
+from homoode_jax.mathematics.common.functions import held_by
 from homoode_jax.nnx.parts import VariationalDropout
 
 
@@ -24,18 +26,31 @@ class Held(nnx.Module):
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class Run:
-    """Calls the module that a definition and arrays stand for."""
+    """Calls the module that a definition and arrays stand for.
+
+    Attributes:
+        definition: the module without its state.
+        structure: of the state, whose variables are made anew in every call, within its trace.
+        names: of the arrays, in the order of the structure.
+        kind: of the layer.
+    """
 
     definition: nnx.GraphDef
+    structure: Any
+    names: tuple[str, ...]
     kind: Kind
 
-    def bind(self, params: PyTree) -> Any:
+    def bind(self, params: dict[str, Array]) -> Any:
         """Returns the module."""
-        return nnx.merge(self.definition, params).module
+        return self._held(params).module
 
-    def __call__(self, params: PyTree, *args: Any) -> PyTree[Array]:
+    def _held(self, params: dict[str, Array]) -> Held:
+        state = jax.tree.unflatten(self.structure, [params[name] for name in self.names])
+        return nnx.merge(self.definition, state)
+
+    def __call__(self, params: dict[str, Array], *args: Any) -> PyTree[Array]:
         """Calls the module, which must not change itself: what it kept of a solve would be lost."""
-        held = nnx.merge(self.definition, params)
+        held = self._held(params)
         before = _values(held)
         z = held.module(*args)
         after = _values(held)
@@ -51,7 +66,7 @@ class Run:
         """Returns the variables that a call changes; `nnx.jit` returns the others as new arrays."""
 
         def values(params: PyTree, args: Any) -> dict[str, Any]:
-            held = nnx.merge(self.definition, params)
+            held = self._held(params)
             with dropout.evaluation(dropout.keys_of_evaluation()):
                 held.module(*args)
             return _values(held)
@@ -60,6 +75,14 @@ class Run:
         names = (keystr(path, simple=True) for path, _ in tree_leaves_with_path(shapes))
         passed = (_is_passed_through(jaxpr.jaxpr, out) for out in jaxpr.jaxpr.outvars)
         return [name for name, same in zip(names, passed, strict=True) if not same]
+
+
+def split_module(module: Any, kind: Kind) -> tuple[Run, dict[str, Array]]:
+    """Parts a module, or a plain function, into how it is called and its arrays."""
+    definition, state = nnx.split(Held(module))
+    leaves, structure = jax.tree_util.tree_flatten_with_path(state)
+    arrays = {keystr(path[1:]): leaf for path, leaf in leaves}
+    return Run(definition, structure, tuple(arrays), kind), arrays
 
 
 def _is_passed_through(jaxpr: Any, out: Any) -> bool:
@@ -82,9 +105,38 @@ def _input_of(jaxpr: Any, out: Any) -> int | None:
 
 
 def _values(held: Held) -> dict[str, Any]:
-    """Returns the values of all variables by their names."""
-    variables = nnx.to_flat_state(nnx.state(held))
-    return {".".join(map(str, path[1:])): variable.get_value() for path, variable in variables}
+    """Returns the values of all variables by their names, as they are kept."""
+    values = {}
+    for path, variable in nnx.to_flat_state(nnx.state(held)):
+        name = ".".join(map(str, path[1:]))
+        # A plain array of a module is a leaf of its own, and a variable may hold a pytree.
+        for place, leaf in tree_leaves_with_path(variable):
+            values[name + keystr(place[1:])] = leaf
+    return values
+
+
+def parts_of(module: Any) -> Iterator[Any]:
+    """Yields a module and the modules within it, or a plain function."""
+    yield module
+    for _, part in nnx.iter_graph(module):
+        if isinstance(part, nnx.Module) and part is not module:
+            yield part
+
+
+def refuse_hidden(kind: Kind, module: Any) -> None:
+    """Raises if a function reads a module or variable, as a bound method or a lambda does.
+
+    NNX takes a function for a constant: `nnx.grad` and `nnx.jit` would not know of what it reads,
+    and its gradient would be zero.
+    """
+    if isinstance(module, nnx.Module):
+        return
+    for part in held_by(module, nnx.Module | nnx.Variable):
+        raise BadModuleError(
+            f"the {kind.role} of {kind.name} is a function that reads a {type(part).__name__}, of "
+            f"which nnx.grad and nnx.jit do not know; make the {kind.role} an nnx.Module that has "
+            "it as an attribute."
+        )
 
 
 def refuse(kind: Kind, module: Any) -> None:

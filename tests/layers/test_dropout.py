@@ -135,11 +135,42 @@ def test_a_dropout_that_cannot_know_the_masks_of_the_solve_is_refused(transform)
 
 def test_a_dropout_that_is_no_part_of_the_cell_is_refused():
     outside = homoode_jax.nnx.VariationalDropout(0.5, rngs=nnx.Rngs(0))
-    layer = homoode_jax.nnx.DEQ(lambda z, x: x + 0.3 * outside(z), z0=(64,))
+
+    class Cell(nnx.Module):
+        def __call__(self, z, x):
+            return x + 0.3 * outside(z)
+
+    layer = homoode_jax.nnx.DEQ(Cell(), z0=(64,))
     with pytest.raises(ValueError, match="make it an attribute of that module"):
         layer(ONES)
     outside.eval()
     assert np.allclose(layer(ONES), 1 / 0.7, atol=1e-3)
+
+
+def twice(cell, lam, z, x):
+    cell(0 * z, x)
+    return z - lam * cell(z, x)
+
+
+def approximate_inverse(cell, z, x, lam, v):
+    _, push = jax.linearize(lambda z: cell(z, x), z)
+    return v + lam * push(v)
+
+
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("HomotopyDEQ", {"homotopy": twice}),
+        ("DEQ", {"solver": "newton", "preconditioner": approximate_inverse}),
+    ],
+)
+def test_every_call_in_a_function_of_ones_own_has_the_masks_of_the_solve(name, own):
+    """Entries that are kept solve z = 1 + 2/3 z, the others are 1."""
+    z = getattr(homoode_jax.nnx, name)(NnxCell(), **own).solve(ONES)
+    assert z.success
+    kept = z.z > 2
+    np.testing.assert_allclose(z.z, np.where(kept, 3, 1), atol=2e-2)
+    assert 0.6 < np.mean(kept) < 0.9
 
 
 def test_keys_of_an_equinox_layer():

@@ -60,6 +60,50 @@ def test_the_loss_of_a_start_is_the_smooth_l1_distance_from_a_constant():
     assert np.all(jax.grad(lambda z: layer.start_loss(z))(z) == 0)
 
 
+@pytest.mark.parametrize("height", [1.0, 0.1])
+def test_the_loss_of_a_start_is_no_sum_in_half_precision(height):
+    """131,072 entries are more than float16 can count."""
+    layer = homoode_jax.nnx.DEQ(lambda z, x: z, z0=nnx.Param(jnp.zeros(1024, jnp.float16)))
+    z = jnp.full((128, 1024), height, jnp.float16)
+    loss, slope = nnx.value_and_grad(lambda layer: layer.start_loss(z))(layer)
+    np.testing.assert_allclose(loss, height**2 / 2, rtol=1e-2)
+    np.testing.assert_allclose(slope["z0"][...], -height / 1024, rtol=2e-2)
+
+
+class TwoPoints(eqx.Module):
+    a: jax.Array
+    b: jax.Array
+
+    def __call__(self, x):
+        return {"a": self.a, "b": self.b}
+
+
+def test_the_loss_of_a_start_of_one_example_needs_no_batch_axis():
+    cell = lambda z, x: {"a": 0.5 * z["a"] + x, "b": 0.5 * z["b"] + x[:1]}  # noqa: E731
+    layer = homoode_jax.equinox.DEQ(cell, z0=TwoPoints(jnp.zeros(3), jnp.zeros(1)))
+    x = jnp.ones(3)
+    assert float(layer.start_loss(layer(x), x)) == pytest.approx(1.5, abs=1e-3)
+    scalar = homoode_jax.equinox.DEQ(
+        lambda z, x: 0.5 * z + x, z0=homoode_jax.equinox.LearnedPoint(())
+    )
+    assert float(scalar.start_loss(scalar(x[0]))) == pytest.approx(1.5, abs=1e-3)
+
+
+def test_a_start_that_would_be_lost_is_refused():
+    cell = lambda z, x: z  # noqa: E731
+    with pytest.raises(ValueError, match=r"z0 is traced: make it z0=LearnedPoint"):
+        nnx.jit(lambda: homoode_jax.nnx.DEQ(cell, z0=jnp.zeros(3)))()
+    make = lambda key: homoode_jax.equinox.DEQ(cell, z0=jax.random.normal(key, (3,)))  # noqa: E731
+    with pytest.raises(ValueError, match=r"z0 is traced: make it z0=LearnedPoint"):
+        eqx.filter_vmap(make)(jax.random.split(jax.random.key(0), 4))
+    with pytest.raises(ValueError, match=r"make it one of a pytree, nnx.Param\(\{...\}\)"):
+        homoode_jax.nnx.DEQ(cell, z0={"a": nnx.Param(jnp.zeros(3))})
+    point = nnx.Param({"a": jnp.zeros(3)})
+    layer = homoode_jax.nnx.DEQ(lambda z, x: {"a": 0.5 * z["a"] + x}, z0=point)
+    assert layer(jnp.ones((2, 3)))["a"].shape == (2, 3)
+    assert len(jax.tree.leaves(nnx.state(layer, nnx.Param))) == 1
+
+
 def test_a_start_that_follows_the_solutions_makes_them_cheaper():
     x = 0.3 + 0.05 * X
     layer = homoode_jax.nnx.DEQ(
