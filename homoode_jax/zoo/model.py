@@ -1,6 +1,5 @@
 """A trained classifier, loaded by its name."""
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +12,8 @@ from homoode_jax.experiments.model import make_classifier
 from homoode_jax.mathematics.common.checks import check_option
 from homoode_jax.networks.classifier import ImageClassifier, Weights
 from homoode_jax.zoo import files
+
+_classify = jax.jit(classify, static_argnums=(0, 1))
 
 
 class Model(NamedTuple):
@@ -53,8 +54,7 @@ class Model(NamedTuple):
                 f"images must be uint8[n, {', '.join(map(str, shape))}], got "
                 f"{images.dtype}{list(images.shape)}."
             )
-        call = jax.jit(partial(classify, self.config, self.classifier))
-        return call(self.weights, jnp.asarray(images))
+        return _classify(self.config, self.classifier, self.weights, jnp.asarray(images))
 
 
 def names() -> list[str]:
