@@ -11,8 +11,10 @@ from homoode_jax.experiments.dataset import load
 from homoode_jax.experiments.run import Run
 from homoode_jax.networks.family import LAYERS
 from homoode_jax.zoo import files
-from homoode_jax.zoo.pack import score
+from homoode_jax.zoo.pack import row, score
+from tests.compilations import programs
 
+PAGE = Path(__file__).parents[1] / "docs" / "zoo.md"
 SHARED = Path(__file__).parents[2] / "shared" / "tfds"
 DIGITS = [name for name in zoo.names() if name.startswith("digits-")]
 OTHERS = [name for name in zoo.names() if name not in DIGITS]
@@ -23,11 +25,19 @@ def check_score(name, folder, data_dir=""):
     model = zoo.load(name)
     config = replace(model.config, data=replace(model.config.data, data_dir=data_dir))
     found = score(config, Run(config, folder, load(config.data)), model.weights)
+    evaluations = found.pop("evaluations")
     assert found == {key: model.card[key] for key in found}
+    # An iteration ends an evaluation sooner or later where its last bit differs.
+    np.testing.assert_allclose(evaluations, model.card["evaluations"], rtol=0.02)
 
 
 def test_there_is_one_of_each_layer_on_digits():
     assert {name.removeprefix("digits-") for name in DIGITS} == set(LAYERS)
+
+
+def test_the_page_has_a_row_of_each():
+    rows = [line for line in PAGE.read_text().splitlines() if line.startswith("| `")]
+    assert sorted(rows) == sorted(row(files.read_card(name)) for name in zoo.names())
 
 
 @pytest.mark.parametrize(
@@ -62,6 +72,13 @@ def test_predictions_are_those_of_the_images():
     right = np.mean(np.argmax(answer["probabilities"], axis=1) == split.labels)
     assert abs(right - model.card["test_accuracy"]) < 2 / 360
     np.testing.assert_allclose(np.sum(answer["probabilities"], axis=1), 1, rtol=1e-5)
+
+
+def test_a_second_prediction_compiles_nothing():
+    model = zoo.load("digits-none")
+    images = np.zeros((2, 8, 8, 1), np.uint8)
+    model.predict(images)
+    assert programs(model.predict, images) == 0
 
 
 @pytest.mark.wrong_types

@@ -1,6 +1,7 @@
 """Packs the weights of a run into the zoo: `python -m homoode_jax.zoo.pack RUN NAME`.
 
-The run is evaluated on its test images anew: its card says how many were right.
+The run is evaluated on its test images anew: its card says how many were right. What is printed
+is its row of the table in docs/zoo.md.
 """
 
 import re
@@ -20,20 +21,32 @@ from homoode_jax.experiments.errors import UserError
 from homoode_jax.experiments.files import read_json
 from homoode_jax.experiments.inference import restore_weights
 from homoode_jax.experiments.run import Run
+from homoode_jax.experiments.state import means
 from homoode_jax.networks.classifier import Weights
+from homoode_jax.networks.family import LAYERS
 from homoode_jax.zoo import files
 
 
 def score(config: Config, run: Run, weights: Weights) -> dict[str, Any]:
     """Returns how a classifier does on the test images of its data set."""
-    confusion = np.asarray(jax.device_get(run.tally(weights, run.data.test).confusion))
+    tally = run.tally(weights, run.data.test)
+    confusion = np.asarray(jax.device_get(tally.confusion))
     right, images = int(np.trace(confusion)), int(confusion.sum())
     return {
         "test_images": images,
         "test_correct": right,
         "test_accuracy": right / images,
         "failed_solves": int(confusion[:, -1].sum()),
+        "evaluations": round(means(tally.totals).nfe_forward, 1),
     }
+
+
+def row(card: dict[str, Any]) -> str:
+    """Returns the row of a classifier in the table of docs/zoo.md."""
+    right = f"{card['test_correct']:,} of {card['test_images']:,}"
+    cells = [f"`{card['name']}`", LAYERS[card["layer"]].about, right]
+    cells += [str(card["failed_solves"]), f"{card['evaluations']:.1f}"]
+    return f"| {' | '.join(cells)} |"
 
 
 def _without_places(command: str) -> str:
@@ -63,7 +76,7 @@ def pack(path: str, name: str) -> None:
         "config": to_dict(config),
     }
     files.write(name, weights, card)
-    say(f"{name}: {card['test_correct']} of {card['test_images']} test images")
+    say(row(card))
 
 
 if __name__ == "__main__":
