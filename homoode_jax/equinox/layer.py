@@ -16,7 +16,15 @@ from homoode_jax.layers.arguments import read_arguments
 from homoode_jax.layers.dropout import draw_keys, evaluation, keys_of_evaluation
 from homoode_jax.layers.kinds import Form, Kind
 from homoode_jax.layers.options import Constant, make_options
-from homoode_jax.layers.solve import BadModuleError, Condition, Pure, functions_of, solve
+from homoode_jax.layers.solve import (
+    BadModuleError,
+    Condition,
+    Pure,
+    functions_of,
+    refuse_hidden,
+    solve,
+)
+from homoode_jax.mathematics.common.functions import held_by
 from homoode_jax.mathematics.common.solution import Solution
 
 
@@ -32,6 +40,9 @@ class Layer(eqx.Module):
     def __init__(self, module: Any, z0: Any, batched: bool, options: dict[str, Any]):
         read_arguments(self.kind, module)
         refuse(self.kind, module)
+        if not isinstance(module, eqx.Module):
+            hidden = (part for part in held_by(module, eqx.Module) if _learns(part))
+            refuse_hidden(self.kind, hidden, "an eqx.Module", "eqx.filter_grad and eqx.filter_jit")
         self.module = module
         self.z0 = z0 if callable(z0) else Fixed(starts.keep_start(z0))
         self.options = make_options(self.kind, options)
@@ -181,6 +192,10 @@ def parts_of(module: Any) -> Iterator[Any]:
     for part in jax.tree.leaves(inner, is_leaf=is_module):
         if is_module(part):
             yield from parts_of(part)
+
+
+def _learns(module: eqx.Module) -> bool:
+    return any(eqx.is_inexact_array(leaf) for leaf in jax.tree.leaves(module))
 
 
 def _is_array(leaf: Any) -> bool:

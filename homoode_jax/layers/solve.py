@@ -112,7 +112,8 @@ def functions_of(parts: Iterable[Any]) -> tuple[Callable, ...]:
         if isinstance(part, CALLS):
             found.append(part)
             continue
-        found += [value for value in vars(part).values() if isinstance(value, CALLS)]
+        held = getattr(part, "__dict__", {})
+        found += [value for value in held.values() if isinstance(value, CALLS)]
         if type(part).__module__ == home:
             found += call_of(type(part))
     return tuple(found)
@@ -154,6 +155,19 @@ def solve(
 
 class BadModuleError(ValueError):
     """A field or cell that does not go into a layer."""
+
+
+def refuse_hidden(kind: Kind, hidden: Iterable[Any], instead: str, blind: str) -> None:
+    """Raises if a function as field or cell reads a module, as a bound method or a lambda does.
+
+    Frameworks take a function for a constant, and the gradient of what it reads would be zero.
+    """
+    for part in hidden:
+        raise BadModuleError(
+            f"the {kind.role} of {kind.name} is a function that reads a {type(part).__name__}, of "
+            f"which {blind} do not know; make the {kind.role} {instead} that has it as an "
+            "attribute."
+        )
 
 
 @contextlib.contextmanager

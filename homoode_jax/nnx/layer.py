@@ -11,9 +11,10 @@ from homoode_jax.layers import start as starts
 from homoode_jax.layers.arguments import read_arguments
 from homoode_jax.layers.kinds import Kind
 from homoode_jax.layers.options import make_options
-from homoode_jax.layers.solve import Condition, Pure, functions_of, solve
+from homoode_jax.layers.solve import Condition, Pure, functions_of, refuse_hidden, solve
+from homoode_jax.mathematics.common.functions import held_by
 from homoode_jax.mathematics.common.solution import Solution
-from homoode_jax.nnx.module import draw_keys, parts_of, refuse, refuse_hidden, split_module
+from homoode_jax.nnx.module import draw_keys, parts_of, refuse, split_module
 from homoode_jax.nnx.parts import LearnedPoint, Solved
 
 
@@ -26,7 +27,9 @@ class Layer(nnx.Module):
         self._form = read_arguments(self.kind, module)
         setattr(self, self.kind.role, module)
         refuse(self.kind, module)
-        refuse_hidden(self.kind, module)
+        if not isinstance(module, nnx.Module):
+            hidden = held_by(module, nnx.Module | nnx.Variable)
+            refuse_hidden(self.kind, hidden, "an nnx.Module", "nnx.grad and nnx.jit")
         self._options = make_options(self.kind, options)
         learns = isinstance(z0, nnx.Module | nnx.Variable)
         self.z0 = z0 if learns else starts.keep_start(_without_variables(z0))

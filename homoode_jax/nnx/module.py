@@ -12,7 +12,6 @@ from jaxtyping import Array, Key, PyTree
 from homoode_jax.layers import dropout
 from homoode_jax.layers.kinds import Kind
 from homoode_jax.layers.solve import BadModuleError
-from homoode_jax.mathematics.common.functions import held_by
 from homoode_jax.nnx.parts import VariationalDropout
 
 
@@ -121,22 +120,6 @@ def parts_of(module: Any) -> Iterator[Any]:
     for _, part in nnx.iter_graph(module):
         if isinstance(part, nnx.Module) and part is not module:
             yield part
-
-
-def refuse_hidden(kind: Kind, module: Any) -> None:
-    """Raises if a function reads a module or variable, as a bound method or a lambda does.
-
-    NNX takes a function for a constant: `nnx.grad` and `nnx.jit` would not know of what it reads,
-    and its gradient would be zero.
-    """
-    if isinstance(module, nnx.Module):
-        return
-    for part in held_by(module, nnx.Module | nnx.Variable):
-        raise BadModuleError(
-            f"the {kind.role} of {kind.name} is a function that reads a {type(part).__name__}, of "
-            f"which nnx.grad and nnx.jit do not know; make the {kind.role} an nnx.Module that has "
-            "it as an attribute."
-        )
 
 
 def refuse(kind: Kind, module: Any) -> None:

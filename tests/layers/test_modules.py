@@ -73,6 +73,48 @@ def test_a_function_that_hides_parameters_from_gradients_is_refused(form):
         Model(form)
 
 
+class EquinoxModel(eqx.Module):
+    linear: eqx.nn.Linear
+    deq: eqx.Module
+
+    def __init__(self, form):
+        self.linear = eqx.nn.Linear(3, 3, key=jax.random.key(0))
+        forms = {
+            "lambda": lambda z, x: step(self.linear, z, x),
+            "partial": partial(step, self.linear),
+            "jit": jax.jit(lambda z, x: step(self.linear, z, x)),
+        }
+        self.deq = homoode_jax.equinox.DEQ(forms[form])
+
+
+@pytest.mark.parametrize("form", ["lambda", "partial", "jit"])
+def test_equinox_does_not_know_of_such_parameters_either(form):
+    with pytest.raises(
+        ValueError, match=r"reads a (Equinox|Linear).* make the cell an eqx\.Module"
+    ):
+        EquinoxModel(form)
+
+
+class Slots:
+    __slots__ = ("rate",)
+
+    def __init__(self):
+        self.rate = 0.5
+
+    def __call__(self, z, x):
+        return self.rate * z + x
+
+
+@pytest.mark.parametrize("cell", [Slots(), jax.jit(lambda z, x: 0.5 * z + x)], ids=["slots", "jit"])
+def test_any_callable_is_a_cell(cell):
+    for layer in (
+        homoode_jax.nnx.DEQ(cell),
+        partial(homoode_jax.linen.DEQ(cell).apply, {}),
+        homoode_jax.equinox.DEQ(cell, batched=True),
+    ):
+        np.testing.assert_allclose(layer(X), 2 * X, atol=1e-3)
+
+
 class LinenCell(nn.Module):
     parts: list
     last: nn.Module

@@ -129,6 +129,8 @@ def held_by(function: Any, kinds: Any) -> Iterator[Any]:
             seen.add(id(part))
             for inner in _parts(part):
                 todo += jax.tree.leaves(inner, is_leaf=lambda leaf: isinstance(leaf, kinds))
+        elif callable(part) and inspect.unwrap(part) is not part:  # jax.jit of a function
+            todo.append(inspect.unwrap(part))
 
 
 def check_untraced(**options: Any) -> None:
