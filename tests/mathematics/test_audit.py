@@ -274,3 +274,10 @@ def test_a_picture_is_saved(tmp_path):
     figure = audit.plot(trace=trace, path=tmp_path / "audit.png")
     assert (tmp_path / "audit.png").stat().st_size > 1000
     assert figure.axes[0].get_yscale() == "log" and len(figure.axes[0].lines) == 2
+
+
+def test_lengths_that_are_zero_have_a_gradient_of_zero():
+    zs = jnp.array([[[0.0]], [[2.0]], [[2.0]]])
+    slope = jax.grad(lambda zs: jnp.sum(audit.path_length(zs)))(zs)
+    np.testing.assert_array_equal(slope[:, 0, 0], [-1, 1, 0])
+    assert audit.path_length(jnp.array([[[0.0]], [[3.0j]]])) == 3

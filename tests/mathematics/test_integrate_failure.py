@@ -206,3 +206,26 @@ def test_a_cotangent_that_is_not_finite_spoils_the_gradient_of_no_other_example(
     got = pull_back(with_row(ones, 2, np.nan))
     want = pull_back(with_row(ones, 2, 0.0))
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-12), got, want)
+
+
+@pytest.mark.parametrize("batching", ["joint", "per_example"])
+@pytest.mark.parametrize("adjoint", ["checkpointed", "direct", "reversible", "backsolve"])
+def test_a_refused_step_beyond_the_domain_leaves_the_gradient_alone(adjoint, batching):
+    """dz/dt = -p sqrt(z) is z = (1 - p t / 2)^2; stages of the first trial step have z < 0."""
+
+    def end(p):
+        options = {"dt0": 0.95, "rtol": 1e-5, "atol": 1e-5, "batching": batching}
+        solution = integrate(
+            lambda p, t, z, x: -p * jnp.sqrt(z),
+            p,
+            jnp.ones((2, 1)),
+            None,
+            t1=0.95,
+            adjoint=adjoint,
+            **options,
+        )
+        return jnp.mean(solution.z), solution
+
+    (_, solution), slope = jax.jit(jax.value_and_grad(end, has_aux=True))(2.0)
+    assert np.all(solution.success) and np.all(solution.stats.num_rejected > 0)
+    np.testing.assert_allclose(slope, -0.95 * 0.05, rtol=1e-2)

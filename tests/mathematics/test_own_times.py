@@ -107,3 +107,13 @@ def test_times_that_do_not_fit_are_named(options, words):
     options = {"batching": "per_example", **options}
     with pytest.raises(ValueError, match=words):
         integrate(field, 0.7, Z0, None, **options)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_times_of_ones_own_come_in_the_dtype_of_the_states(dtype):
+    field = lambda p, t, z, x: -t * z  # noqa: E731
+    z = integrate(
+        field, None, jnp.ones((2, 1), dtype), None, t1=np.array([1.0, 2.0]), batching="per_example"
+    ).z
+    assert z.dtype == dtype
+    np.testing.assert_allclose(z[:, 0].astype(float), np.exp([-0.5, -2.0]), atol=2e-2)

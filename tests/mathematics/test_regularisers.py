@@ -168,3 +168,10 @@ def test_kinetic_energy_leaves_the_path_alone_and_takes_low_precision():
     z, energies = integrate(field, low[0], start, low[2]).z
     assert z.dtype == jnp.bfloat16 and energies.dtype == jnp.float32
     np.testing.assert_allclose(z.astype(float), plain.z, atol=0.05)
+
+
+def test_kinetic_energy_of_complex_states_is_that_of_the_modulus():
+    z0 = jnp.zeros((1, 1), jnp.complex64)
+    moving, start = regularisers.with_kinetic_energy(lambda p, t, z, x: p + 0 * z, z0)
+    _, energy = integrate(moving, jnp.array(3 + 4j), start, None).z
+    np.testing.assert_allclose(energy, [25], rtol=1e-5)

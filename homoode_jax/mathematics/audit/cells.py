@@ -31,7 +31,7 @@ from homoode_jax.mathematics.common.checks import (
 from homoode_jax.mathematics.common.examples import map_examples
 from homoode_jax.mathematics.common.functions import Function, check_products, compiled
 from homoode_jax.mathematics.common.options import whole
-from homoode_jax.mathematics.common.trees import cast, common_dtype, mean_squares, shapes
+from homoode_jax.mathematics.common.trees import cast, common_dtype, mean_squares, root, shapes
 from homoode_jax.mathematics.homotopy.equations import HOMOTOPIES
 
 
@@ -215,7 +215,7 @@ def path_length(
     squares = jax.vmap(mean_squares)(jax.tree.map(lambda leaf: jnp.diff(leaf, axis=0), zs))
     if lams is not None:
         squares = squares + jnp.square(jnp.diff(_check_lams(lams, zs), axis=0))
-    return jnp.sum(jnp.sqrt(squares), axis=0)
+    return jnp.sum(root(squares), axis=0)
 
 
 def checked_cell(cell: Function, params: PyTree, z: PyTree, x: PyTree, name: str = "z"):

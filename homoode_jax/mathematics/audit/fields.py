@@ -27,7 +27,7 @@ from homoode_jax.mathematics.cells.vectors import FLOOR
 from homoode_jax.mathematics.common.checks import as_arrays, batch_size, check_function
 from homoode_jax.mathematics.common.functions import Function, check_products, compiled
 from homoode_jax.mathematics.common.options import real
-from homoode_jax.mathematics.common.trees import mean_squares, minus, row_rms
+from homoode_jax.mathematics.common.trees import mean_squares, minus, root, row_rms
 from homoode_jax.mathematics.homotopy.equations import Schedule, make_schedule
 from homoode_jax.mathematics.ode.integrate import Field
 
@@ -212,7 +212,7 @@ def misfit(cell, cell_params, points: Points, slopes, schedule) -> Float[Array, 
         return jnp.sum(jnp.square(leaf), axis=(0, *range(2, leaf.ndim)))
 
     residuals = jax.tree.leaves(differences(cell, cell_params, points, slopes, schedule))
-    return jnp.sqrt(jnp.sum(jnp.stack([sum_rows(leaf) for leaf in residuals]), axis=0))
+    return root(jnp.sum(jnp.stack([sum_rows(leaf) for leaf in residuals]), axis=0))
 
 
 def _slopes(field: Field, params: PyTree, t, z: PyTree[Array], x: PyTree) -> PyTree[Array]:

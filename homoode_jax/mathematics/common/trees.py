@@ -64,8 +64,15 @@ def choose(condition: Bool[Array, ""], new: PyTree, old: PyTree) -> PyTree:
 def mean_squares(tree: PyTree[Array]) -> Float[Array, " batch"]:
     """Returns the mean square of each example's entries, in float32 or better."""
     leaves = jax.tree.leaves(cast(tree, common_dtype(tree)))
-    rows = [jnp.square(leaf).reshape(leaf.shape[0], -1) for leaf in leaves]
+    rows = [_square(leaf).reshape(leaf.shape[0], -1) for leaf in leaves]
     return jnp.mean(jnp.concatenate(rows, axis=1), axis=1)
+
+
+def _square(leaf: Array) -> Array:
+    """Returns |leaf|^2, which is differentiable at 0."""
+    if not jnp.iscomplexobj(leaf):
+        return jnp.square(leaf)
+    return jnp.square(leaf.real) + jnp.square(leaf.imag)
 
 
 def row_rms(tree: PyTree[Array]) -> Float[Array, " batch"]:

@@ -37,7 +37,8 @@ class InOwnTime(eqx.Module):
         """Returns dz/ds for a batch of one example."""
         x, interval = x
         t0, t1 = interval.t0[0], interval.t1[0]
-        dz = self.field(params, t0 + s * (t1 - t0), z, x)
+        t = (t0 + s * (t1 - t0)).astype(real_dtype(z))
+        dz = self.field(params, t, z, x)
 
         def scaled(leaf: Any) -> Any:
             if not hasattr(leaf, "dtype"):  # no array: whoever checks the field says so

@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -73,7 +74,7 @@ def run_stages(
 
     def stage(carry, at):
         i, node = at
-        slope = terms.vf(t0 + node * (t1 - t0), carry[0].y, args)
+        slope = _evaluate(terms, t0 + node * (t1 - t0), carry[0].y, args)
         stages = _extend(rows, y0, carry[0], terms.prod(slope, control), i)
         return (stages, None if first is None else slope), None
 
@@ -85,6 +86,35 @@ def run_stages(
     at = np.arange(begun, count), nodes[begun:]
     (stages, last), _ = lax.scan(stage, (stages, first), at)
     return stages.y, stages.slopes, last
+
+
+def _evaluate(*call: PyTree) -> PyTree[Array]:
+    """Returns terms.vf(t, y, args) of (terms, t, y, args), whose pullback of zero is zero.
+
+    A step that leaves the field's domain is refused, and its cotangents are zero. Autodiff would
+    multiply them by the field's derivative there, and 0 NaN = NaN.
+    """
+    arrays, static = eqx.partition(call, eqx.is_array)
+    return _evaluated(static, *eqx.partition(arrays, eqx.is_inexact_array))
+
+
+def _called(static: PyTree, moving: PyTree[Array], fixed: PyTree[Array]) -> PyTree[Array]:
+    terms, *at = eqx.combine(static, moving, fixed)
+    return terms.vf(*at)
+
+
+def _recorded(static: PyTree, moving: PyTree[Array], fixed: PyTree[Array]) -> tuple:
+    return jax.vjp(lambda moving: _called(static, moving, fixed), moving)
+
+
+def _pull_back_evaluated(static: PyTree, pull: Callable, cotangent: PyTree[Array]) -> tuple:
+    del static
+    moves = jnp.any(jnp.stack([jnp.any(leaf != 0) for leaf in jax.tree.leaves(cotangent)]))
+    return jax.tree.map(lambda g: jnp.where(moves, g, 0), pull(cotangent)[0]), None
+
+
+_evaluated = jax.custom_vjp(_called, nondiff_argnums=(0,))
+_evaluated.defvjp(_recorded, _pull_back_evaluated)
 
 
 def _rows(tableau: diffrax.ButcherTableau, count: int) -> Rows:
