@@ -2,8 +2,8 @@
 
 python train.py --config=configs/folder.py --config.data.data_dir=DIR
 
-DIR holds train/CLASS/*.png|jpg and test/CLASS/*.png|jpg, or CLASS/*.png|jpg: a fifth of each class
-is held out then as the test split. Pictures may have any size; they are scaled to 32x32.
+DIR holds train/CLASS/*.png|jpg and test/CLASS/*.png|jpg, or CLASS/*.png|jpg: about a fifth of each
+class is held out then as the test split. Pictures may have any size; they are scaled to 32x32.
 """
 
 from ml_collections import ConfigDict

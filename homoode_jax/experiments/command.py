@@ -13,7 +13,7 @@ from ml_collections import ConfigDict, config_flags
 from homoode_jax.experiments.config import SECTIONS, Config, fit_to_layer, from_dict
 from homoode_jax.experiments.config_file import CONFIGS, find_file, load_file
 from homoode_jax.experiments.errors import UserError, first_line, nearest
-from homoode_jax.experiments.files import local_folder
+from homoode_jax.experiments.files import expanded, local_folder
 from homoode_jax.experiments.rendezvous import COME_SECONDS, MeetingFlags
 
 HELP = """usage: homoode ACTION [--config=NAME] [--config.SECTION.KEY=VALUE ...] [--workdir=DIR]
@@ -109,7 +109,7 @@ def parse(arguments: list[str]) -> Command:
             process=values.process,
             seconds=values.join_seconds,
         ),
-        init=values.init,
+        init=str(expanded(values.init)) if values.init else "",
         allow_restart=values.allow_restart,
         as_json=values.json,
         notes=notes,

@@ -10,7 +10,7 @@ from rich.table import Table
 from homoode_jax.experiments.config_file import CONFIGS
 from homoode_jax.experiments.console import console, say
 from homoode_jax.experiments.errors import UserError, printable
-from homoode_jax.experiments.files import read_json, read_rows
+from homoode_jax.experiments.files import expanded, read_json, read_rows
 from homoode_jax.experiments.sources import INFO
 from homoode_jax.networks.family import LAYERS
 
@@ -36,7 +36,7 @@ def compare(paths: Sequence[str]) -> None:
     """
     if not paths:
         raise UserError("compare needs the folders of runs: homoode compare RUN RUN ...")
-    runs = {_name(path, paths): Path(path).expanduser() for path in paths}
+    runs = {_name(path, paths): expanded(path) for path in paths}
     configs = {name: _settings(folder) for name, folder in runs.items()}
     facts = [_facts(folder, configs[name]) for name, folder in runs.items()]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
@@ -92,9 +92,11 @@ def _facts(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """Returns the summary of a run; of one that has not ended, its last epoch."""
     if (folder / "summary.json").exists():
         return read_json(folder / "summary.json", layer=str, dataset=str)
-    last = (read_rows(folder / "metrics.jsonl") or [{}])[-1]
+    rows = read_rows(folder / "metrics.jsonl")
+    last = rows[-1] if rows else {}
     layer, dataset = (settings.get(key) for key in ("model.layer", "data.dataset"))
-    return {"layer": layer, "dataset": dataset, "epochs": last.get("epoch", 0), **last}
+    facts = {"layer": layer, "dataset": dataset, "epochs": last.get("epoch", 0), **last}
+    return {**facts, "seconds": sum(row.get("seconds", 0) for row in rows)}
 
 
 def _shown(key: str, value: Any) -> str:

@@ -77,8 +77,9 @@ def draw_confusion(confusion: Confusion, file: Path) -> None:
     axes.set(xlabel="taken for", ylabel="class")
     if len(names) <= MOST_NAMED:
         heads = [*names, "failed"] if any_failed else names
-        axes.set_xticks(range(len(heads)), heads, rotation=45, ha="right")
-        axes.set_yticks(range(len(names)), names)
+        plain = {"parse_math": False}  # a name may hold dollars
+        axes.set_xticks(range(len(heads)), heads, rotation=45, ha="right", **plain)
+        axes.set_yticks(range(len(names)), names, **plain)
     if len(names) <= MOST_COUNTED:
         for (row, column), count in np.ndenumerate(counts):
             ink = "white" if shares[row, column] > 0.5 else "black"

@@ -115,6 +115,11 @@ def _hold_out(labels: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.
             f"config.data.validation={size} must be 0, or from {classes} to "
             f"{len(labels) - classes}: at least one image of each class on either side."
         )
+    if np.min(np.unique_counts(labels).counts) < 2:
+        raise UserError(
+            f"config.data.validation={size} holds out images of each class, and one class has a "
+            "single training image; set it to 0, or add images."
+        )
     from sklearn.model_selection import train_test_split  # here: it takes a second to import
 
     kept, held_out = train_test_split(

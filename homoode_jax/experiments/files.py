@@ -132,6 +132,11 @@ def local_folder(path: str, name: str) -> Path:
         raise UserError(
             f"{name}={shown(path)} is not a folder of this machine; mount it, and give the folder."
         )
+    return expanded(path)
+
+
+def expanded(path: str) -> Path:
+    """Returns a path that a user gave; `~` is the home folder, and `~x` a name if no user x is."""
     return Path(os.path.expanduser(path))
 
 

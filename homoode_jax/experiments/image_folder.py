@@ -4,11 +4,13 @@ DIR/train/CLASS/*.png|jpg and DIR/test/CLASS/*.png|jpg
 DIR/train/CLASS/..., or DIR/CLASS/...: a share of each class is held out as the test split
 """
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
 
 from homoode_jax.experiments.errors import UserError, shown
+from homoode_jax.experiments.files import expanded
 from homoode_jax.experiments.images import (
     ALL,
     SUFFIXES,
@@ -72,7 +74,7 @@ def read_folder(
 
 def _root(data_dir: str) -> Path:
     """Returns the folder whose folders are the classes of the training split."""
-    given = Path(data_dir).expanduser()
+    given = expanded(data_dir)
     if not data_dir or not given.is_dir():
         raise UserError(f"config.data.data_dir={shown(data_dir)} is not a folder. {HOW}.")
     return given / "train" if (given / "train").is_dir() else given
@@ -87,7 +89,7 @@ def _files(
 ) -> list[tuple[Path, int]]:
     """Returns the pictures of a split, with their labels."""
     root = _root(data_dir)
-    test = root.with_name("test")
+    test = root.parent / "test"
     if root.name == "train" and test.is_dir():
         return _of_classes(test if split == "test" else root, names)
     if root.name != "train" and (root / "test").is_dir():
@@ -95,11 +97,23 @@ def _files(
     chosen = []
     for label in range(len(names)):
         files = [one for one in _of_classes(root, names) if one[1] == label]
-        order = np.random.default_rng((seed, label)).permutation(len(files))
-        count = max(round(held_out * len(files)), 1)
-        part = order[:count] if split == "test" else order[count:]
-        chosen += [files[i] for i in sorted(part)]
+        ranks = [_rank(seed, file) for file, _ in files]
+        bound = max(held_out, min(ranks))  # one at least
+        chosen += [
+            one
+            for one, rank in zip(files, ranks, strict=True)
+            if (rank <= bound) == (split == "test")
+        ]
     return chosen
+
+
+def _rank(seed: int, file: Path) -> float:
+    """Returns a number from 0 to 1 that depends on a picture's name and the seed alone.
+
+    So a picture stays in its split when others come or go: none that was trained on is tested.
+    """
+    name = f"{seed}/{file.parent.name}/{file.name}".encode()
+    return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest()) / 2**64
 
 
 def _of_classes(root: Path, names: tuple[str, ...]) -> list[tuple[Path, int]]:

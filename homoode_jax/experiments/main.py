@@ -4,11 +4,13 @@ What needs JAX is imported once a command is known to be right: that takes secon
 """
 
 import sys
+import traceback
+from pathlib import Path
 
 from homoode_jax.experiments import command
 from homoode_jax.experiments.comparison import compare, list_choices
 from homoode_jax.experiments.console import accept_any_encoding, complain, tell
-from homoode_jax.experiments.errors import UserError, explain_os_error
+from homoode_jax.experiments.errors import UserError, explain_os_error, first_line
 
 # What needs no JAX and no configuration.
 OF_FILES = {"compare": compare, "list": list_choices}
@@ -30,6 +32,11 @@ def main(arguments: list[str]) -> int:
     except UserError as error:
         complain(error)
         return 2
+    except ValueError as error:
+        if not _is_of_settings_of_jax(error):
+            raise
+        complain(f"JAX refuses a variable of the environment: {first_line(error)}")
+        return 2
     except OSError as error:
         complain(explain_os_error(error))
         return 2
@@ -37,6 +44,12 @@ def main(arguments: list[str]) -> int:
         tell("stopped")
         return 130
     return execution.run(asked)
+
+
+def _is_of_settings_of_jax(error: ValueError) -> bool:
+    """Returns whether JAX raised an error while it read its settings, as it does when imported."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return any(Path(frame.filename).parts[-3:] == ("jax", "_src", "config.py") for frame in frames)
 
 
 def leave(code: int) -> None:

@@ -17,6 +17,7 @@ from homoode_jax.experiments.config import Config
 from homoode_jax.experiments.console import console, tell
 from homoode_jax.experiments.devices import use_precision
 from homoode_jax.experiments.errors import UserError, first_line, printable
+from homoode_jax.experiments.files import expanded
 from homoode_jax.experiments.images import SUFFIXES, fit, list_images
 from homoode_jax.experiments.inference import classify, load_weights
 from homoode_jax.experiments.model import make_classifier
@@ -59,7 +60,7 @@ def _find(images: Sequence[str]) -> list[Path]:
     """Returns the files that are named, and those in folders that are."""
     files: list[Path] = []
     for name in images:
-        path = Path(name).expanduser()
+        path = expanded(name)
         if not path.exists():
             raise UserError(f"{name} does not exist; predict takes images, and folders of them.")
         inside = _images_below(path) if path.is_dir() else [path]

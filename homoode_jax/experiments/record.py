@@ -57,13 +57,17 @@ def _commit() -> str:
     root = Path(__file__).parents[2]
     try:
         git = ["git", "-C", str(root)]
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, check=True)
+        where = [*git, "rev-parse", "--show-toplevel", "HEAD"]
+        found = subprocess.run(where, capture_output=True, check=True, text=True).stdout
+        top, head = found.splitlines()
+        if Path(top).resolve() != root.resolve():
+            return ""  # another project's, around the environment that this is installed in
         code = "--", ".", ":!results", ":!docs"
         changes = [*git, "status", "--porcelain", "--untracked-files=no", *code]
         dirty = subprocess.run(changes, capture_output=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return ""
-    return head.stdout.decode().strip() + ("+" if dirty else "")
+    return head + ("+" if dirty else "")
 
 
 def _processor() -> str:

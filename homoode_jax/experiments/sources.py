@@ -8,13 +8,13 @@ missing one gives.
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from homoode_jax.experiments import tiny_imagenet
 from homoode_jax.experiments.errors import UserError, first_line
+from homoode_jax.experiments.files import expanded
 from homoode_jax.experiments.images import ALL, Reading, Record, Shape, Share, read_image
 
 FOLDER = "folder"  # the data set of a user's own pictures
@@ -149,7 +149,7 @@ def _open_tfds(name: str, data_dir: str, split: str):
     except Exception as error:
         folder = data_dir or DATA_DIR
         command = _preparing_command(name, data_dir)
-        if not (Path(folder).expanduser() / name).is_dir():
+        if not (expanded(str(folder)) / name).is_dir():
             raise UserError(
                 f"{name} is not prepared in {folder}. Prepare it with: {command}"
             ) from error

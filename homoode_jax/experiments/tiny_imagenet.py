@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from homoode_jax.experiments.errors import UserError, shown
+from homoode_jax.experiments.files import expanded
 from homoode_jax.experiments.images import (
     ALL,
     SUFFIXES,
@@ -44,7 +45,7 @@ def read_tiny_imagenet(data_dir: str, split: str, share: Share = ALL) -> Reading
 
 
 def _find_root(data_dir: str) -> Path:
-    given = Path(data_dir or "data").expanduser()
+    given = expanded(data_dir or "data")
     root = given if given.name == ARCHIVE else given / ARCHIVE
     for part in ("train", "val/val_annotations.txt"):
         if not (root / part).exists():

@@ -1,5 +1,7 @@
 """Training: from the start, or from where a run was cut off, to its summary."""
 
+import dataclasses
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from homoode_jax.experiments.console import say
 from homoode_jax.experiments.dataset import load
 from homoode_jax.experiments.devices import use_precision
 from homoode_jax.experiments.epoch import Facts, is_unrecorded, train_epoch
-from homoode_jax.experiments.errors import UserError
+from homoode_jax.experiments.errors import UserError, first_line
 from homoode_jax.experiments.processes import deaths_told, is_first, wait_for_all
 from homoode_jax.experiments.progress import progress_bar
 from homoode_jax.experiments.record import environment
@@ -109,8 +111,7 @@ def _train_epochs(
                 run=run, state=state, facts=facts, advance=advance, log=log, pause=pause
             )
             if time.monotonic() - drawn > REDRAW_SECONDS:
-                _draw(run.workdir)
-                drawn = time.monotonic()
+                drawn = time.monotonic() if _draw(run.workdir) else math.inf
     checkpoint.finish(run.checkpoints)
     return state, facts
 
@@ -155,9 +156,18 @@ def _validate_latest(run: Run, state: TrainState, pause: Pause) -> float | None:
     return run.evaluate(state.weights, run.data.validation, pause).accuracy
 
 
-def _draw(folder: Path) -> None:
-    if is_first():
+def _draw(folder: Path) -> bool:
+    """Draws the curves of a run; returns False, and says why, where they cannot be drawn."""
+    if not is_first():
+        return True
+    try:
         draw_curves(workdir.read_metrics(folder), folder / "curves.png")
+    except OSError:
+        raise
+    except Exception as error:  # a picture is no reason to end a training
+        say(f"warning: {folder}/curves.png is not drawn: {first_line(error)}")
+        return False
+    return True
 
 
 def _greeting(run: Run, step: int) -> str:
@@ -204,7 +214,10 @@ def _restored(folder: Path, run: Run, like: Weights) -> Weights:
     if best is not None:
         say(f"starting from the best weights of {folder}, of epoch {best[1]['epoch']}")
         return best[0]
-    other = Run(workdir.stored_config(folder) or run.config, folder, run.data)
+    config = workdir.stored_config(folder) or run.config
+    # The data are this run's, and may hold fewer images than a batch of the other one.
+    train = dataclasses.replace(config.train, batch_size=run.config.train.batch_size)
+    other = Run(dataclasses.replace(config, train=train), folder, run.data)
     latest = checkpoint.restore_latest(checkpoints, other.initial_state())
     if latest is None:
         raise UserError("that run has no checkpoint yet.")

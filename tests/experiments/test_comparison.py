@@ -30,7 +30,7 @@ def runs(tmp_path):
         folder.mkdir()
         config = to_dict(from_dict({"train": {"learning_rate": rate, "epochs": 2}}))
         (folder / "config.json").write_text(json.dumps(config))
-        rows = [{"epoch": epoch, "step": 20 * epoch} for epoch in (1, 2)]
+        rows = [{"epoch": epoch, "step": 20 * epoch, "seconds": 30} for epoch in (1, 2)]
         (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     summary = {"layer": "homoode", "dataset": "digits", "epochs": 2, "test_accuracy": 0.98765}
     (tmp_path / "a" / "summary.json").write_text(json.dumps(summary))
@@ -45,6 +45,7 @@ def test_runs_are_shown_with_the_settings_in_which_they_differ(runs, capsys):
     assert rows["test accuracy"] == ["0.9877", "–"]
     assert rows["layer"] == ["homoode", "homoode"]
     assert rows["epochs"] == ["2", "2"]
+    assert rows["seconds"] == ["–", "60"]  # of both epochs of the run that has not ended
     assert "model.layer" not in rows
 
 

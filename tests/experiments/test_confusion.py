@@ -46,3 +46,9 @@ def test_many_classes_are_drawn_and_told_in_part(tmp_path, capsys):
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     show_confusion(confusion)
     assert "and 40 classes more" in " ".join(capsys.readouterr().out.split())
+
+
+def test_names_with_dollars_are_drawn_as_they_are(tmp_path):
+    names = ("from_$5_to_$10", "a$b", "c")
+    draw_confusion(Confusion(names, np.array(COUNTS)), tmp_path / "confusion.png")
+    assert (tmp_path / "confusion.png").stat().st_size > 1000

@@ -2,6 +2,8 @@
 
 import asyncio
 import io
+import os
+import subprocess
 import sys
 import types
 
@@ -9,11 +11,11 @@ import jax
 import pytest
 from rich.table import Table
 
-from homoode_jax.experiments import console, devices
+from homoode_jax.experiments import console, devices, record
 from homoode_jax.experiments.errors import UserError
 from homoode_jax.experiments.processes import _is_called_for, join
 from homoode_jax.experiments.rendezvous import MeetingFlags
-from tests.experiments.runs import command, start
+from tests.experiments.runs import ROOT, command, start
 
 SETTINGS = {
     "jax_numpy_rank_promotion": "raise",
@@ -137,3 +139,28 @@ def test_the_description_says_what_is_where(tmp_path, capsys):
     out = capsys.readouterr().out
     assert f"workdir: {tmp_path / '[/b]'} (holds no run yet)" in out.replace("\n", "")
     assert "config.solver.rtol = 0.001" in out and "relative tolerance" in out
+
+
+def test_a_variable_that_jax_refuses_is_one_line():
+    code = "import sys, train\ntrain.leave(train.main(['train.py', *sys.argv[1:]]))"
+    for name, value in (("JAX_NUMPY_RANK_PROMOTION", "error"), ("JAX_ENABLE_X64", "")):
+        done = subprocess.run(
+            [sys.executable, "-c", code, "--workdir=/nowhere/run"],
+            cwd=ROOT,
+            env={**os.environ, name: value},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 2 and not done.stdout, done.stderr
+        assert done.stderr.startswith("error: JAX refuses a variable of the environment: ")
+        assert done.stderr.count("\n") == 1
+
+
+def test_the_commit_of_another_repository_is_not_ours(tmp_path, monkeypatch):
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    git = ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "theirs"], check=True)
+    place = tmp_path / "env" / "homoode_jax" / "experiments" / "record.py"
+    place.parent.mkdir(parents=True)
+    monkeypatch.setattr(record, "__file__", str(place))
+    assert record._commit() == ""
