@@ -36,10 +36,10 @@ newest: install  ## Upgrade .venv to the newest versions of everything
 train: install  ## Train HomoODE on handwritten digits (a minute or two)
 	@$(BIN)/python train.py --config=configs/digits.py
 
-test: install  ## Run the tests (a quarter of an hour)
+test: install  ## Run the tests (five to ten minutes)
 	@$(SOON) $(PYTEST) -m "not slow"
 
-test-all: install  ## Run the slow tests too (more than an hour)
+test-all: install  ## Run the slow tests too (forty to eighty minutes)
 	@$(SOON) $(PYTEST)
 
 dist: install  ## Build the wheel and the source distribution into dist/
