@@ -107,3 +107,22 @@ def test_a_cell_that_overflows_ends_with_its_last_finite_state(solver):
     assert got.success == (residual <= 1.01e-5)
     if solver in ("picard", "ode"):
         assert not got.success
+
+
+@pytest.mark.parametrize(
+    "adjoint", ["implicit", "implicit_jvp", "phantom", "jacobian_free", "unrolled"]
+)
+def test_padding_where_the_cell_has_no_derivative_leaves_the_gradient_alone(adjoint):
+    """z = sqrt(p z) + x is smooth at its root, and not at 0."""
+    cell = lambda p, z, x: jnp.sqrt(p * z) + x  # noqa: E731
+
+    def total(p, rows, mask):
+        ones = jnp.ones((rows, 1))
+        solution = equilibrium(cell, p, ones, ones, adjoint=adjoint, mask=mask, max_steps=40)
+        return jnp.sum(solution.z[:2]), solution.success
+
+    slope = jax.jit(jax.grad(total, has_aux=True), static_argnums=1)
+    got, success = slope(0.5, 3, jnp.array([True, True, False]))
+    want, _ = slope(0.5, 2, jnp.array([True, True]))
+    assert success and want > 0.5
+    np.testing.assert_allclose(got, want, rtol=1e-3)

@@ -14,6 +14,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from homoode_jax.mathematics.common.plan import mend
 from homoode_jax.mathematics.common.trees import is_at_most, root, select_rows
 
 Vector = Float[Array, " n"]
@@ -87,9 +88,17 @@ class FlatCell(eqx.Module):
     mask: Bool[Array, " batch"] | None
     restore: Callable[[Vector], PyTree[Array]]
 
+    def rows(self, z: Vector) -> PyTree[Array]:
+        """Returns the states, with a row that counts in the place of those that do not.
+
+        They are zero in z, where a derivative may be infinite; times a cotangent of zero it is NaN.
+        """
+        z = self.restore(z)
+        return z if self.mask is None else mend(self.mask, z=z)["z"]
+
     def __call__(self, z: Vector) -> Vector:
         """Returns the cell at z."""
-        value = self.function(self.params, self.restore(z), self.x)
+        value = self.function(self.params, self.rows(z), self.x)
         if self.mask is not None:
             value = select_rows(self.mask, value, jax.tree.map(jnp.zeros_like, value))
         return ravel_pytree(value)[0]
@@ -101,7 +110,7 @@ class FlatPreconditioner(FlatCell):
     def __call__(self, z: Vector, lam: Float[Array, ""], v: Vector) -> Vector:
         """Returns the preconditioner at (z, lam), applied to v."""
         own = self.restore(v)
-        w = self.function(self.params, self.restore(z), self.x, lam, own)
+        w = self.function(self.params, self.rows(z), self.x, lam, own)
         w = w if self.mask is None else select_rows(self.mask, w, own)
         return ravel_pytree(w)[0]
 
@@ -112,7 +121,7 @@ class FlatHomotopy(FlatCell):
     def __call__(self, z: Vector, lam: Float[Array, ""]) -> Vector:
         """Returns the homotopy at (z, lam); rows that are left out have H = z."""
         own = self.restore(z)
-        value = self.function(self.params, lam, own, self.x)
+        value = self.function(self.params, lam, self.rows(z), self.x)
         value = value if self.mask is None else select_rows(self.mask, value, own)
         return ravel_pytree(value)[0]
 
