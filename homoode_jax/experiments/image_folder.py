@@ -98,12 +98,11 @@ def _files(
     for label in range(len(names)):
         files = [one for one in _of_classes(root, names) if one[1] == label]
         ranks = [_rank(seed, file) for file, _ in files]
-        bound = max(held_out, min(ranks))  # one at least
-        chosen += [
-            one
-            for one, rank in zip(files, ranks, strict=True)
-            if (rank <= bound) == (split == "test")
-        ]
+        bound = min(held_out, max(ranks))  # one at least is trained on, and one tested
+        for one, rank in zip(files, ranks, strict=True):
+            is_tested = rank < bound or rank == min(ranks)
+            if is_tested == (split == "test"):
+                chosen.append(one)
     return chosen
 
 

@@ -188,6 +188,14 @@ def test_a_picture_stays_in_its_split_when_others_come_and_go(tmp_path):
     assert not train & after and len(train) + len(after) == 60
 
 
+@pytest.mark.parametrize("share", [0.01, 0.99])
+def test_a_class_of_few_pictures_is_trained_on_and_tested(share, tmp_path):
+    folder = draw_folder(tmp_path, splits=("",), count=2)
+    for split in ("train", "test"):
+        files = _files(str(folder), split, NAMES, share, seed=0)
+        assert [label for _, label in files] == [0, 1]
+
+
 def test_the_folder_may_be_the_present_one(tmp_path, monkeypatch):
     monkeypatch.chdir(draw_folder(tmp_path, splits=("",)))
     data = load(name_classes(settings(".")).data)
