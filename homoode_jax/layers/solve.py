@@ -1,6 +1,7 @@
 """The solve of a layer: its module as a pure function, given to the function behind the layer."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from homoode_jax.mathematics.common.checks import describe
 from homoode_jax.mathematics.common.functions import CALLS, call_of
 from homoode_jax.mathematics.common.solution import Solution
 
+FIXED = ("jax", "jaxlib", "flax", "equinox", "homoode_jax")
 OWN_FUNCTIONS = ("homotopy", "preconditioner")  # these are given the module, and not its arrays
 
 
@@ -100,23 +102,26 @@ class Evaluated:
 
 
 def functions_of(parts: Iterable[Any]) -> tuple[Callable, ...]:
-    """Returns the functions that a module and its parts (the module first) call.
+    """Returns the functions that a module and its parts call: those that they hold, and their own.
 
-    They are the plain functions that the parts hold, and the `__call__` of parts whose classes are
-    of the same file as the first one's: those of libraries are taken as fixed.
+    What is of JAX or a framework is taken as fixed: to read it would take longer than a solve.
     """
-    parts = tuple(parts)
-    home = type(parts[0]).__module__
     found = []
     for part in parts:
         if isinstance(part, CALLS):
             found.append(part)
             continue
-        held = getattr(part, "__dict__", {})
-        found += [value for value in held.values() if isinstance(value, CALLS)]
-        if type(part).__module__ == home:
+        held = getattr(part, "__dict__", {}).values()
+        found += [one for one in held if isinstance(one, CALLS) and not _is_fixed(one)]
+        if not _is_fixed(type(part)):
             found += call_of(type(part))
     return tuple(found)
+
+
+def _is_fixed(thing: Any) -> bool:
+    """Returns whether a function or class is of JAX or of a framework."""
+    thing = thing.func if isinstance(thing, functools.partial) else thing
+    return (getattr(thing, "__module__", None) or "").partition(".")[0] in FIXED
 
 
 def solve(
