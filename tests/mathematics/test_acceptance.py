@@ -13,7 +13,7 @@ import optimistix as optx
 import pytest
 
 from homoode_jax import Result, continuation, equilibrium
-from homoode_jax.mathematics.cells.verdict import norm
+from homoode_jax.mathematics.cells.vectors import norm
 
 # f(z), f(z) - z in float64, and the start. The first four have no root.
 RUNAWAYS = {

@@ -89,3 +89,27 @@ def test_a_field_that_forgets_its_start_has_no_gradient_by_backsolve():
     want = (exact(1 + 1e-6) - exact(1 - 1e-6)) / 2e-6
     assert abs(by_rate[0, 0] / want - 1) < 0.05 and vjps[0] > 0
     assert by_rate[1, 0] == 0 and vjps[1] < 0
+
+
+def test_a_failed_way_back_is_mended_with_its_integers():
+    """The row that forgets its start is replaced by its neighbour whole.
+
+    With the neighbour's -1 and an integer of its own, its slope would be a root of -1.
+    """
+
+    def field(a, t, z, x):
+        kind = x["kind"][:, None]
+        return -(40.0**kind) * a * x["under"] ** (kind / 2) * z
+
+    kind = jnp.array([0, 1])
+
+    def loss(a, under, probe):
+        x = {"kind": kind, "under": under}
+        options = {"adjoint": "backsolve", "batching": "per_example", "backward_probe": probe}
+        return jnp.sum(integrate(field, a, jnp.ones((2, 1)), x, **options).z)
+
+    slopes = jax.grad(loss, argnums=(0, 1, 2))
+    a, under, vjps = slopes(1.0, jnp.array([[-1.0], [1.0]]), jnp.zeros(2))
+    assert vjps[1] < 0 < vjps[0]
+    assert abs(a + np.exp(-1)) < 1e-3
+    np.testing.assert_array_equal(under, 0)

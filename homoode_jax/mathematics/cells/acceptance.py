@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
-from homoode_jax.mathematics.cells.vectors import Cost, Equation, Vector, no_cost
-from homoode_jax.mathematics.cells.verdict import ROUNDINGS, Scale, Verdict, judge, norm
+from homoode_jax.mathematics.cells.vectors import Cost, Equation, Vector, no_cost, norm
+from homoode_jax.mathematics.cells.verdict import ROUNDINGS, Scale, Verdict, judge
 from homoode_jax.mathematics.common.solution import Result
 from homoode_jax.mathematics.common.trees import all_finite
 
@@ -155,8 +155,8 @@ def accept(
     return found, verdict.small & ~found, seen.cost
 
 
-def why_not(scale: Scale, size: Float[Array, ""]) -> Int[Array, ""]:
-    """Returns the `Result` of a state of this size that only looks like a root."""
-    gone = size > GONE * scale.reach
+def why_not(scale: Scale, f: Vector) -> Int[Array, ""]:
+    """Returns the `Result` of a point that only looks like a root, by its f."""
+    gone = norm(f) > GONE * scale.reach
     code = jnp.where(gone, Result.unbounded_path.value, Result.stagnated.value)
     return code.astype(jnp.int32)

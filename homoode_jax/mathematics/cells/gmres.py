@@ -221,7 +221,12 @@ def solve_linear(
     solver: lx.AbstractLinearSolver,
     precondition: Callable[[Vector], Vector] | None = None,
 ) -> Linear:
-    """Solves `product(v) = b`; returns the last iterate of a failed solve, zeros if not finite."""
+    """Solves `product(v) = b`; returns the last iterate of a failed solve, zeros if not finite.
+
+    It is linear in b: a b whose squares may leave the dtype's range is solved for at size 1.
+    """
+    unit = _unit(b)
+    b = b / unit
     structure = jax.eval_shape(lambda: b)
     operator = lx.FunctionLinearOperator(product, structure)
     options = {}
@@ -231,8 +236,16 @@ def solve_linear(
     finite = jnp.all(jnp.isfinite(solution.value))
     ok = (solution.result == lx.RESULTS.successful) & finite
     close = ok | (finite & jnp.asarray(solution.stats.get("close", False)))
-    value = jnp.where(finite, solution.value, 0)
+    value = jnp.where(finite, unit * solution.value, 0)
     return Linear(value, ok, close, _products(solver, b.size, solution))
+
+
+def _unit(b: Vector) -> Float[Array, ""]:
+    """Returns 1, or the largest entry where squares of b, or of its residual, may be lost."""
+    kind = jnp.finfo(b.dtype)
+    largest = jnp.max(jnp.abs(lax.stop_gradient(b)), initial=0)
+    ordinary = (largest > kind.tiny**0.5 / kind.eps) & (largest < kind.max**0.5 * kind.eps)
+    return jnp.where(ordinary | (largest == 0) | ~jnp.isfinite(largest), 1, largest)
 
 
 def tighten(solver: lx.AbstractLinearSolver, times: Real[ArrayLike, ""]) -> lx.AbstractLinearSolver:

@@ -177,10 +177,21 @@ def rms(v: Vector) -> Float[Array, ""]:
     return root(jnp.mean(jnp.square(v)))
 
 
+def norm(v: Vector) -> Float[Array, ""]:
+    """Returns the root mean square of v, whatever its scale."""
+    if not v.size:
+        return jnp.zeros((), v.dtype)
+    largest = jnp.max(jnp.abs(v))
+    scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
+    # XLA multiplies by the reciprocal, which near the end of the range is rounded to zero.
+    part = jnp.where(scale > 1, 2.0**-64, 1).astype(v.dtype)
+    return scale * rms((part * v) / (part * scale))
+
+
 def relative_residual(z: Vector, f: Vector) -> Float[Array, ""]:
     """Returns |z - f| / max(|f|, 1e-3), root mean squares, with no gradient."""
     z, f = lax.stop_gradient((z, f))
-    return rms(z - f) / jnp.maximum(rms(f), FLOOR)
+    return norm(z - f) / jnp.maximum(norm(f), FLOOR)
 
 
 def repeat(goes_on: Callable, body: Callable, start: PyTree, most: int, unrolled: bool) -> PyTree:

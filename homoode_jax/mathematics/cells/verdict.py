@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from homoode_jax.mathematics.cells.vectors import FLOOR, Equation, Vector, rms
+from homoode_jax.mathematics.cells.vectors import FLOOR, Equation, Vector, norm, rms
 
 REACH = 10.0  # times the scale of the start: up to here a residual is enough
 FALL = 1e-3  # beyond `REACH` the residual must also be this fraction of the first one
@@ -41,17 +41,6 @@ class Scale(NamedTuple):
     residual: Float[Array, ""]
     unit: Float[Array, ""]
     eps: float
-
-
-def norm(v: Vector) -> Float[Array, ""]:
-    """Returns the root mean square of v, whatever its scale."""
-    if not v.size:
-        return jnp.zeros((), v.dtype)
-    largest = jnp.max(jnp.abs(v))
-    scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
-    # XLA multiplies by the reciprocal, which near the end of the range is rounded to zero.
-    part = jnp.where(scale > 1, 2.0**-64, 1).astype(v.dtype)
-    return scale * rms((part * v) / (part * scale))
 
 
 class Verdict(NamedTuple):

@@ -102,6 +102,12 @@ def all_finite(tree: PyTree) -> Bool[Array, ""]:
     return jnp.all(jnp.stack(flags)) if flags else jnp.asarray(True)
 
 
+def largest(tree: PyTree[Array]) -> Float[Array, ""]:
+    """Returns the modulus of the largest entry, 0 of nothing."""
+    sizes = [jnp.max(jnp.abs(leaf), initial=0) for leaf in jax.tree.leaves(tree)]
+    return jnp.max(jnp.stack([size.astype(common_dtype(sizes)) for size in sizes]))
+
+
 def is_at_most(size: Any, most: int) -> bool:
     """Returns whether a size is that small; a symbolic one (`jax.export`) counts as larger."""
     return isinstance(size, int) and size <= most

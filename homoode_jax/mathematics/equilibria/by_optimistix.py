@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 from homoode_jax.mathematics.cells.acceptance import accept, why_not
 from homoode_jax.mathematics.cells.outcome import Outcome
 from homoode_jax.mathematics.cells.vectors import Equation, Vector, no_cost, relative_residual
-from homoode_jax.mathematics.cells.verdict import measure, norm
+from homoode_jax.mathematics.cells.verdict import measure
 from homoode_jax.mathematics.common.checks import check_not_mapped
 from homoode_jax.mathematics.common.functions import check_products
 from homoode_jax.mathematics.common.solution import Result
@@ -72,7 +72,7 @@ class ByOptimistix(eqx.Module):
         found, doubt, _ = accept(equation, scale, z, f, self.tol)
         late = end.result == optx.RESULTS.nonlinear_max_steps_reached
         result = jnp.where(late, Result.max_steps.value, Result.stagnated.value)
-        result = jnp.where(doubt, why_not(scale, norm(f)), result)
+        result = jnp.where(doubt, why_not(scale, f), result)
         result = jnp.where(found, Result.ok.value, result)
         result = jnp.where(fine & all_finite(f), result, Result.nonfinite.value)
         residual = relative_residual(z, f)

@@ -24,7 +24,7 @@ from homoode_jax.mathematics.cells.outcome import Outcome
 from homoode_jax.mathematics.cells.precision import make_tolerance
 from homoode_jax.mathematics.cells.solve import Cell, solve_cells
 from homoode_jax.mathematics.cells.vectors import Cost, Equation, Vector, no_cost, relative_residual
-from homoode_jax.mathematics.cells.verdict import Scale, measure, norm
+from homoode_jax.mathematics.cells.verdict import Scale, measure
 from homoode_jax.mathematics.common.checks import check_option
 from homoode_jax.mathematics.common.functions import check_products, check_untraced
 from homoode_jax.mathematics.common.options import budget, is_concrete, numbers, real, whole
@@ -125,7 +125,7 @@ def _verdict(
     root, doubt, cost = accept(
         equation=homotopy.equation, scale=scale, z=z, f=f, tol=tol, atol=atol
     )
-    missed = jnp.where(doubt, why_not(scale, norm(f)), Result.stagnated.value)
+    missed = jnp.where(doubt, why_not(scale, f), Result.stagnated.value)
     return jnp.where(arrived & ~root, missed, walk.result), cost
 
 

@@ -17,8 +17,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from homoode_jax.mathematics.cells.acceptance import GONE, accept, why_not
 from homoode_jax.mathematics.cells.outcome import Outcome, Rungs
-from homoode_jax.mathematics.cells.vectors import Equation, relative_residual
-from homoode_jax.mathematics.cells.verdict import measure, norm
+from homoode_jax.mathematics.cells.vectors import Equation, norm, relative_residual
+from homoode_jax.mathematics.cells.verdict import measure
 from homoode_jax.mathematics.common.functions import has_products
 from homoode_jax.mathematics.common.options import MOST
 from homoode_jax.mathematics.common.solution import RUNNING, Result
@@ -149,7 +149,7 @@ class Chain(eqx.Module):
         end = climb(climber, best, least, needed)
         f = equation.f(end.best)
         found, doubt, cost = accept(equation, scale, end.best, f, self.tol)
-        result = jnp.where(doubt, why_not(scale, norm(f)), _last_result(end))
+        result = jnp.where(doubt, why_not(scale, f), _last_result(end))
         result = jnp.where(found, Result.ok.value, result).astype(jnp.int32)
         first = out.rungs
         assert first is not None

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from homoode_jax.mathematics.cells.acceptance import GONE
-from homoode_jax.mathematics.cells.vectors import FLOOR, Vector
-from homoode_jax.mathematics.cells.verdict import judge, norm
+from homoode_jax.mathematics.cells.vectors import FLOOR, Vector, norm
+from homoode_jax.mathematics.cells.verdict import judge
 from homoode_jax.mathematics.common.trees import all_finite
 from homoode_jax.mathematics.homotopy.ascent import Seen
 from homoode_jax.mathematics.homotopy.bordered import Bordered, by_krylov, by_matrix

@@ -18,10 +18,11 @@ from homoode_jax.mathematics.cells.vectors import (
     Equation,
     Vector,
     no_cost,
+    norm,
     relative_residual,
     repeat,
 )
-from homoode_jax.mathematics.cells.verdict import Scale, judge, measure, norm, norms
+from homoode_jax.mathematics.cells.verdict import Scale, judge, measure, norms
 from homoode_jax.mathematics.common.examples import while_any
 from homoode_jax.mathematics.common.solution import RUNNING, Result
 from homoode_jax.mathematics.common.trees import all_finite, choose
@@ -131,7 +132,7 @@ def iterate(
         end = repeat(goes_on, body, start, max_steps, equation.unrolled)
     late = jnp.where(end.result == RUNNING, Result.max_steps.value, end.result)
     failed = late != Result.ok
-    seeming = why_not(scale, norm(end.f))
+    seeming = why_not(scale, end.f)
     outcome = Outcome(
         z=end.best,
         zs=None,

@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import ArrayLike, Real
 
 from homoode_jax.mathematics.cells.gmres import make_linear_solver, solve_linear
-from homoode_jax.mathematics.cells.vectors import Equation, Vector, no_cost, repeat
+from homoode_jax.mathematics.cells.vectors import Equation, Vector, no_cost, norm, repeat
 from homoode_jax.mathematics.common.functions import check_products
 from homoode_jax.mathematics.common.options import real_field
 from homoode_jax.mathematics.common.trees import all_finite
@@ -70,10 +70,10 @@ class NewtonKrylov(eqx.Module):
 
 def _search(equation: Equation, z: Vector, f: Vector, step: Vector):
     """Halves the step until the residual falls; the last try is kept in any case."""
-    size = jnp.linalg.norm(lax.stop_gradient(f - z))
+    size = norm(lax.stop_gradient(f - z))
 
     def falls(part, new, f_new):
-        change = jnp.linalg.norm(lax.stop_gradient(f_new - new))
+        change = norm(lax.stop_gradient(f_new - new))
         return all_finite((new, f_new)) & (change <= (1 - ARMIJO * part) * size)
 
     def body(state):

@@ -35,6 +35,7 @@ and that of theta is as large as theta:
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import diffrax
@@ -51,6 +52,7 @@ from homoode_jax.mathematics.common.trees import (
     cast,
     cast_like,
     common_dtype,
+    largest,
     real_dtype,
     scale_rows,
     select_rows,
@@ -58,22 +60,11 @@ from homoode_jax.mathematics.common.trees import (
 )
 from homoode_jax.mathematics.ode.explicit import as_scanned
 from homoode_jax.mathematics.ode.solve import Raw, Stepping, reverse, solve_ode
-from homoode_jax.mathematics.ode.stepping import Norm, count_stages
+from homoode_jax.mathematics.ode.stepping import AdjointNorm, Norm, count_stages, in_adjoint_norm
 
 SCALE = 0.1
 MISS = 1e-3  # a z(t0) as near to z0, relative to the state's size, passes step 6 unseen
 SHARE = 0.1  # of the gradient may be due to a wrong state
-
-
-class AdjointNorm(eqx.Module):
-    """The larger of the norms of z and a; parameter and input gradients do not count."""
-
-    norm: Norm
-
-    def __call__(self, state: PyTree[Array]) -> Float[Array, ""]:
-        """Returns the error norm of (z, a, ...)."""
-        z, a, *_ = state
-        return jnp.maximum(self.norm(z), self.norm(a))
 
 
 def backsolve(
@@ -108,7 +99,7 @@ def backsolve(
     a1, scale = _scaled(cotangent, norm)
     nothing = jnp.zeros((), real_dtype(z1))
     state = cast((z1, a1, nothing, jax.tree.map(jnp.zeros_like, inputs)), dtype)
-    raw = solve_ode(rhs, reverse(stepping), state, (inputs, fixed), AdjointNorm(norm))
+    raw = solve_ode(rhs, _back(stepping), state, (inputs, fixed), AdjointNorm(norm))
     z, a, size, gradient = raw.z
     evaluate = partial(_evaluate, field=field, like=z1, params=params, x=x, t=stepping.t0)
     leads_back = _leads_back(
@@ -136,7 +127,7 @@ def backsolve_examples(
     inputs, fixed = eqx.partition((params, x), eqx.is_inexact_array)
     dtype = common_dtype((z1, inputs))
     like = shapes(z1)
-    back = reverse(stepping)
+    back = _back(stepping)
 
     def alone(z0, z1, x, fixed_x, cotangent) -> tuple[Raw, Array, Array]:  # step 7
         own = (inputs[0], x), (fixed[0], fixed_x)
@@ -166,8 +157,9 @@ def backsolve_examples(
     a0, a1 = (select_rows(ok, a, jax.tree.map(jnp.zeros_like, a)) for a in (a0, cotangent))
     assert raw.steps is not None
     steps = jnp.where(ok, raw.num_steps - raw.num_rejected, 0)
-    good = mend(ok, z1=z1, x=inputs[1])
+    good = mend(ok, z1=z1, x=inputs[1], fixed=fixed[1])
     inputs = inputs[0], good["x"]
+    fixed = fixed[0], good["fixed"]
     g_params, g_x = _integrals(
         field=field,
         back=back,
@@ -180,6 +172,12 @@ def backsolve_examples(
     )
     nfe = raw.nfe + count_stages(stepping.solver) * steps
     return Pullback(g_params, a0, g_x, jnp.where(ok, nfe, -jnp.abs(nfe)))
+
+
+def _back(stepping: Stepping) -> Stepping:
+    """Returns the steps from t1 to t0, with errors measured of (z, a) alone."""
+    back = reverse(stepping)
+    return replace(back, controller=in_adjoint_norm(back.controller))
 
 
 def _integrals(
@@ -288,9 +286,13 @@ def _leads_back(
 
 def _scaled(cotangent: PyTree[Array], norm: Norm) -> tuple[PyTree[Array], Float[Array, ""]]:
     """Returns the cotangent at norm `SCALE`, and the factor that scales it back (5)."""
-    scale = norm(cotangent) / SCALE
+    # At size 1 first: the squares of a loss in large or small units leave the dtype's range.
+    unit = largest(cotangent)
+    unit = jnp.where((unit > 0) & jnp.isfinite(unit), unit, 1)
+    a1 = jax.tree.map(lambda a: a / unit.astype(a.dtype), cotangent)
+    scale = norm(a1) / SCALE
     scale = jnp.where(scale > 0, scale, 1)
-    return jax.tree.map(lambda a: a / scale.astype(a.dtype), cotangent), scale
+    return jax.tree.map(lambda a: a / scale.astype(a.dtype), a1), unit * scale
 
 
 def _negative(tree: PyTree[Array]) -> PyTree[Array]:

@@ -4,12 +4,14 @@ dz/dt = F(z, t; x, theta),  z(t0) = z0        (HomoODE, arXiv 2310.09583, eq. 8)
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree, Real
 
@@ -240,8 +242,16 @@ def _stepping(dtype, t0, t1, dt0, rtol, atol, solver, controller, max_steps) -> 
         raise ValueError(f"dt0={dt0!r} must point from t0={t0!r} to t1={t1!r} and not be zero.")
     make_controller(controller, solver, rtol, atol, dt0, norm=None)  # raises on a bad choice
     check_stops(controller, t0, t1, dt0, dtype)
+    controller = jax.tree.map(partial(_of_dtype, dtype), controller)
     arrays = (
         None if number is None else lax.stop_gradient(jnp.asarray(number, dtype))
         for number in (t0, told_apart(t0, t1, dtype), dt0, rtol, atol)
     )
     return Stepping(*arrays, solver, controller, max_steps)  # pyright: ignore
+
+
+def _of_dtype(dtype, leaf: Any) -> Any:
+    """Returns an array of times or tolerances in the dtype of the times; other leaves as is."""
+    is_array = isinstance(leaf, jax.Array | np.ndarray)
+    floats = is_array and jnp.issubdtype(leaf.dtype, jnp.floating)
+    return jnp.asarray(leaf, dtype) if floats else leaf

@@ -5,6 +5,8 @@ section II.4, and hands its first evaluation on to the solver.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import diffrax
 import equinox as eqx
@@ -42,6 +44,29 @@ class Norm(eqx.Module):
 
     def _counted(self, leaf: Array) -> Array:
         return leaf if self.mask is None else select_rows(self.mask, leaf, jnp.zeros_like(leaf))
+
+
+class AdjointNorm(eqx.Module):
+    """The larger of the norms of z and its adjoint a; gradients of parameters do not count."""
+
+    norm: Callable
+
+    def __call__(self, state: PyTree[Array]) -> Float[Array, ""]:
+        """Returns the error norm of (z, a, ...)."""
+        z, a, *_ = state
+        return jnp.maximum(self.norm(z), self.norm(a))
+
+
+def in_adjoint_norm(controller: Any) -> Any:
+    """Returns a controller, or what wraps one, whose own norm is of (z, a) alone."""
+
+    def is_pid(part: Any) -> bool:
+        return isinstance(part, diffrax.PIDController)
+
+    def in_norm(part: Any) -> Any:
+        return replace(part, norm=AdjointNorm(part.norm)) if is_pid(part) else part
+
+    return jax.tree.map(in_norm, controller, is_leaf=is_pid)
 
 
 class FiniteController(diffrax.AbstractStepSizeController):
