@@ -31,8 +31,9 @@ def check_score(name, folder, data_dir=""):
     np.testing.assert_allclose(evaluations, model.card["evaluations"], rtol=0.02)
 
 
-def test_there_is_one_of_each_layer_on_digits():
-    assert {name.removeprefix("digits-") for name in DIGITS} == set(LAYERS)
+@pytest.mark.parametrize("data", ["digits", "mnist"])
+def test_there_is_one_of_each_layer(data):
+    assert {f"{data}-{layer}" for layer in LAYERS} <= set(zoo.names())
 
 
 def test_the_page_has_a_row_of_each():
