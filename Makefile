@@ -78,6 +78,7 @@ nonlinear: install  ## Run the solvers on standard nonlinear systems (writes res
 
 map: install  ## Solve thousands of random cells by radius and dimension (writes results/map.json)
 	@$(SOON) $(BIN)/python -m benchmarks.nonlinear.map
+	@$(SOON) $(BIN)/python -m benchmarks.nonlinear.trained
 
 bench: install  ## Measure speed and memory beside PyTorch, CPU build (writes results/speed.json)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \

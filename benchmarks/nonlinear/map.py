@@ -34,7 +34,8 @@ CODE = (
 RESULT = RESULTS / "map.json"
 SOLVERS = ("robust", "anderson", "broyden", "newton")
 RADII = (0.2, 0.6, 0.9, 1.2, 1.7, 2.5, 3.5, 5.0)
-BUDGET = 10_000  # what "robust" has by default
+# Evaluations and products, by the most entries of a state; 10,000 is what "robust" has by default.
+BUDGETS = {512: 10_000, 16384: 2_000}
 TOL = 1e-5
 # Cells of each kind, activation and radius, by the most entries of a state.
 CELLS = {64: 24, 512: 10, 4096: 4, 16384: 2}
@@ -58,10 +59,16 @@ def cells_of(entries: int) -> int:
     return next(count for most, count in CELLS.items() if entries <= most)
 
 
+def budget_of(entries: int) -> int:
+    """Returns the most evaluations and products that a solve of such a state may take."""
+    return next(budget for most, budget in BUDGETS.items() if entries <= most)
+
+
 def solve(group: Group, name: str, z0, planted: Planted):
     """Solves, and takes the residual anew; returns both, and evaluations and products."""
     cell = cell_of(*group[:2])
-    options = {"tol": TOL, "max_steps": BUDGET, "max_evaluations": BUDGET}
+    budget = budget_of(math.prod(group[2]))
+    options = {"tol": TOL, "max_steps": budget, "max_evaluations": budget}
     solution = homoode_jax.equilibrium(cell, None, z0, planted, solver=name, **options)
     f = cell(None, solution.z, planted)
     least = jnp.maximum(jnp.linalg.norm(f), 1e-3 * math.sqrt(f.size))
@@ -80,9 +87,9 @@ def run_group(name: str) -> dict[str, Any]:
     rows = {}
     for radius in RADII:
         scaled = planted._replace(gain=planted.gain * (radius / unscaled)[:, None])
-        ends = {solver: _told_all(*run(z0, scaled)) for solver, run in solvers.items()}
+        ends = {solver: told_all(*run(z0, scaled)) for solver, run in solvers.items()}
         cells = [dict(zip(ends, each, strict=True)) for each in zip(*ends.values(), strict=True)]
-        rows[str(radius)] = _counted(cells)
+        rows[str(radius)] = counted(cells)
     return rows
 
 
@@ -93,7 +100,8 @@ def _planted(group: Group, count: int) -> tuple[Planted, Float[Array, " cells"]]
     return cells, jnp.asarray([unscaled for _, unscaled in drawn])
 
 
-def _told_all(*ends) -> list[dict[str, Any]]:
+def told_all(*ends) -> list[dict[str, Any]]:
+    """Returns, of each cell, whether it was solved, and what that took."""
     return [_told(*end) for end in zip(*map(np.asarray, ends), strict=True)]
 
 
@@ -108,7 +116,7 @@ def _told(result, residual, cost) -> dict[str, Any]:
     }
 
 
-def _counted(ends: list[dict]) -> dict[str, Any]:
+def counted(ends: list[dict]) -> dict[str, Any]:
     """Returns, of the cells of one radius, who solved how many; costs where Anderson solved."""
     easy = [each for each in ends if each["anderson"]["solved"]]
     return {
@@ -134,7 +142,7 @@ def main(anew: bool) -> None:
     asked = {name: (name,) for name in groups() if name not in rows}
     for name, radii, left in in_processes(run_group, asked):
         rows[name] = {**told, "radii": radii}
-        write_record(RESULT, CODE, budget=BUDGET, tol=TOL, rows=rows)
+        write_record(RESULT, CODE, budgets=BUDGETS, tol=TOL, rows=rows)
         say(f"{name} · ETA at least {left:.0f} min")
     write_map(read_json(RESULT), RESULTS / "map.md")
 

@@ -12,8 +12,8 @@ SMALL = 64  # entries
 TEXT = """# Where equilibria are found
 
 Record: map.json (commit {commit:.12}, `make map`). Random cells with a planted root, in float32
-from z0 = 0, at most {budget:,} evaluations and products a solve, tolerance {tol:.0e}; what they are
-made of stands in benchmarks/nonlinear/planted.py. Any root counts.
+from z0 = 0, tolerance {tol:.0e}; evaluations and products that a solve may take: {budgets}.
+What the cells are made of stands in benchmarks/nonlinear/planted.py. Any root counts.
 
 {totals}
 By activation, spectral radius at the planted root, and entries of a state: cells solved by
@@ -28,8 +28,12 @@ def write_map(record: dict[str, Any], file: Path) -> None:
     rows = record["rows"]
     totals = _totals(rows)
     tables = "\n".join(_table(rows, activation) for activation in ("smooth", "relu"))
-    described = {name: record[name] for name in ("commit", "budget", "tol")}
-    file.write_text(TEXT.format(totals=totals, tables=tables, **described))
+    described = {name: record[name] for name in ("commit", "tol")}
+    parts = [
+        f"{budget:,} up to {int(most):,} entries" for most, budget in record["budgets"].items()
+    ]
+    text = TEXT.format(totals=totals, tables=tables, budgets=", ".join(parts), **described)
+    file.write_text(text)
     say(totals)
 
 

@@ -58,7 +58,7 @@ def test_a_table_names_the_entries_in_which_robust_is_behind(tmp_path):
 
     radii = {"0.2": counted(4, 5), "5.0": counted(3, 5)}
     rows = {f"dense, {activation}, 8": {"radii": radii} for activation in ("smooth", "relu")}
-    record = {"commit": "0" * 40, "budget": 10, "tol": 1e-5, "rows": rows}
+    record = {"commit": "0" * 40, "budgets": {"8": 10}, "tol": 1e-5, "rows": rows}
     write_map(record, tmp_path / "map.md")
     text = (tmp_path / "map.md").read_text()
     assert "behind: dense, smooth, 8 at 5.0, dense, relu, 8 at 5.0." in text
