@@ -41,6 +41,8 @@ Many processes (docs/cloud.md): TPU slices, Slurm and MPI say themselves who is 
 They wait for each other for --join_seconds=120."""
 
 ACTIONS = ["train", "evaluate", "predict", "export", "compare", "replay", "list", "describe"]
+# Flags of one action alone.
+OWN_FLAGS = {"json": "predict", "init": "train", "allow_restart": "train"}
 OF_FILES = {"compare": " RUN RUN ...", "list": ""}  # they look at files alone
 
 
@@ -94,7 +96,8 @@ def parse(arguments: list[str]) -> Command:
     content = load_file(find_file(file))
     _read_arguments(values, content, [program, *(flag for flag in given if flag not in files)])
     action, paths = _action(values, words)
-    names = map(_flag_name, given)
+    names = [_flag_name(argument) for argument in given]
+    _check_belong(action, names)
     changed = [name.removeprefix("config.") for name in names if name.startswith("config.")]
     raw, notes = fit_to_layer(content.to_dict(), changed)
     return Command(
@@ -146,6 +149,20 @@ def _action(values: flags.FlagValues, words: Sequence[str]) -> tuple[str, Sequen
     if action == "predict" and not paths:
         raise UserError("predict needs images, or folders of images: homoode predict PATH ...")
     return action, paths
+
+
+def _check_belong(action: str, names: Sequence[str]) -> None:
+    """Refuses flags and settings that the action would not look at."""
+    for name in names:
+        owner = OWN_FLAGS.get(name, action)
+        if owner != action:
+            raise UserError(f"--{name} belongs to {owner}; {action} does not look at it.")
+    of_run = action in ("predict", "export", "replay")
+    settings = [name for name in names if name.startswith("config.")]
+    if of_run and settings:
+        raise UserError(
+            f"{action} takes all settings from the run in --workdir: drop --{settings[0]}."
+        )
 
 
 def _define() -> flags.FlagValues:

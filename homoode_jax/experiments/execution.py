@@ -10,13 +10,15 @@ from homoode_jax.experiments.command import Command
 from homoode_jax.experiments.config import name_classes
 from homoode_jax.experiments.console import complain, pass_over_closed_loops, say, tell
 from homoode_jax.experiments.devices import check_devices, check_settings
-from homoode_jax.experiments.errors import UserError, explain_os_error
+from homoode_jax.experiments.errors import UserError, explain_os_error, shown
 from homoode_jax.experiments.evaluation import evaluate
 from homoode_jax.experiments.exporting import export_run
 from homoode_jax.experiments.failure import replay
+from homoode_jax.experiments.image_folder import left_out
 from homoode_jax.experiments.prediction import predict
 from homoode_jax.experiments.record import how_started
 from homoode_jax.experiments.report import describe
+from homoode_jax.experiments.settings import DataSettings
 from homoode_jax.experiments.stopping import Stopped
 from homoode_jax.experiments.training import train
 
@@ -54,7 +56,7 @@ def _execute(command: Command) -> None:
     if command.action != "describe":
         started = how_started(command.action, config, command.workdir, command.init)
         processes.join(command.meeting, started)
-    for note in command.notes:
+    for note in [*command.notes, *_notes(config.data)]:
         say(note)
     if command.action == "describe":
         check_devices()
@@ -69,3 +71,12 @@ def _execute(command: Command) -> None:
         replay(command.workdir)
     else:
         train(config, command.workdir, command.init, command.allow_restart)
+
+
+def _notes(data: DataSettings) -> list[str]:
+    """Returns what of the data that a command names is not used."""
+    if data.dataset == "folder" and data.data_dir:
+        return left_out(data.data_dir)
+    if data.dataset == "digits" and data.data_dir:
+        return [f"config.data.data_dir={shown(data.data_dir)} is not used: digits need none"]
+    return []

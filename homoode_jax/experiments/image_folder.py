@@ -1,6 +1,6 @@
 """Own pictures as a data set: a folder for each class, its pictures in it.
 
-DIR/train/CLASS/*.png|jpg and DIR/test/CLASS/*.png|jpg
+DIR/train/CLASS/**.png|jpg and DIR/test/CLASS/**.png|jpg
 DIR/train/CLASS/..., or DIR/CLASS/...: a share of each class is held out as the test split
 """
 
@@ -19,9 +19,10 @@ from homoode_jax.experiments.images import (
     Shape,
     Share,
     fit,
-    list_images,
+    images_below,
 )
 
+UNREAD = (".avif", ".bmp", ".gif", ".heic", ".tif", ".tiff", ".webp")
 HOW = (
     "config.data.data_dir must hold train/CLASS/*.png|jpg (and test/CLASS/...), or CLASS/*.png|jpg"
 )
@@ -72,6 +73,23 @@ def read_folder(
     return Reading(len(files), records)
 
 
+def left_out(data_dir: str) -> list[str]:
+    """Returns lines about what in a folder looks like pictures, and is not read."""
+    root = _root(data_dir)
+    lines = []
+    strange = sorted(file for file in root.rglob("*") if file.suffix.lower() in UNREAD)
+    if strange:
+        kinds = ", ".join(SUFFIXES)
+        lines.append(
+            f"{strange[0]} is left out, one of {len(strange)} such files: {kinds} are read"
+        )
+    if root.name == "train":
+        beside = (folder for folder in root.parent.iterdir() if _is_class(folder))
+        others = sorted(folder for folder in beside if folder.name not in ("train", "test"))
+        lines += [f"{folder} is left out: the folders read are train and test" for folder in others]
+    return lines
+
+
 def _root(data_dir: str) -> Path:
     """Returns the folder whose folders are the classes of the training split."""
     given = expanded(data_dir)
@@ -97,7 +115,7 @@ def _files(
     chosen = []
     for label in range(len(names)):
         files = [one for one in _of_classes(root, names) if one[1] == label]
-        ranks = [_rank(seed, file) for file, _ in files]
+        ranks = [_rank(seed, file.relative_to(root)) for file, _ in files]
         bound = min(held_out, max(ranks))  # one at least is trained on, and one tested
         for one, rank in zip(files, ranks, strict=True):
             is_tested = rank < bound or rank == min(ranks)
@@ -107,11 +125,11 @@ def _files(
 
 
 def _rank(seed: int, file: Path) -> float:
-    """Returns a number from 0 to 1 that depends on a picture's name and the seed alone.
+    """Returns a number from 0 to 1 that depends on a picture's class, name and the seed alone.
 
     So a picture stays in its split when others come or go: none that was trained on is tested.
     """
-    name = f"{seed}/{file.parent.name}/{file.name}".encode()
+    name = f"{seed}/{file.as_posix()}".encode()
     return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest()) / 2**64
 
 
@@ -124,7 +142,9 @@ def _of_classes(root: Path, names: tuple[str, ...]) -> list[tuple[Path, int]]:
         raise UserError(
             f"{root} {what} {shown(strange[0])}; the classes are {', '.join(map(shown, names))}."
         )
-    files = [(file, label) for label, name in enumerate(names) for file in list_images(root / name)]
+    files = [
+        (file, label) for label, name in enumerate(names) for file in images_below(root / name)
+    ]
     empty = set(range(len(names))) - {label for _, label in files}
     if empty:
         folder = root / names[min(empty)]

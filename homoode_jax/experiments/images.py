@@ -19,7 +19,7 @@ FORMATS = ("JPEG", "PNG")
 SUFFIXES = (".jpeg", ".jpg", ".png")  # in either case
 GREY_MODES = ("1", "L")
 MOST_PIXELS = 100_000_000  # of an image that is scaled
-MODES = (*GREY_MODES, "P", "RGB", "RGBA", "CMYK")
+MODES = (*GREY_MODES, "LA", "P", "RGB", "RGBA", "CMYK")
 
 Shape = tuple[int, int, int]
 
@@ -82,6 +82,12 @@ def list_images(folder: Path) -> list[Path]:
     )
 
 
+def images_below(folder: Path) -> list[Path]:
+    """Returns the images in a folder, and those in the folders in it, hidden ones left out."""
+    folders = (sub for sub in folder.iterdir() if sub.is_dir() and not sub.name.startswith("."))
+    return [*list_images(folder), *(file for sub in sorted(folders) for file in images_below(sub))]
+
+
 def read_image(source: Path | bytes, shape: Shape) -> UInt8[np.ndarray, "h w c"] | Exception:
     """Returns the pixels of a file, or of its content; or why it is not such an image."""
     try:
@@ -99,7 +105,7 @@ def decode(source: Path | bytes, shape: Shape) -> UInt8[np.ndarray, "h w c"]:
     """
     with _open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
         _check_format(image, shape)
-        converted = image.convert("L" if shape[2] == 1 else "RGB")
+        converted = _on_white(image).convert("L" if shape[2] == 1 else "RGB")
         return np.asarray(converted).reshape(shape)
 
 
@@ -119,7 +125,8 @@ def fit(source: Path, shape: Shape) -> UInt8[np.ndarray, "h w c"]:
         if image.size[0] * image.size[1] > MOST_PIXELS:
             raise ValueError(f"it has more than {MOST_PIXELS:,} pixels")
         image.draft("RGB", (2 * width, 2 * height))  # JPEG alone: decodes no more than is used
-        upright = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
+        upright = ImageOps.exif_transpose(image)
+        upright = _on_white(upright).convert("L" if channels == 1 else "RGB")
         return np.asarray(ImageOps.fit(upright, (width, height))).reshape(shape)
 
 
@@ -132,6 +139,16 @@ def _open(source: Any) -> Any:
             return Image.open(source, formats=FORMATS)
     except UnidentifiedImageError as error:
         raise ValueError("neither a JPEG nor a PNG image") from error
+
+
+def _on_white(image):
+    """Returns the image as it looks on white paper: what is transparent has any colour."""
+    from PIL import Image
+
+    if not image.has_transparency_data:
+        return image
+    paper = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(paper, image.convert("RGBA"))
 
 
 def _check_format(image, shape: Shape) -> None:

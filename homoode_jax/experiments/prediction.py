@@ -18,7 +18,7 @@ from homoode_jax.experiments.console import console, tell
 from homoode_jax.experiments.devices import use_precision
 from homoode_jax.experiments.errors import UserError, first_line, printable
 from homoode_jax.experiments.files import expanded
-from homoode_jax.experiments.images import SUFFIXES, fit, list_images
+from homoode_jax.experiments.images import SUFFIXES, fit, images_below
 from homoode_jax.experiments.inference import classify, load_weights
 from homoode_jax.experiments.model import make_classifier
 
@@ -63,16 +63,11 @@ def _find(images: Sequence[str]) -> list[Path]:
         path = expanded(name)
         if not path.exists():
             raise UserError(f"{name} does not exist; predict takes images, and folders of them.")
-        inside = _images_below(path) if path.is_dir() else [path]
+        inside = images_below(path) if path.is_dir() else [path]
         if not inside:
             raise UserError(f"{name} holds no image ({', '.join(SUFFIXES)}).")
         files += inside
     return files
-
-
-def _images_below(folder: Path) -> list[Path]:
-    below = sorted(sub for sub in folder.iterdir() if sub.is_dir() and not sub.name.startswith("."))
-    return [*list_images(folder), *(file for sub in below for file in _images_below(sub))]
 
 
 def _read(

@@ -234,3 +234,47 @@ def test_weights_of_a_run_with_larger_batches(pictures, run, tmp_path):
     few = draw_folder(tmp_path / "few", count=2)
     flags = [f"--config.data.data_dir={few}", f"--workdir={tmp_path}/run", f"--init={run}"]
     assert command(*FLAGS, "--config.train.batch_size=4", *flags) == 0
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_is_white(tmp_path, mode):
+    """Black ink on a ground that is black too, where it can be seen."""
+    image = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    image.paste((0, 0, 0, 255), (2, 2, 6, 6))
+    image.convert(mode).save(tmp_path / "ink.png")
+    for channels in (1, 3):
+        pixels = fit(tmp_path / "ink.png", (8, 8, channels))
+        assert pixels[3, 3].max() == 0
+        assert pixels[0, 0].min() == 255
+
+
+def test_pictures_in_folders_of_a_class_count(tmp_path):
+    folder = draw_folder(tmp_path, count=3)
+    draw(folder / "train" / "red" / "second day" / "0.png", INK["red"], (12, 12), seed=9)
+    data = load(name_classes(settings(folder)).data)
+    assert len(data.train.labels) == 7
+
+
+def test_what_is_left_out_is_said(tmp_path, capsys):
+    folder = draw_folder(tmp_path)
+    shutil.copy(folder / "train" / "red" / "0.png", folder / "train" / "red" / "0.webp")
+    draw_folder(tmp_path, splits=("val/",))
+    flags = [f"--config.data.data_dir={folder}", f"--workdir={tmp_path}/run"]
+    assert command(*FLAGS, "--config.train.epochs=1", *flags) == 0
+    said = capsys.readouterr().out
+    assert "0.webp is left out, one of 1 such files" in said.replace("\n", "")
+    assert f"{folder}/val is left out" in said.replace("\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["evaluate", "--json"], "--json belongs to predict"),
+        (["predict", "--init=run", "x.png"], "--init belongs to train"),
+        (["predict", "--config.model.layer=deq", "x.png"], "drop --config.model.layer"),
+        (["export", "--allow_restart"], "--allow_restart belongs to train"),
+    ],
+)
+def test_a_flag_that_would_do_nothing_is_refused(arguments, named, capsys):
+    assert command(*arguments) == 2
+    assert named in capsys.readouterr().err
