@@ -76,7 +76,7 @@ nonlinear: install  ## Run the solvers on standard nonlinear systems (writes res
 	@$(SOON) $(BIN)/python -m benchmarks.nonlinear.library
 	@$(SOON) $(BIN)/python -m benchmarks.nonlinear.run
 
-map: install  ## Solve thousands of random cells by radius and dimension (writes results/map.json)
+map: install  ## Solve thousands of random cells by radius and dimension (writes results/map.* and trained.json)
 	@$(SOON) $(BIN)/python -m benchmarks.nonlinear.map
 	@$(SOON) $(BIN)/python -m benchmarks.nonlinear.trained
 

@@ -121,7 +121,8 @@ def parse(arguments: list[str]) -> Command:
 
 def asks_for_help(arguments: list[str]) -> bool:
     """Returns whether the arguments, or one of them, ask for help."""
-    return any(_flag_name(argument) in ("help", "h") for argument in arguments[1:])
+    flags = (argument for argument in arguments[1:] if argument.startswith("-"))
+    return any(_flag_name(flag) in ("help", "h") for flag in flags)
 
 
 def _action(values: flags.FlagValues, words: Sequence[str]) -> tuple[str, Sequence[str]]:
@@ -158,7 +159,7 @@ def _check_belong(action: str, names: Sequence[str]) -> None:
         if owner != action:
             raise UserError(f"--{name} belongs to {owner}; {action} does not look at it.")
     of_run = action in ("predict", "export", "replay")
-    settings = [name for name in names if name.startswith("config.")]
+    settings = [name for name in names if name.partition(".")[0] == "config"]
     if of_run and settings:
         raise UserError(
             f"{action} takes all settings from the run in --workdir: drop --{settings[0]}."

@@ -22,13 +22,21 @@ NEAR_THE_LIMIT = 0.75  # share of the steps allowed that is near their end
 class Facts(NamedTuple):
     """What is known of a run beside its state; saved with it as JSON.
 
-    `row` is the last one on record, for a metrics.jsonl whose end is lost.
+    `row` is the last one on record, for a metrics.jsonl whose end is lost. `seconds` are those of
+    the run, and `epoch_seconds` what of them the epoch under way has had. `data` is a digest.
     """
 
     best_accuracy: float | None = None
     best_loss: float | None = None
     seconds: float = 0.0
     row: dict[str, Any] | None = None
+    epoch_seconds: float = 0.0
+    data: str | None = None
+
+    def after(self, began: float) -> "Facts":
+        """Returns the facts after the time since `began`."""
+        spent = time.monotonic() - began
+        return self._replace(seconds=self.seconds + spent, epoch_seconds=self.epoch_seconds + spent)
 
 
 def is_unrecorded(run: Run, state: TrainState) -> bool:
@@ -49,15 +57,20 @@ def train_epoch(
     with _saved_if_stopped(run, state, facts, began):
         validated, tested = _evaluate_splits(run, state, pause)
     state = state._replace(totals=run.no_totals())
-    seconds = time.monotonic() - began
+    facts = facts.after(began)
     row = _row(
-        run=run, step=step, trained=trained, validated=validated, tested=tested, seconds=seconds
+        run=run,
+        step=step,
+        trained=trained,
+        validated=validated,
+        tested=tested,
+        seconds=facts.epoch_seconds,
     )
     workdir.append_metrics(run.workdir, row)
     say(report.epoch_line(row, run.config.train.epochs))
     log(row)
     _warn_of_limit(run, row)
-    facts = facts._replace(seconds=facts.seconds + seconds, row=row)
+    facts = facts._replace(epoch_seconds=0.0, row=row)
     if validated is not None and _better(validated, facts):
         facts = facts._replace(best_accuracy=validated.accuracy, best_loss=validated.loss)
         found = {"epoch": row["epoch"], "validation_accuracy": validated.accuracy}
@@ -85,7 +98,7 @@ def _saved_if_stopped(run: Run, state: TrainState, facts: Facts, began: float) -
     try:
         yield
     except Stopped:
-        now = facts._replace(seconds=facts.seconds + time.monotonic() - began)
+        now = facts.after(began)
         checkpoint.save_latest(run.checkpoints, int(state.step), state, now._asdict())
         checkpoint.finish(run.checkpoints)
         say(f"saved after step {int(state.step)} of {run.total_steps}")
@@ -103,10 +116,12 @@ def _warn_of_limit(run: Run, row: dict[str, Any]) -> None:
 
 
 def _better(validated: Means, facts: Facts) -> bool:
-    """Compares by accuracy, and by loss where that is equal."""
-    if facts.best_accuracy is None or facts.best_loss is None or validated.loss is None:
-        return facts.best_accuracy is None
-    return (validated.accuracy, -validated.loss) > (facts.best_accuracy, -facts.best_loss)
+    """Compares by accuracy, and by loss where that is equal: None if no solve succeeded."""
+    if facts.best_accuracy is None or validated.accuracy != facts.best_accuracy:
+        return facts.best_accuracy is None or validated.accuracy > facts.best_accuracy
+    if validated.loss is None or facts.best_loss is None:
+        return validated.loss is not None
+    return validated.loss < facts.best_loss
 
 
 def _take_steps(
@@ -141,7 +156,7 @@ def _take_steps(
             shown = time.monotonic()
         # The end of an epoch is saved by `train_epoch`, once it is validated and on record.
         if train.checkpoint_every and step % train.checkpoint_every == 0 and following is not None:
-            now = facts._replace(seconds=facts.seconds + time.monotonic() - began)
+            now = facts.after(began)
             checkpoint.save_latest(run.checkpoints, step, state, now._asdict())
     return state
 

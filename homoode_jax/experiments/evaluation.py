@@ -45,7 +45,7 @@ def evaluate(path: str, command: Config, only: Sequence[str] | None = None) -> d
     try:
         workdir.write_json(folder / "evaluation.json", result)
         if is_first():
-            draw_confusion(confusion, folder / "confusion.png")
+            report.is_drawn(draw_confusion, confusion, folder / "confusion.png")
     except OSError as error:
         raise UserError(
             f"the evaluation is complete, but {folder}/evaluation.json cannot be written: "

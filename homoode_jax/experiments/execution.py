@@ -3,6 +3,7 @@
 import logging
 import warnings
 
+import jax
 from absl import logging as absl_logging
 
 from homoode_jax.experiments import processes
@@ -23,6 +24,10 @@ from homoode_jax.experiments.stopping import Stopped
 from homoode_jax.experiments.training import train
 
 OF_DATA = ("train", "evaluate", "describe")  # what looks at the data that a configuration names
+OUT_OF_MEMORY = (
+    "the device's memory does not suffice. Lower config.train.batch_size or config.model.channels; "
+    "config.solver.adjoint=backsolve keeps no steps of an ODE solve."
+)
 GO_ON = "the same command with the same --workdir goes on"
 
 
@@ -39,6 +44,10 @@ def run(command: Command) -> int:
         complain(error)
     except OSError as error:
         complain(explain_os_error(error))
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        complain(OUT_OF_MEMORY)
     except Stopped as stop:
         tell(f"stopped by {stop}; {GO_ON}")
         return 128 + stop.number
@@ -56,7 +65,8 @@ def _execute(command: Command) -> None:
     if command.action != "describe":
         started = how_started(command.action, config, command.workdir, command.init)
         processes.join(command.meeting, started)
-    for note in [*command.notes, *_notes(config.data)]:
+    of_data = _notes(config.data) if command.action in ("train", "describe") else []
+    for note in [*command.notes, *of_data]:
         say(note)
     if command.action == "describe":
         check_devices()

@@ -5,6 +5,8 @@ DIR/train/CLASS/..., or DIR/CLASS/...: a share of each class is held out as the 
 """
 
 import hashlib
+import os
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,8 @@ from homoode_jax.experiments.images import (
     images_below,
 )
 
-UNREAD = (".avif", ".bmp", ".gif", ".heic", ".tif", ".tiff", ".webp")
+UNREAD = (".avif", ".bmp", ".gif", ".heic", ".jfif", ".jpe", ".tif", ".tiff", ".webp")
+SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
 HOW = (
     "config.data.data_dir must hold train/CLASS/*.png|jpg (and test/CLASS/...), or CLASS/*.png|jpg"
 )
@@ -38,6 +41,9 @@ def list_classes(data_dir: str) -> tuple[str, ...]:
     names = tuple(sorted(folder.name for folder in root.iterdir() if _is_class(folder)))
     if len(names) < 2:
         raise UserError(f"{root} holds {len(names)} folders of classes; two are the least. {HOW}.")
+    splits = [name for name in names if name.lower() in SPLITS]
+    if splits:
+        raise UserError(f"{root / splits[0]} looks like a split, and would be a class. {HOW}.")
     return names
 
 
@@ -77,7 +83,8 @@ def left_out(data_dir: str) -> list[str]:
     """Returns lines about what in a folder looks like pictures, and is not read."""
     root = _root(data_dir)
     lines = []
-    strange = sorted(file for file in root.rglob("*") if file.suffix.lower() in UNREAD)
+    top = root.parent if root.name == "train" else root
+    strange = sorted(file for file in top.rglob("*") if file.suffix.lower() in UNREAD)
     if strange:
         kinds = ", ".join(SUFFIXES)
         lines.append(
@@ -112,9 +119,10 @@ def _files(
         return _of_classes(test if split == "test" else root, names)
     if root.name != "train" and (root / "test").is_dir():
         raise UserError(f"{root} holds a folder test and no folder train. {HOW}.")
+    every = _of_classes(root, names)
     chosen = []
     for label in range(len(names)):
-        files = [one for one in _of_classes(root, names) if one[1] == label]
+        files = [one for one in every if one[1] == label]
         ranks = [_rank(seed, file.relative_to(root)) for file, _ in files]
         bound = min(held_out, max(ranks))  # one at least is trained on, and one tested
         for one, rank in zip(files, ranks, strict=True):
@@ -129,7 +137,7 @@ def _rank(seed: int, file: Path) -> float:
 
     So a picture stays in its split when others come or go: none that was trained on is tested.
     """
-    name = f"{seed}/{file.as_posix()}".encode()
+    name = os.fsencode(f"{seed}/{unicodedata.normalize('NFC', file.as_posix())}")
     return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest()) / 2**64
 
 

@@ -84,8 +84,15 @@ def list_images(folder: Path) -> list[Path]:
 
 def images_below(folder: Path) -> list[Path]:
     """Returns the images in a folder, and those in the folders in it, hidden ones left out."""
-    folders = (sub for sub in folder.iterdir() if sub.is_dir() and not sub.name.startswith("."))
-    return [*list_images(folder), *(file for sub in sorted(folders) for file in images_below(sub))]
+    folders = sorted(sub for sub in folder.iterdir() if _is_below(sub))
+    return [*list_images(folder), *(file for sub in folders for file in images_below(sub))]
+
+
+def _is_below(folder: Path) -> bool:
+    """Returns whether it is a folder to look into; a link may lead back to one above it."""
+    if not folder.is_dir() or folder.name.startswith("."):
+        return False
+    return not folder.parent.resolve().is_relative_to(folder.resolve())
 
 
 def read_image(source: Path | bytes, shape: Shape) -> UInt8[np.ndarray, "h w c"] | Exception:

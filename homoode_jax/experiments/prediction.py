@@ -1,6 +1,8 @@
 """Predictions of a trained run: the classes of images that a user names."""
 
+import contextlib
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -48,10 +50,11 @@ def predict(path: str, images: Sequence[str], as_json: bool = False) -> None:
     config = workdir.config_of_run(path, "predict")
     use_precision(config.model.dtype)
     files, pixels = _read(_find(images), config.data.info.shape)
-    predictions = _predictions(config, folder, files, pixels)
     if not as_json:
-        console.print(_table(predictions))
+        console.print(_table(_predictions(config, folder, files, pixels)))
         return
+    with contextlib.redirect_stdout(sys.stderr):  # what is said of weights is no line of JSON
+        predictions = _predictions(config, folder, files, pixels)
     for one in predictions:
         console.out(json.dumps(one._asdict()), highlight=False)
 

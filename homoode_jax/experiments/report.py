@@ -12,7 +12,7 @@ from rich.table import Table
 from homoode_jax.experiments import files
 from homoode_jax.experiments.config import SECTIONS, Config, differing_settings, to_dict
 from homoode_jax.experiments.console import console, say
-from homoode_jax.experiments.errors import UserError, printable
+from homoode_jax.experiments.errors import UserError, first_line, printable
 from homoode_jax.experiments.model import make_classifier
 from homoode_jax.experiments.processes import is_first
 from homoode_jax.experiments.settings import choices
@@ -77,6 +77,18 @@ def show_summary(summary: dict[str, Any], workdir: Path) -> None:
 def count_parameters(tree: Any) -> int:
     """Returns the number of entries of all leaves."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def is_drawn(draw: Callable[[Any, Path], None], what: Any, file: Path) -> bool:
+    """Draws a picture; where it cannot be drawn says why, since it is no reason to end a run."""
+    try:
+        draw(what, file)
+    except OSError:
+        raise
+    except Exception as error:
+        say(f"warning: {file} is not drawn: {first_line(error)}")
+        return False
+    return True
 
 
 def draw_curves(rows: list[dict[str, Any]], file: Path) -> None:

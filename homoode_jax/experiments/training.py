@@ -16,20 +16,21 @@ from homoode_jax.experiments.compilation import (
 )
 from homoode_jax.experiments.config import Config
 from homoode_jax.experiments.console import say
-from homoode_jax.experiments.dataset import load
+from homoode_jax.experiments.dataset import digest, load
 from homoode_jax.experiments.devices import use_precision
 from homoode_jax.experiments.epoch import Facts, is_unrecorded, train_epoch
-from homoode_jax.experiments.errors import UserError, first_line
+from homoode_jax.experiments.errors import UserError
 from homoode_jax.experiments.processes import deaths_told, is_first, wait_for_all
 from homoode_jax.experiments.progress import progress_bar
 from homoode_jax.experiments.record import environment
-from homoode_jax.experiments.report import draw_curves, open_log
+from homoode_jax.experiments.report import draw_curves, is_drawn, open_log
 from homoode_jax.experiments.run import Run
 from homoode_jax.experiments.state import TrainState
 from homoode_jax.experiments.stopping import Pause, stoppable
 from homoode_jax.networks.classifier import Weights
 
 REDRAW_SECONDS = 30  # and curves.png is drawn anew
+AHEAD = 2  # epochs that may be on record before the first checkpoint is saved
 
 
 def train(config: Config, path: str, init: str = "", allow_restart: bool = False) -> dict[str, Any]:
@@ -76,10 +77,13 @@ def _restore_or_draw(run: Run, init: str, allow_restart: bool) -> tuple[TrainSta
     facts = Facts()
     wait_for_all("the data are read")  # CPU devices give each other half a minute from here on
     restored = checkpoint.restore_latest(run.checkpoints, state, mend=True, restart=allow_restart)
+    if restored is None and not allow_restart:
+        _check_nothing_recorded(run)
     if restored is not None:
         state = restored[0]
         facts = Facts(**restored[1])
         _check_length(run, int(state.step))
+        _check_data(run, facts)
         if init:
             say(f"--init={init} is left aside: the run goes on from its own checkpoint")
     elif init:
@@ -87,7 +91,7 @@ def _restore_or_draw(run: Run, init: str, allow_restart: bool) -> tuple[TrainSta
     checkpoint.leave_later_best(run.checkpoints, int(state.step))
     recorded = int(state.step) - is_unrecorded(run, state)
     workdir.mend_metrics(run.workdir, recorded, facts.row)
-    return state, facts
+    return state, facts._replace(data=digest(run.data))
 
 
 def _check_length(run: Run, step: int) -> None:
@@ -95,6 +99,26 @@ def _check_length(run: Run, step: int) -> None:
         raise UserError(
             f"the latest checkpoint in {run.workdir} is of step {step}, beyond the "
             f"{run.total_steps} steps of this run; use another --workdir, or move it away."
+        )
+
+
+def _check_nothing_recorded(run: Run) -> None:
+    """Refuses to begin where epochs are on record: what they led to is gone."""
+    recorded = len(workdir.read_metrics(run.workdir))
+    if recorded > AHEAD:
+        raise UserError(
+            f"{run.workdir} has {recorded} epochs on record and no checkpoint; bring its folder "
+            "checkpoints back, use another --workdir, or begin anew with --allow_restart."
+        )
+
+
+def _check_data(run: Run, facts: Facts) -> None:
+    """Refuses other data than the run began with: what was validated on would be trained on."""
+    if facts.data not in (None, digest(run.data)):
+        raise UserError(
+            f"the data are not those that the run in {run.workdir} began with: there are more or "
+            f"fewer images, or other classes. Use another --workdir; --init={run.workdir} starts "
+            "from its weights."
         )
 
 
@@ -160,14 +184,7 @@ def _draw(folder: Path) -> bool:
     """Draws the curves of a run; returns False, and says why, where they cannot be drawn."""
     if not is_first():
         return True
-    try:
-        draw_curves(workdir.read_metrics(folder), folder / "curves.png")
-    except OSError:
-        raise
-    except Exception as error:  # a picture is no reason to end a training
-        say(f"warning: {folder}/curves.png is not drawn: {first_line(error)}")
-        return False
-    return True
+    return is_drawn(draw_curves, workdir.read_metrics(folder), folder / "curves.png")
 
 
 def _greeting(run: Run, step: int) -> str:
@@ -221,5 +238,13 @@ def _restored(folder: Path, run: Run, like: Weights) -> Weights:
     latest = checkpoint.restore_latest(checkpoints, other.initial_state())
     if latest is None:
         raise UserError("that run has no checkpoint yet.")
+    weights = latest[0].weights
+    if _forms(weights) != _forms(like):
+        raise UserError("its weights are of another model: a layer, channels, classes or a dtype.")
     say(f"starting from the latest weights of {folder}, of step {int(latest[0].step)}")
-    return latest[0].weights
+    return weights
+
+
+def _forms(weights: Weights) -> Any:
+    """Returns the shape and dtype of each array."""
+    return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), weights)

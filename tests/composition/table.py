@@ -24,8 +24,9 @@ TITLES = {
 }
 HEAD = """# What composes with what
 
-Every function and layer under every transform of JAX: ✓ is right; a number is refused, with an
-error that says what to use instead. Each cell is a test (`tests/composition`, run by
+Every function and layer under every transform of JAX: ✓ is right; a number refers to the notes
+at the end: not applicable (1), refused with an error that says what to use instead (2, 3, 5), or an
+error of JAX's own (4). Each cell is a test (`tests/composition`, run by
 `make test-all`), and the page is written from them: `python -m tests.composition.table`.
 
 Gradients and derivatives in forward mode are checked against finite differences, all else against
