@@ -42,6 +42,8 @@ def run(command: Command) -> int:
         _execute(command)
     except UserError as error:
         complain(error)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         complain(explain_os_error(error))
     except jax.errors.JaxRuntimeError as error:

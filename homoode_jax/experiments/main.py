@@ -3,6 +3,7 @@
 What needs JAX is imported once a command is known to be right: that takes seconds.
 """
 
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -12,6 +13,7 @@ from homoode_jax.experiments.comparison import compare, list_choices
 from homoode_jax.experiments.console import accept_any_encoding, complain, tell
 from homoode_jax.experiments.errors import UserError, explain_os_error, first_line
 
+CLOSED = 141  # 128 and SIGPIPE: what a shell says of a program whose reader has gone
 # What needs no JAX and no configuration.
 OF_FILES = {"compare": compare, "list": list_choices}
 
@@ -19,6 +21,14 @@ OF_FILES = {"compare": compare, "list": list_choices}
 def main(arguments: list[str]) -> int:
     """Runs one command, of arguments like `sys.argv`; returns the exit code."""
     accept_any_encoding()
+    try:
+        return _run(arguments)
+    except BrokenPipeError:  # `homoode list | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLOSED
+
+
+def _run(arguments: list[str]) -> int:
     if command.asks_for_help(arguments):
         print(command.HELP)
         return 0
@@ -37,6 +47,8 @@ def main(arguments: list[str]) -> int:
             raise
         complain(f"JAX refuses a variable of the environment: {first_line(error)}")
         return 2
+    except BrokenPipeError:
+        raise
     except OSError as error:
         complain(explain_os_error(error))
         return 2

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import jax
 import pytest
@@ -11,11 +13,12 @@ from PIL import Image
 from homoode_jax.experiments import evaluation, execution
 from homoode_jax.experiments.epoch import Facts, _better
 from homoode_jax.experiments.images import images_below
+from homoode_jax.experiments.main import CLOSED
 from homoode_jax.experiments.run import Run
 from homoode_jax.experiments.state import empty_totals, means
 from homoode_jax.experiments.workdir import read_metrics
 from homoode_jax.networks.family import LAYERS
-from tests.experiments.runs import QUICK, command
+from tests.experiments.runs import QUICK, ROOT, command
 from tests.experiments.test_own_pictures import FLAGS, draw_folder
 
 NOBODY = means(empty_totals("float32", LAYERS["none"]))
@@ -151,3 +154,17 @@ def test_a_link_back_is_not_followed(tmp_path):
     (folder / "red" / "loop").symlink_to(folder / "red")
     (folder / "red" / "up").symlink_to(folder)
     assert len(images_below(folder / "red")) == 3
+
+
+@pytest.mark.parametrize("ask", ["--help", "list", "describe"])
+def test_a_reader_that_has_read_enough_ends_the_program_quietly(ask):
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as closed:
+        end = subprocess.run(
+            [sys.executable, str(ROOT / "train.py"), ask],
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert end.stderr == "" and end.returncode in (0, CLOSED)
