@@ -19,7 +19,7 @@ FORMATS = ("JPEG", "PNG")
 SUFFIXES = (".jpeg", ".jpg", ".png")  # in either case
 GREY_MODES = ("1", "L")
 MOST_PIXELS = 100_000_000  # of an image that is scaled
-MODES = (*GREY_MODES, "LA", "P", "RGB", "RGBA", "CMYK")
+MODES = (*GREY_MODES, "P", "RGB", "RGBA", "CMYK")
 
 Shape = tuple[int, int, int]
 
@@ -112,7 +112,7 @@ def decode(source: Path | bytes, shape: Shape) -> UInt8[np.ndarray, "h w c"]:
     """
     with _open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
         _check_format(image, shape)
-        converted = _on_white(image).convert("L" if shape[2] == 1 else "RGB")
+        converted = image.convert("L" if shape[2] == 1 else "RGB")
         return np.asarray(converted).reshape(shape)
 
 
@@ -128,7 +128,7 @@ def fit(source: Path, shape: Shape) -> UInt8[np.ndarray, "h w c"]:
 
     height, width, channels = shape
     with _open(source) as image:
-        _check_mode(image, MODES)
+        _check_mode(image, (*MODES, "LA"))
         if image.size[0] * image.size[1] > MOST_PIXELS:
             raise ValueError(f"it has more than {MOST_PIXELS:,} pixels")
         image.draft("RGB", (2 * width, 2 * height))  # JPEG alone: decodes no more than is used
