@@ -36,6 +36,7 @@ CODE = (
 RESULT = RESULTS / "trained.json"
 SHARED = Path(__file__).parents[3] / "shared" / "tfds"
 LAYERS = ("deq", "continuous_deq", "continuation")
+Function = Callable[..., Float[Array, "n h w c"]]  # F(params, z, x)
 KRYLOV = 64  # products for a spectral radius
 COLUMNS = {
     "entries": "{entries:,}",
@@ -47,40 +48,37 @@ COLUMNS = {
 
 
 class Cells(NamedTuple):
-    """The cells of a classifier, one for each image.
+    """What the cells of a classifier are called with, one for each image.
 
     Attributes:
-        function: F(params, z, x).
         params: of F.
         x: the condition.
         z0: zeros.
     """
 
-    function: Callable[..., Float[Array, "n h w c"]]
     params: PyTree[Array]
     x: Condition
     z0: Float[Array, "n h w c"]
 
 
-def cells_of(name: str, data_dir: str, images: int) -> Cells:
-    """Returns the cells of the first test images of a trained classifier."""
+def cells_of(name: str, data_dir: str, images: int) -> tuple[Function, Cells]:
+    """Returns F(params, z, x) of a trained classifier, and the cells of its first test images."""
     model = zoo.load(name)
     data = replace(model.config.data, data_dir=data_dir)
     shown = jnp.asarray(load(data).test.images[:images])
     output = model.classifier(model.weights, normalise(shown, data.mean, data.std, "float32"))
     function, params = model.classifier.function(model.weights)
-    return Cells(
-        function, params, Condition(output.features, None), jnp.zeros_like(output.features)
-    )
+    z0 = jnp.zeros_like(output.features)
+    return function, Cells(params, Condition(output.features, None), z0)
 
 
-def solve(cells: Cells, solver: str):
+def solve(function: Function, solver: str, cells: Cells):
     """Solves each cell by itself; returns result, residual, and evaluations and products."""
     entries = cells.z0[0].size
     budget = budget_of(entries)
     options = {"tol": TOL, "max_steps": budget, "max_evaluations": budget}
     solution = homoode_jax.equilibrium(
-        cells.function,
+        function,
         cells.params,
         cells.z0,
         cells.x,
@@ -88,7 +86,7 @@ def solve(cells: Cells, solver: str):
         batching="per_example",
         **options,
     )
-    f = cells.function(cells.params, solution.z, cells.x)
+    f = function(cells.params, solution.z, cells.x)
     sizes = _norms(f)
     residual = _norms(f - solution.z) / jnp.maximum(sizes, 1e-3 * entries**0.5)
     return solution, (solution.result, residual, solution.stats.evaluations)
@@ -96,15 +94,15 @@ def solve(cells: Cells, solver: str):
 
 def run_classifier(name: str, data_dir: str, images: int) -> dict[str, Any]:
     """Runs all solvers on the cells of a classifier, in a process of its own."""
-    cells = cells_of(name, data_dir, images)
+    function, cells = cells_of(name, data_dir, images)
     ends = {}
     solutions = {}
     for solver in SOLVERS:
-        solutions[solver], end = jax.jit(functools.partial(solve, cells, solver))()
+        solutions[solver], end = jax.jit(functools.partial(solve, function, solver))(cells)
         ends[solver] = told_all(*end)
     roots = solutions["robust"]
     radii = homoode_jax.audit.spectral_radius(
-        cells.function, cells.params, roots.z, cells.x, dimension=KRYLOV
+        function, cells.params, roots.z, cells.x, dimension=KRYLOV
     )
     found = np.asarray(radii.value)[np.asarray(roots.success)]
     told = [dict(zip(ends, each, strict=True)) for each in zip(*ends.values(), strict=True)]
