@@ -42,8 +42,7 @@ COLUMNS = {
     "entries": "{entries:,}",
     "radius": "{radius:.2f} to {largest:.2f}",
     "cells": "{cells}",
-    **{name: f"{{{name}[solved]}}" for name in SOLVERS},
-    **{f"cost, {name}": f"{{{name}[cost]:,}}" for name in SOLVERS},
+    **{name: f"{{{name}[solved]}} ({{{name}[cost]:,}})" for name in SOLVERS},
 }
 
 
@@ -128,12 +127,12 @@ def main(data_dir: str, images: int) -> None:
         say(f"{name} · ETA at least {left:.0f} min")
     rows = {name: rows[name] for name in names}
     write_record(RESULT, CODE, tol=TOL, images=images, rows=rows)
-    show("trained cells: solved, and evaluations and products in all", rows, COLUMNS)
+    show("trained cells: how many are solved, and for how many evaluations", rows, COLUMNS)
 
 
 if __name__ == "__main__":
     OPTIONS = (
         ("--data_dir", {"default": str(SHARED), "help": "where MNIST is prepared"}),
-        ("--images", {"type": int, "default": 100, "help": "test images of each classifier"}),
+        ("--images", {"type": int, "default": 24, "help": "test images of each classifier"}),
     )
     sys.exit(run_main(main, *OPTIONS))
