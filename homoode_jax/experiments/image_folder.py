@@ -83,15 +83,15 @@ def left_out(data_dir: str) -> list[str]:
     """Returns lines about what in a folder looks like pictures, and is not read."""
     root = _root(data_dir)
     lines = []
-    top = root.parent if root.name == "train" else root
+    top = expanded(data_dir)
     strange = sorted(file for file in top.rglob("*") if file.suffix.lower() in UNREAD)
     if strange:
         kinds = ", ".join(SUFFIXES)
         lines.append(
             f"{strange[0]} is left out, one of {len(strange)} such files: {kinds} are read"
         )
-    if root.name == "train":
-        beside = (folder for folder in root.parent.iterdir() if _is_class(folder))
+    if root != top:
+        beside = (folder for folder in top.iterdir() if _is_class(folder))
         others = sorted(folder for folder in beside if folder.name not in ("train", "test"))
         lines += [f"{folder} is left out: the folders read are train and test" for folder in others]
     return lines

@@ -10,7 +10,7 @@ from PIL import Image
 from homoode_jax.experiments.config import from_dict, name_classes
 from homoode_jax.experiments.dataset import load
 from homoode_jax.experiments.errors import UserError
-from homoode_jax.experiments.image_folder import _files
+from homoode_jax.experiments.image_folder import _files, left_out
 from homoode_jax.experiments.images import fit
 from homoode_jax.experiments.workdir import stored_config
 from tests.experiments.runs import command
@@ -278,3 +278,9 @@ def test_what_is_left_out_is_said(tmp_path, capsys):
 def test_a_flag_that_would_do_nothing_is_refused(arguments, named, capsys):
     assert command(*arguments) == 2
     assert named in capsys.readouterr().err
+
+
+def test_nothing_is_said_of_what_lies_beside_the_folder_that_is_named(tmp_path):
+    folder = draw_folder(tmp_path, splits=("train/", "other/"), count=1)
+    assert any("other" in line for line in left_out(str(folder)))
+    assert left_out(str(folder / "train")) == []
