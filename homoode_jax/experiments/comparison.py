@@ -21,7 +21,7 @@ SHOWN = {
     "epochs": "epochs",
     "validation_accuracy": "validation accuracy",
     "test_accuracy": "test accuracy",
-    "nfe_forward": "NFE forward",
+    "nfe_forward": "training NFE",
     "failed_solves": "failed solves",
     "seconds": "seconds",
 }
@@ -90,10 +90,12 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 def _facts(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """Returns the summary of a run; of one that has not ended, its last epoch."""
-    if (folder / "summary.json").exists():
-        return read_json(folder / "summary.json", layer=str, dataset=str)
     rows = read_rows(folder / "metrics.jsonl")
     last = rows[-1] if rows else {}
+    if (folder / "summary.json").exists():
+        summary = read_json(folder / "summary.json", layer=str, dataset=str)
+        # Evaluations of training, as those of a run that has not ended are.
+        return {**summary, "nfe_forward": last.get("nfe_forward")}
     layer, dataset = (settings.get(key) for key in ("model.layer", "data.dataset"))
     facts = {"layer": layer, "dataset": dataset, "epochs": last.get("epoch", 0), **last}
     return {**facts, "seconds": sum(row.get("seconds", 0) for row in rows)}

@@ -136,6 +136,9 @@ def _check_images(data: DataSettings) -> None:
                 f"config.data.{name}={shown(got)} is for config.data.dataset={FOLDER!r}, "
                 f"not {data.dataset!r}: set it to {_default(f'data.{name}')!r}."
             )
+    named = data.class_names
+    if len(set(named)) < len(named):
+        raise UserError(f"config.data.class_names must name each class once, got {shown(named)}.")
     height, width, channels = data.info.shape
     for name in ("mean", "std"):
         given = len(getattr(data, name))

@@ -49,6 +49,20 @@ def environment() -> dict[str, Any]:
     }
 
 
+def write_environment(workdir: Path) -> None:
+    """Writes environment.json: this start of a run, and the command and commit of earlier ones.
+
+    The first has what a run was begun with, `--init` say, and later ones need not repeat.
+    """
+    file = workdir / "environment.json"
+    before = read_json(file, command=str, commit=str) if file.exists() else None
+    earlier = []
+    if before is not None:
+        started = {key: before[key] for key in ("command", "commit")}
+        earlier = [*before.get("earlier", []), started]
+    write_json(file, {**environment(), "earlier": earlier})
+
+
 def _commit() -> str:
     """Returns the commit of this code, with "+" where it was changed; "" outside git.
 

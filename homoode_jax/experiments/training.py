@@ -22,7 +22,7 @@ from homoode_jax.experiments.epoch import Facts, is_unrecorded, train_epoch
 from homoode_jax.experiments.errors import UserError
 from homoode_jax.experiments.processes import deaths_told, is_first, wait_for_all
 from homoode_jax.experiments.progress import progress_bar
-from homoode_jax.experiments.record import environment
+from homoode_jax.experiments.record import write_environment
 from homoode_jax.experiments.report import draw_curves, is_drawn, open_log
 from homoode_jax.experiments.run import Run
 from homoode_jax.experiments.state import TrainState
@@ -61,7 +61,7 @@ def train(config: Config, path: str, init: str = "", allow_restart: bool = False
             changed = workdir.claim_workdir(folder, config)
             if changed:
                 say(changed)
-            workdir.write_json(folder / "environment.json", environment())
+            write_environment(folder)
             with checkpoint.finished_in_the_end(run.checkpoints):
                 start = _restore_or_draw(run, init, allow_restart)
                 summary = _summary(run, *_train_epochs(run, *start, pause), pause)

@@ -30,9 +30,13 @@ def runs(tmp_path):
         folder.mkdir()
         config = to_dict(from_dict({"train": {"learning_rate": rate, "epochs": 2}}))
         (folder / "config.json").write_text(json.dumps(config))
-        rows = [{"epoch": epoch, "step": 20 * epoch, "seconds": 30} for epoch in (1, 2)]
+        rows = [
+            {"epoch": epoch, "step": 20 * epoch, "seconds": 30, "nfe_forward": 10.0 + epoch}
+            for epoch in (1, 2)
+        ]
         (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     summary = {"layer": "homoode", "dataset": "digits", "epochs": 2, "test_accuracy": 0.98765}
+    summary["nfe_forward"] = 20.0  # of the test
     (tmp_path / "a" / "summary.json").write_text(json.dumps(summary))
     return tmp_path
 
@@ -43,6 +47,7 @@ def test_runs_are_shown_with_the_settings_in_which_they_differ(runs, capsys):
     rows = {line.split("  ")[0].strip(): line.split()[-2:] for line in out.splitlines() if line}
     assert rows["train.learning_rate"] == ["0.01", "0.02"]
     assert rows["test accuracy"] == ["0.9877", "–"]
+    assert rows["training NFE"] == ["12.0", "12.0"]  # not that of the test beside it
     assert rows["layer"] == ["homoode", "homoode"]
     assert rows["epochs"] == ["2", "2"]
     assert rows["seconds"] == ["–", "60"]  # of both epochs of the run that has not ended

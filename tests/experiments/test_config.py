@@ -63,6 +63,10 @@ MISTAKES = {
         "schedule.loosen is for layers that solve to a tolerance; homoode does not",
     ),
     "unknown layer": ({"model": {"layer": "dqe"}}, "'dqe' is not one of .* Did you mean 'deq'?"),
+    "a class twice": (
+        {"data": {"dataset": "folder", "class_names": ["a", "b", "a"]}},
+        "class_names must name each class once, got .'a', 'b', 'a'.",
+    ),
     "many means": ({"data": {"mean": [0.1, 0.2]}}, "config.data.mean has 2 values"),
 }
 
