@@ -2,7 +2,7 @@
 
 Writes WORKDIR/measured.json: milliseconds of a training step, memory of its compiled program, the
 run's golden step, and accuracy on some of the test images as trained, under other solvers and
-tolerances, and under input noise.
+tolerances, under input noise, and, in colour, under corruptions.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.compare.corruptions import KINDS, corrupted
 from benchmarks.shared import MIB, milliseconds, program_bytes, run_main
 from homoode_jax.experiments import checkpoint
 from homoode_jax.experiments.batches import training_batches
@@ -31,6 +32,7 @@ from homoode_jax.networks.family import LAYERS
 TIMED_STEPS = 15
 STOOD = 2000  # test images at most that models are solved otherwise on
 NOISE = 0.05, 0.1, 0.2  # standard deviations, of the full range of a pixel
+STRENGTHS = 1, 3, 5  # of corruptions
 FOREIGN = {  # solvers that the model was not trained with: a finer one, a coarser one
     "integrate": (
         {"method": "dopri5", "dt0": 0.0, "rtol": 1e-5, "atol": 1e-5},
@@ -125,10 +127,30 @@ def stands(run: Run, state: TrainState) -> dict[str, dict[str, Any]]:
     }
 
 
+def withstands(run: Run, state: TrainState) -> dict[str, float]:
+    """Returns the accuracy of the last weights under each kind of corruption, of all strengths."""
+    test = spread(run.data.test, STOOD)
+    if test.images.shape[-1] != 3:
+        return {}
+
+    def accuracy(kind: str, strength: int) -> float:
+        worse = test._replace(images=corrupted(test.images, kind, strength))
+        return run.evaluate(state.weights, worse).accuracy
+
+    return {
+        kind: statistics.fmean(accuracy(kind, strength) for strength in STRENGTHS) for kind in KINDS
+    }
+
+
 def measure(workdir: Path) -> None:
     """Writes measured.json beside a run."""
     run, state = open_trained(workdir)
-    found = {"stands": stands(run, state), "golden": golden_step(run.config), **cost(run, state)}
+    found = {
+        "stands": stands(run, state),
+        "withstands": withstands(run, state),
+        "golden": golden_step(run.config),
+        **cost(run, state),
+    }
     write_json(workdir / "measured.json", found)
 
 

@@ -27,7 +27,10 @@ from homoode_jax.experiments.workdir import write_json
 
 STUDY = ("study", {"nargs": "?", "default": "layers", "help": f"one of {', '.join(CASES)}"})
 GIVEN = "DATASET", "SEEDS", "FLAGS"
-RENAMED = {"cifar10": "cifar10-jpeg"}  # ours is a JPEG re-encoding, and says so
+RENAMED = {
+    "cifar10": "cifar10-jpeg",
+    "cifar10_small": "cifar10-jpeg-small",
+}  # ours is a JPEG re-encoding, and says so
 
 TEXT = """# {name} on {dataset}
 
@@ -84,6 +87,9 @@ def text_of(study: Study, command: str, dataset: str, rows: Rows) -> str:
         "accuracy that every run reached": table.time_table(rows),
         f"Accuracy of the last weights on the test images (every k-th of more than {STOOD:,}), "
         "solved otherwise and under noise": table.stability_table(rows),
+        "The same under corruptions, the mean of strengths 1, 3 and 5": table.corruption_table(
+            rows
+        ),
     }
     told = [f"{head}:\n\n{lines}" for head, lines in tables.items() if lines]
     return "\n".join([begin, table.main_table(rows), *told])
@@ -96,7 +102,12 @@ def write(study: Study, runs: dict[str, list[RunResult]], told: dict) -> Path:
     record = RESULTS / f"{name}.json"
     asked = {"dataset": dataset, "seeds": study.seeds, "flags": list(study.flags)}
     rows = {
-        case: {**table.summarise(r), "stability": table.stability(r)} for case, r in runs.items()
+        case: {
+            **table.summarise(r),
+            "stability": table.stability(r),
+            **table.corruption(r),
+        }
+        for case, r in runs.items()
     }
     rows = with_kept(record, asked, rows, CASES[study.name])
     command = command_of(study, rows)

@@ -75,6 +75,13 @@ def stability(runs: list[RunResult]) -> dict[str, dict[str, float | None]]:
     }
 
 
+def corruption(runs: list[RunResult]) -> dict[str, dict[str, float | None]]:
+    """Returns the mean accuracy under each kind of corruption, where images are in colour."""
+    found = [run.measured.get("withstands", {}) for run in runs]
+    means = {kind: mean([one[kind] for one in found]) for kind in found[0]}
+    return {"corruption": means} if means else {}
+
+
 def number(value: float | None, digits: int) -> str:
     """Returns a number, or a dash where there is none."""
     return "–" if value is None else f"{value:.{digits}f}"
@@ -141,3 +148,16 @@ def stability_table(rows: Rows) -> str:
         for case, found in rows.items()
     ]
     return markdown(("", *ways), lines)
+
+
+def corruption_table(rows: Rows) -> str:
+    """Returns the test accuracy of each case under each kind of corruption, and their mean."""
+    there = {case: found["corruption"] for case, found in rows.items() if found.get("corruption")}
+    if not there:
+        return ""
+    kinds = next(iter(there.values()))
+    lines = [
+        [case, *(number(at[kind], 3) for kind in kinds), number(mean(list(at.values())), 3)]
+        for case, at in there.items()
+    ]
+    return markdown(("", *kinds, "mean"), lines)

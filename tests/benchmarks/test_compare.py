@@ -7,6 +7,8 @@ from benchmarks.compare import run
 from benchmarks.compare.measure import NOISE, add_noise, spread, variants
 from benchmarks.compare.study import CASES, RunResult, read_study
 from benchmarks.compare.table import (
+    corruption,
+    corruption_table,
     epochs_table,
     main_table,
     spikes,
@@ -104,6 +106,16 @@ def test_time_to_accuracy_is_that_to_what_every_run_reached():
     assert lines[0] == "| to 0.9300 | epochs | seconds |"
     assert lines[2:] == ["| deq | 1.0 | 10 |", "| none | 2.0 | 35 |"]
     assert time_table({"deq": summarise([finished(0.9, [1.0], None, True)])}) == ""
+
+
+def test_corruptions_are_a_table_where_they_were_taken():
+    worse = finished(0.9, [1.0], None)
+    worse.measured["withstands"] = {"blur": 0.5, "JPEG": 0.7}
+    rows = {"deq": corruption([worse, worse]), "none": corruption([finished(0.9, [1.0], None)])}
+    table = corruption_table(rows)
+    assert table.splitlines()[0] == "|  | blur | JPEG | mean |"
+    assert table.splitlines()[2:] == ["| deq | 0.500 | 0.700 | 0.600 |"]
+    assert corruption_table({"none": rows["none"]}) == ""
 
 
 @pytest.mark.slow

@@ -78,7 +78,7 @@ def test_every_config_file_is_valid_and_says_its_command(file):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     config = from_dict(module.get_config().to_dict())
-    assert config.data.dataset == file.stem
+    assert config.data.dataset == file.stem.removesuffix("_small")
     assert f"python train.py --config=configs/{file.name}" in module.__doc__
 
 
