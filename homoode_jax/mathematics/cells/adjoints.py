@@ -18,7 +18,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Bool, PyTree, Real
 
-from homoode_jax.mathematics.cells.fallback import Fallback
+from homoode_jax.mathematics.cells.fallback import ROOM, Fallback
 from homoode_jax.mathematics.cells.gmres import (
     GMRES,
     Linear,
@@ -26,8 +26,10 @@ from homoode_jax.mathematics.cells.gmres import (
     make_linear_solver,
     solve_linear,
 )
+from homoode_jax.mathematics.cells.rows import Systems, solve_rows
 from homoode_jax.mathematics.cells.vectors import Vector, flatten_cell
 from homoode_jax.mathematics.common.checks import check_option
+from homoode_jax.mathematics.common.examples import drop_axis, map_examples
 from homoode_jax.mathematics.common.options import real_field, whole_field
 from homoode_jax.mathematics.common.plan import Pullback
 
@@ -131,8 +133,12 @@ def pull_back(
     cotangent: PyTree[Array],
     mask: Bool[Array, " batch"] | None,
     preconditioner: Callable | None,
+    solved: Linear | None = None,
 ) -> Pullback:
-    """Pulls the cotangent of the equilibrium z back to params and x; z0 gets zeros."""
+    """Pulls the cotangent of the equilibrium z back to params and x; z0 gets zeros.
+
+    `solved` is the solution of the linear system, where it is there already.
+    """
     params, fixed_params = eqx.partition(params, eqx.is_inexact_array)
     x, fixed_x = eqx.partition(x, eqx.is_inexact_array)
 
@@ -143,9 +149,10 @@ def pull_back(
     z_flat, _ = ravel_pytree(z)
     v, restore = ravel_pytree(cotangent)
     _, pull = jax.vjp(f, params, z_flat, x)
-    inputs = eqx.combine(params, fixed_params), eqx.combine(x, fixed_x)
-    _, precondition = preconditioners(cell, preconditioner, inputs=inputs, z=z, mask=mask)
-    solved = _solve_linear(route, lambda u: pull(u)[1], v, precondition)
+    if solved is None:
+        inputs = eqx.combine(params, fixed_params), eqx.combine(x, fixed_x)
+        _, precondition = preconditioners(cell, preconditioner, inputs=inputs, z=z, mask=mask)
+        solved = _solve_linear(route, lambda u: pull(u)[1], v, precondition)
     g_params, _, g_x = pull(jnp.where(solved.ok, solved.value, 0))
     # Zero times what is not finite in the cell's derivative would not be zero.
     g_params, g_x = jax.tree.map(lambda g: jnp.where(solved.ok, g, 0), (g_params, g_x))
@@ -155,12 +162,74 @@ def pull_back(
     return Pullback(g_params, restore(jnp.zeros_like(v)), g_x, vjps.astype(jnp.int32))
 
 
+def pull_back_examples(
+    cell: Callable,
+    route: Implicit | Phantom,
+    params: PyTree,
+    z: PyTree[Array],
+    x: PyTree,
+    cotangent: PyTree[Array],
+    preconditioner: Callable | None,
+) -> Pullback:
+    """Pulls back a batch of examples, each a problem of its own (see `pull_back`)."""
+    solved = None
+    if isinstance(route, Implicit) and route.linear_solver == "gmres":
+        systems = _systems(cell, params, preconditioner, (z, x))
+        b = jax.vmap(lambda row: ravel_pytree(row)[0])(cotangent)
+        solved = solve_rows(systems, b, GMRES(rtol=route.tol))
+
+    def one(z, x, cotangent, solved) -> Pullback:
+        return pull_back(
+            cell=cell,
+            route=route,
+            params=params,
+            z=z,
+            x=x,
+            cotangent=cotangent,
+            mask=None,
+            preconditioner=preconditioner,
+            solved=jax.tree.map(lambda leaf: leaf[0], solved),
+        )
+
+    back = map_examples(one, z, x, cotangent, solved)
+    total = jax.tree.map(lambda g: jnp.sum(g, axis=0), back.params)
+    return Pullback(total, drop_axis(back.z0), drop_axis(back.x), back.vjps)
+
+
+def _systems(
+    cell: Callable, params: PyTree, preconditioner: Callable | None, rows: tuple[PyTree, PyTree]
+) -> Systems:
+    """Returns the operators (I - J)^T of examples; `rows` are their z and x."""
+
+    def product(row: tuple[PyTree, PyTree], u: Vector) -> Vector:
+        z, x = _as_batch(row)
+        equation, _ = flatten_cell(cell=cell, params=params, z0=z, x=x)
+        _, pull = jax.vjp(equation.f, equation.z0)
+        return u - pull(u)[0]
+
+    def precondition(row: tuple[PyTree, PyTree], u: Vector) -> Vector:
+        z, x = _as_batch(row)
+        _, backward = preconditioners(cell, preconditioner, inputs=(params, x), z=z, mask=None)
+        assert backward is not None
+        return backward(u)
+
+    return Systems(
+        product=product,
+        precondition=None if preconditioner is None else precondition,
+        rows=rows,
+    )
+
+
+def _as_batch(row: PyTree[Array]) -> PyTree[Array]:
+    return jax.tree.map(lambda leaf: leaf[None], row)
+
+
 def _solve_linear(route: Implicit | Phantom, jt: Callable, v: Vector, precondition) -> Linear:
     """Returns u as the module defines it for this adjoint, given the product u -> J^T u."""
     if isinstance(route, Phantom):
         yes = jnp.asarray(True)
         return Linear(phantom(jt, v, route), yes, yes, jnp.asarray(route.steps - 1))
-    return solve_linear_of(route, lambda u: u - jt(u), v, precondition)
+    return solve_linear_of(route, lambda u: u - jt(u), v, precondition, ROOM)
 
 
 def solve_linear_of(
@@ -168,11 +237,15 @@ def solve_linear_of(
     product: Callable[[Vector], Vector],
     b: Vector,
     precondition: Callable[[Vector], Vector] | None,
+    room: int = 0,
 ) -> Linear:
-    """Solves product(u) = b with the linear solver and tolerance of an adjoint."""
+    """Solves product(u) = b with the linear solver and tolerance of an adjoint.
+
+    `room` is that of `solve_again`: none where a batch is mapped over, which would multiply it.
+    """
     solver = make_linear_solver(route.linear_solver, route.tol)
     if route.linear_solver == "gmres" and isinstance(solver, GMRES):
-        solver = Fallback(solver)
+        solver = Fallback(solver, room)
     return solve_linear(product, b, solver, precondition)
 
 

@@ -17,7 +17,8 @@ from homoode_jax.mathematics.cells.vectors import LONG, Vector, dot, weighted_su
 from homoode_jax.mathematics.common.examples import once
 from homoode_jax.mathematics.common.trees import is_at_most
 
-BLOCK = 8  # vectors
+BLOCK = 8  # vectors, or more
+MOST_BLOCKS = 8
 AGAIN = 0.1  # part of a vector outside the basis below which it is orthogonalised once more
 
 
@@ -51,7 +52,8 @@ class Split(NamedTuple):
 
 def empty_basis(like: Vector, places: int) -> Basis:
     """Returns a basis without a vector, and room for `places` of them."""
-    most = places if is_at_most(like.size, LONG - 1) else BLOCK
+    short = is_at_most(like.size, LONG - 1)
+    most = places if short else max(BLOCK, -(-places // MOST_BLOCKS))
     sizes = [min(most, places - start) for start in range(0, places, most)]
     blocks = [jnp.zeros((size, like.size), like.dtype) for size in sizes]
     return Basis(tuple(blocks), jnp.zeros_like(like), jnp.zeros((), jnp.int32))

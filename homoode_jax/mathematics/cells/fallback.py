@@ -1,40 +1,99 @@
-"""The linear solve of implicit gradients: GMRES, and a factorisation or LSMR where it fails.
+"""What stands behind GMRES for the linear systems of implicit gradients, A x = b.
 
 Restarted GMRES stagnates on operators that are harmless otherwise. The Krylov space of 20 vectors
 of a cyclic shift of 40 entries does not contain its inverse at all; near a bifurcation the one
 direction that matters is lost at every restart. Where it fails, a state of up to `DENSE` entries
-is factorised. A larger one goes to LSMR (Fong & Saunders 2011), which needs six vectors and
-converges if few singular values are small. Both run in a loop that makes no turn where GMRES has
-converged.
+is factorised. A larger one goes to GMRES with as many vectors as `ROOM` has place for: that is
+enough for the cells of a training that begins, with some hundred singular values near zero. If it
+is not, LSMR (Fong & Saunders 2011) follows, which needs six vectors and converges if few singular
+values are small.
 """
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import lineax as lx
 from jax import lax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from homoode_jax.mathematics.cells.gmres import GMRES
+from homoode_jax.mathematics.cells.gmres import GMRES, solve_linear
 from homoode_jax.mathematics.cells.vectors import Vector
+from homoode_jax.mathematics.common.examples import once
 from homoode_jax.mathematics.common.trees import is_at_most
 
 DENSE = 512  # entries up to which an operator is made a matrix: a megabyte in float32
+LONG_MEMORY = 300  # vectors that GMRES keeps at the most
+ROOM = 2**22  # entries that they may have together: 16 MB in float32
+FEWEST = 40  # vectors below which keeping more is not worth another start
 LSMR_STEPS = 1000
 # A factorisation's residual is rounding, about eps cond(A) |b|: so is the error of its answer.
 ROUNDING = 1e-3
 
 
+class Try(NamedTuple):
+    """A linear solve that has failed so far.
+
+    Attributes:
+        b: the right-hand side.
+        x: the best solution.
+        target: size of the residual to reach.
+        failed: whether it is still to be reached.
+        products: with the operator.
+    """
+
+    b: Vector
+    x: Vector
+    target: Float[Array, ""]
+    failed: Bool[Array, ""]
+    products: Int[Array, ""]
+
+
+Product = Callable[[Vector], Vector]
+
+
+def solve_again(product: Product, start: Try, room: int = ROOM) -> Try:
+    """Goes on by stronger methods, each in a loop that makes no turn where it is not needed.
+
+    `room` is for the vectors of a longer GMRES, in entries; 0 for none.
+    """
+    size = start.b.size
+    if is_at_most(size, DENSE):
+        return _if_failed(_factorised, product, start)
+    kept = min(LONG_MEMORY, room // size) if isinstance(size, int) else 0
+    if kept >= FEWEST:
+        start = _if_failed(lambda *each: _by_long_gmres(kept, *each), product, start)
+    return _if_failed(_by_lsmr, product, start)
+
+
+def _if_failed(method: Callable, product: Product, start: Try) -> Try:
+    def turn(state: Try) -> Try:
+        x, rest, more = method(product, state)
+        small = is_at_most(rest.size, DENSE)
+        enough = ROUNDING if small else 100 * jnp.finfo(rest.dtype).eps
+        target = jnp.maximum(state.target, enough * jnp.linalg.norm(state.b))
+        missed = ~(jnp.linalg.norm(rest) <= target)
+        products = (state.products + more).astype(state.products.dtype)
+        # b changes: otherwise XLA would move what is computed from it out of the loop, and do it
+        # where GMRES has converged too.
+        return Try(b=rest, x=x, target=state.target, failed=missed, products=products)
+
+    return once(start.failed, turn, start)._replace(b=start.b)
+
+
 class Fallback(lx.AbstractLinearSolver):
-    """Solves by GMRES, and by a factorisation or LSMR where that fails.
+    """Solves by GMRES, and by `solve_again` where that fails.
 
     Attributes:
         first: the GMRES to begin with.
+        room: as `solve_again` has it.
     """
 
     first: GMRES
+    room: int = 0
 
     def init(self, operator, options: dict[str, Any]):  # pyright: ignore
         """Linearises the operator once."""
@@ -44,29 +103,22 @@ class Fallback(lx.AbstractLinearSolver):
         """Solves; returns solution, Lineax result and `{"products": ...}`."""
         value, result, stats = self.first.compute(state, vector, options)
         b, unravel = ravel_pytree(vector)
-        failed = (result != lx.RESULTS.successful) & jnp.all(jnp.isfinite(b))
 
         def product(v: Vector) -> Vector:
             return ravel_pytree(state.mv(unravel(v)))[0]
 
-        def again(state):
-            # The loop's state has b, and changes it. Otherwise XLA would move this solve out of
-            # the loop, and do it where GMRES has converged too.
-            _, b, _, _, products = state
-            is_small = is_at_most(b.size, DENSE)
-            solve = _factorised if is_small else _by_lsmr
-            x, rest, more = solve(product, b)
-            enough = ROUNDING if is_small else 100 * jnp.finfo(b.dtype).eps
-            target = jnp.maximum(self.first.target(b), enough * jnp.linalg.norm(b))
-            missed = ~(jnp.linalg.norm(rest) <= target)
-            return jnp.zeros_like(failed), rest, missed, x, products + more
-
-        start = failed, b, failed, ravel_pytree(value)[0], stats["products"]
-        # One turn where GMRES has failed, none elsewhere.
-        _, _, failed, x, products = lax.while_loop(lambda state: state[0], again, start)
+        start = Try(
+            b=b,
+            x=ravel_pytree(value)[0],
+            target=self.first.target(b),
+            failed=(result != lx.RESULTS.successful) & jnp.all(jnp.isfinite(b)),
+            products=stats["products"],
+        )
+        end = solve_again(product, start, self.room)
+        failed = end.failed | ~jnp.all(jnp.isfinite(b))
         result = lx.RESULTS.where(failed, lx.RESULTS.breakdown, lx.RESULTS.successful)
-        stats = {"products": products, "num_steps": products, "close": ~failed}
-        return unravel(x), result, stats
+        stats = {"products": end.products, "num_steps": end.products, "close": ~failed}
+        return unravel(end.x), result, stats
 
     def transpose(self, state, options: dict[str, Any]):  # pyright: ignore
         """Returns the transposed problem."""
@@ -81,11 +133,12 @@ class Fallback(lx.AbstractLinearSolver):
         return True
 
 
-def _factorised(product, b: Vector) -> tuple[Vector, Vector, Int[Array, ""]]:
+def _factorised(product: Product, state: Try) -> tuple[Vector, Vector, Int[Array, ""]]:
     """Solves by an LU factorisation of the operator's matrix, refined once.
 
     Returns the solution, its residual and the number of products.
     """
+    b = state.b
     one = jnp.where(b[0] == b[0], 1, 0).astype(b.dtype)  # depends on b: XLA leaves it in the loop
     identity = one * jnp.eye(b.size, dtype=b.dtype)
     # One column at a time: a cell need not have a batching rule of its own.
@@ -97,13 +150,25 @@ def _factorised(product, b: Vector) -> tuple[Vector, Vector, Int[Array, ""]]:
     return x, b - matrix @ x, jnp.asarray(b.size)
 
 
-def _by_lsmr(product, b: Vector) -> tuple[Vector, Vector, Int[Array, ""]]:
+def _by_long_gmres(kept: int, product: Product, state: Try) -> tuple[Vector, Vector, Array]:
+    """Goes on from the best solution by GMRES with `kept` vectors, for two restarts at the most."""
+    rest = state.b - product(state.x)
+    size = jnp.linalg.norm(rest)
+    rtol = jnp.where(size > state.target, state.target / jnp.where(size > 0, size, 1), 1)
+    solver = GMRES(rtol=rtol, restart=kept, max_products=2 * kept)
+    more = solve_linear(product, rest, solver)
+    x = state.x + more.value
+    return x, state.b - product(x), more.products + 2
+
+
+def _by_lsmr(product: Product, state: Try) -> tuple[Vector, Vector, Int[Array, ""]]:
     """Solves by LSMR, whose steps take a product with the operator and one with its transpose.
 
     Returns the solution, its residual and the number of products.
     """
-    if not _has_transpose(product, b):
-        return jnp.zeros_like(b), b, jnp.asarray(0)
+    b = state.b
+    if not has_transpose(lambda _, v: product(v), None, b):
+        return state.x, b, jnp.asarray(0)
     # Lineax's LSMR writes its constants as Python numbers: float64 where that is enabled, and then
     # it takes no float32 vector.
     wide = jnp.result_type(float)
@@ -117,10 +182,13 @@ def _by_lsmr(product, b: Vector) -> tuple[Vector, Vector, Int[Array, ""]]:
     return x, b - product(x), 2 * jnp.asarray(solved.stats["num_steps"]) + 2
 
 
-def _has_transpose(product, b: Vector) -> bool:
-    """Returns whether JAX can transpose the product: a cell's own backward rule may hold a loop."""
+def has_transpose(product: Callable, row: PyTree, like: Any) -> bool:
+    """Returns whether JAX can transpose product(row, v), linear in v, which is like `like`.
+
+    A cell's own backward rule may hold a loop. Of `row` too, shapes and dtypes are enough.
+    """
     try:
-        jax.eval_shape(lambda v: jax.linear_transpose(product, b)(v), b)
+        jax.eval_shape(lambda row, v: jax.linear_transpose(partial(product, row), v)(v), row, like)
     except Exception:  # JAX raises what the rule of the primitive at fault happens to raise
         return False
     return True

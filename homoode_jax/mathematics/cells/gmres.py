@@ -225,7 +225,7 @@ def solve_linear(
 
     It is linear in b: a b whose squares may leave the dtype's range is solved for at size 1.
     """
-    unit = _unit(b)
+    unit = unit_of(b)
     b = b / unit
     structure = jax.eval_shape(lambda: b)
     operator = lx.FunctionLinearOperator(product, structure)
@@ -240,7 +240,7 @@ def solve_linear(
     return Linear(value, ok, close, _products(solver, b.size, solution))
 
 
-def _unit(b: Vector) -> Float[Array, ""]:
+def unit_of(b: Vector) -> Float[Array, ""]:
     """Returns 1, or the largest entry where squares of b, or of its residual, may be lost."""
     kind = jnp.finfo(b.dtype)
     largest = jnp.max(jnp.abs(lax.stop_gradient(b)), initial=0)

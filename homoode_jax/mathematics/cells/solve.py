@@ -52,8 +52,8 @@ from homoode_jax.mathematics.common.examples import (
     times_first,
 )
 from homoode_jax.mathematics.common.functions import Function, compiled
-from homoode_jax.mathematics.common.guard import pull_back_by_problem, solve_unpadded
 from homoode_jax.mathematics.common.guard import solve as solve_guarded
+from homoode_jax.mathematics.common.guard import solve_unpadded
 from homoode_jax.mathematics.common.options import is_concrete
 from homoode_jax.mathematics.common.plan import Inputs, Pullback
 from homoode_jax.mathematics.common.solution import Result, Solution, Stats
@@ -136,19 +136,18 @@ class CellPlan(eqx.Module):
         route = self.adjoint
         assert isinstance(route, Implicit | Phantom)
 
-        def one(z, x, cotangent, mask=None) -> Pullback:
-            return adjoints.pull_back(
-                cell=self.cell,
-                route=route,
-                params=inputs.params,
-                z=z,
-                x=x,
-                cotangent=cotangent,
-                mask=mask,
-                preconditioner=self.preconditioner,
-            )
-
-        return pull_back_by_problem(one, self, memory, inputs.x, cotangents.z)
+        back = adjoints.pull_back_examples if self.per_example else adjoints.pull_back
+        given = {} if self.per_example else {"mask": self.mask}
+        return back(
+            cell=self.cell,
+            route=route,
+            params=inputs.params,
+            z=memory,
+            x=inputs.x,
+            cotangent=cotangents.z,
+            preconditioner=self.preconditioner,
+            **given,
+        )
 
     def count_vjps(self, raw: Outcome) -> Int[Array, "*batch"]:
         """Returns -1 (unknown): nothing counts the products of backpropagated linear solves."""

@@ -19,7 +19,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, PyTree
+from jaxtyping import Array, Bool
 
 from homoode_jax.mathematics.common.backpropagation import (
     Recorded,
@@ -28,7 +28,6 @@ from homoode_jax.mathematics.common.backpropagation import (
     record,
 )
 from homoode_jax.mathematics.common.checks import as_arrays, check_not_mapped
-from homoode_jax.mathematics.common.examples import drop_axis, map_examples
 from homoode_jax.mathematics.common.plan import (
     Inputs,
     Plan,
@@ -134,20 +133,6 @@ def _mended(ok, cotangents, raw, inputs: Inputs, plan: Plan) -> Pullback:
         memory = good["memory"]
         inputs = inputs._replace(z0=good["z0"], x=good["x"])
     return plan.pull_back(inputs, memory, cotangents)
-
-
-def pull_back_by_problem(
-    one: Callable, plan: Plan, memory: PyTree, x: PyTree, cotangent: PyTree
-) -> Pullback:
-    """Pulls back by `one(memory, x, cotangent, mask=None)`, a formula for a single problem.
-
-    A problem is a joint batch, or an example as a batch of one.
-    """
-    if not plan.per_example:
-        return one(memory, x, cotangent, plan.mask)
-    back = map_examples(one, memory, x, cotangent)
-    params = jax.tree.map(lambda g: jnp.sum(g, axis=0), back.params)
-    return Pullback(params, drop_axis(back.z0), drop_axis(back.x), back.vjps)
 
 
 def _nothing(ok: Bool[Array, "*batch"], inputs: Inputs) -> Pullback:
