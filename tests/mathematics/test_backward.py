@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from homoode_jax import Result, equilibrium, integrate
+from homoode_jax import Implicit, Result, equilibrium, integrate
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -33,6 +33,67 @@ def test_where_gmres_stagnates_something_stronger_has_the_gradient(n, dtype):
     assert gradient.dtype == dtype
     assert abs(gradient - 1) < (1e-6 if dtype == "float64" else 1e-4)
     assert vjps > 20
+
+
+def turned(share):
+    """A = share P + (1 - share), P a cyclic shift within blocks of 100 of 600 entries."""
+    shift = np.kron(np.eye(6), np.roll(np.eye(100), 1, axis=0))
+    return share * shift + (1 - share) * np.eye(600)
+
+
+def turning(params, z, x):
+    """A z = params x, by example."""
+    shares, x = x
+    blocks = z.reshape(-1, 6, 100)
+    shift = jnp.roll(blocks, 1, axis=2).reshape(z.shape)
+    return shares * (z - shift) + params * x
+
+
+@pytest.mark.quick(1)
+@pytest.mark.parametrize("batch", [7, 1])
+def test_the_hard_rows_of_a_batch_have_their_gradient_and_the_easy_ones_their_cost(batch):
+    """GMRES with 20 vectors misses the shifts, one with a hundred does not; 0.5 is singular."""
+    shares = np.array([1.0, 0.0, 1.0, 0.5, 0.0, 1.0, 0.2])[:batch]
+    points = np.random.default_rng(0).normal(size=(batch, 600))
+    x = np.stack([turned(share) @ point for share, point in zip(shares, points, strict=True)])
+    weights = np.zeros((batch, 600))
+    weights[:, 7] = 1.0
+    given = jnp.array(shares[:, None]), jnp.array(x)
+
+    def loss(params, given, probe):
+        options = {"batching": "per_example", "adjoint": Implicit(1e-9), "backward_probe": probe}
+        solution = equilibrium(turning, params, jnp.array(2 * points), given, **options)
+        return jnp.sum(weights * solution.z) ** 2 / 2, solution.result
+
+    probe = jnp.zeros(batch)
+    found, result = jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))(2.0, given, probe)
+    slope, (_, by_x), vjps = found
+    assert np.all(result == Result.ok)
+    hard = shares == 0.5
+    assert np.array_equal(vjps < 0, hard)
+    assert np.all(vjps[shares == 0] <= 3) and np.all(vjps[shares == 1] > 100)
+    total = 2 * points[:, 7].sum()
+    assert slope == pytest.approx(total * points[~hard, 7].sum(), rel=1e-7)
+    for row, share in enumerate(shares):
+        want = 0 if share == 0.5 else 2 * total * np.linalg.solve(turned(share).T, weights[row])
+        np.testing.assert_allclose(by_x[row], want, atol=1e-7)
+
+
+@pytest.mark.slow
+def test_hard_rows_have_second_derivatives():
+    shares = np.array([1.0, 0.0])
+    points = np.random.default_rng(0).normal(size=(2, 600))
+    x = np.stack([turned(share) @ point for share, point in zip(shares, points, strict=True)])
+
+    def loss(params):
+        given = jnp.array(shares[:, None]), jnp.array(x)
+        z = equilibrium(
+            turning, params, jnp.array(2 * points), given, batching="per_example"
+        ).z  # z = params points
+        return jnp.sum(z[:, 7] ** 3) / 6
+
+    second = jax.jit(jax.grad(jax.grad(loss)))(2.0)
+    assert second == pytest.approx(2 * np.sum(points[:, 7] ** 3), rel=1e-5)
 
 
 def folding(params, z, x):

@@ -41,8 +41,9 @@ class Implicit(eqx.Module):
 
     Attributes:
         tol: positive relative tolerance of the linear solve; the gradient's error follows it.
-        linear_solver: "gmres" (a factorisation or LSMR stands behind it, for where it
-            stagnates), or a Lineax solver, which brings its own tolerance.
+        linear_solver: "gmres" (where it stagnates, a factorisation follows, or a GMRES with a
+            longer memory and LSMR; of a batch only for the rows in need), or a Lineax solver, which
+            brings its own tolerance.
         forward: True: by a rule in forward mode, which JAX transposes. `jvp`, `jacfwd`,
             `linearize` and `hessian` pass through the solve then; the products of the backward
             pass are not counted, so that there is no `backward_probe`.
