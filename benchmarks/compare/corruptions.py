@@ -89,7 +89,7 @@ def pixelate(images: Images, strength: float, rng: np.random.Generator) -> Image
     del rng
     size = images.shape[2], images.shape[1]
     box = Image.Resampling.BOX
-    fewer = tuple(int(strength * pixels) for pixels in size)
+    fewer = int(strength * size[0]), int(strength * size[1])
     return _each(images, lambda one: one.resize(fewer, box).resize(size, box))
 
 
@@ -125,7 +125,7 @@ def corrupted(
     """Returns images of a kind and a strength from 1 to 5; the same noise at every call."""
     apply, strengths = KINDS[kind]
     found = apply(images / 255.0, strengths[strength - 1], np.random.default_rng(strength))
-    return np.uint8(np.round(255 * np.clip(found, 0, 1)))
+    return np.round(255 * np.clip(found, 0, 1)).astype(np.uint8)
 
 
 def _each(images: Images, change: Callable[[Image.Image], Image.Image]) -> Images:

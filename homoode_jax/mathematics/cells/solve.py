@@ -136,8 +136,9 @@ class CellPlan(eqx.Module):
         route = self.adjoint
         assert isinstance(route, Implicit | Phantom)
 
-        back = adjoints.pull_back_examples if self.per_example else adjoints.pull_back
-        given = {} if self.per_example else {"mask": self.mask}
+        back = adjoints.pull_back_examples
+        if not self.per_example:
+            back = partial(adjoints.pull_back, mask=self.mask)
         return back(
             cell=self.cell,
             route=route,
@@ -146,7 +147,6 @@ class CellPlan(eqx.Module):
             x=inputs.x,
             cotangent=cotangents.z,
             preconditioner=self.preconditioner,
-            **given,
         )
 
     def count_vjps(self, raw: Outcome) -> Int[Array, "*batch"]:
