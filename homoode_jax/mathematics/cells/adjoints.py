@@ -202,21 +202,21 @@ def _systems(
 ) -> Systems:
     """Returns the operators (I - J)^T of examples; `rows` are their z and x."""
 
-    def product(row: tuple[PyTree, PyTree], u: Vector) -> Vector:
+    def operator(row: tuple[PyTree, PyTree]) -> Callable[[Vector], Vector]:
         z, x = _as_batch(row)
         equation, _ = flatten_cell(cell=cell, params=params, z0=z, x=x)
         _, pull = jax.vjp(equation.f, equation.z0)
-        return u - pull(u)[0]
+        return lambda u: u - pull(u)[0]
 
-    def precondition(row: tuple[PyTree, PyTree], u: Vector) -> Vector:
+    def inverse(row: tuple[PyTree, PyTree]) -> Callable[[Vector], Vector]:
         z, x = _as_batch(row)
         _, backward = preconditioners(cell, preconditioner, inputs=(params, x), z=z, mask=None)
         assert backward is not None
-        return backward(u)
+        return backward
 
     return Systems(
-        product=product,
-        precondition=None if preconditioner is None else precondition,
+        operator=operator,
+        inverse=None if preconditioner is None else inverse,
         rows=rows,
     )
 

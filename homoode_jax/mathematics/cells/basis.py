@@ -3,7 +3,8 @@
 A Krylov method has room for more vectors than most solves need, and each pass over all of them
 costs as much as the product that it follows. So a block without a vector yet is passed over: by a
 loop of no turn, which under `vmap` costs nothing either where no example needs it. Short vectors
-are in one block, since loops take time to compile.
+are in one block, since loops take time to compile; many blocks are one array, and one loop goes
+over those in use.
 """
 
 from collections.abc import Callable
@@ -17,8 +18,8 @@ from homoode_jax.mathematics.cells.vectors import LONG, Vector, dot, weighted_su
 from homoode_jax.mathematics.common.examples import once
 from homoode_jax.mathematics.common.trees import is_at_most
 
-BLOCK = 8  # vectors, or more
-MOST_BLOCKS = 8
+BLOCK = 8  # vectors
+MOST_BLOCKS = 10  # that are written out one by one; more are gone through by a loop
 AGAIN = 0.1  # part of a vector outside the basis below which it is orthogonalised once more
 
 
@@ -26,12 +27,12 @@ class Basis(NamedTuple):
     """Orthonormal vectors, zeros where there is none yet.
 
     Attributes:
-        blocks: of vectors.
+        blocks: of vectors; or, where there are many, one array of them all.
         last: the newest vector.
         count: how many there are.
     """
 
-    blocks: tuple[Float[Array, "vectors n"], ...]
+    blocks: tuple[Float[Array, "... vectors n"], ...]
     last: Vector
     count: Int[Array, ""]
 
@@ -52,15 +53,23 @@ class Split(NamedTuple):
 
 def empty_basis(like: Vector, places: int) -> Basis:
     """Returns a basis without a vector, and room for `places` of them."""
-    short = is_at_most(like.size, LONG - 1)
-    most = places if short else max(BLOCK, -(-places // MOST_BLOCKS))
-    sizes = [min(most, places - start) for start in range(0, places, most)]
-    blocks = [jnp.zeros((size, like.size), like.dtype) for size in sizes]
+    most = places if is_at_most(like.size, LONG - 1) else BLOCK
+    if places > most * MOST_BLOCKS:
+        size = max(size for size in range(1, most + 1) if places % size == 0)
+        shapes = [(places // size, size)]
+    else:
+        shapes = [(min(most, places - start),) for start in range(0, places, most)]
+    blocks = [jnp.zeros((*shape, like.size), like.dtype) for shape in shapes]
     return Basis(tuple(blocks), jnp.zeros_like(like), jnp.zeros((), jnp.int32))
 
 
 def add_vector(basis: Basis, unit: Vector) -> Basis:
     """Returns the basis with one more vector."""
+    if _is_looped(basis):
+        (blocks,) = basis.blocks
+        place = basis.count // blocks.shape[1], basis.count % blocks.shape[1], 0
+        filled = lax.dynamic_update_slice(blocks, unit[None, None], place)
+        return Basis((filled,), unit, basis.count + 1)
     blocks = []
     for start, block in zip(_starts(basis), basis.blocks, strict=True):
         row = basis.count - start
@@ -94,6 +103,13 @@ def orthogonalise(v: Vector, basis: Basis, again: float = AGAIN) -> Split:
 def combine(weights: Float[Array, " places"], basis: Basis) -> Vector:
     """Returns weights @ basis."""
     total = jnp.zeros_like(basis.last)
+    if _is_looped(basis):
+        shaped = weights.reshape(basis.blocks[0].shape[:2])
+
+        def add_block(i, block, total):
+            return total + weighted_sum(shaped[i], block)
+
+        return _over_blocks(basis, add_block, total)
     for start, block in zip(_starts(basis), basis.blocks, strict=True):
         part = weights[start : start + len(block)]
 
@@ -106,6 +122,16 @@ def combine(weights: Float[Array, " places"], basis: Basis) -> Vector:
 
 def _project(w: Vector, basis: Basis) -> tuple[Vector, Float[Array, " places"]]:
     """Returns what of w is orthogonal to the basis, and its shares."""
+    if _is_looped(basis):
+
+        def project(i, block, state):
+            w, shares = state
+            share = dot(block, w)
+            return w - weighted_sum(share, block), shares.at[i].set(share)
+
+        start = w, jnp.zeros(basis.blocks[0].shape[:2], w.dtype)
+        w, shares = _over_blocks(basis, project, start)
+        return w, shares.reshape(-1)
     shares = []
     for start, block in zip(_starts(basis), basis.blocks, strict=True):
 
@@ -121,9 +147,20 @@ def _project(w: Vector, basis: Basis) -> tuple[Vector, Float[Array, " places"]]:
 
 def _if(needed: Bool[Array, ""], work: Callable, state: PyTree, basis: Basis) -> PyTree:
     """Works on the state where that is needed; in any case where all is in one block."""
-    if len(basis.blocks) == 1:
+    if len(basis.blocks) == 1 and not _is_looped(basis):
         return work(state)
     return once(needed, work, state)
+
+
+def _is_looped(basis: Basis) -> bool:
+    return basis.blocks[0].ndim == 3
+
+
+def _over_blocks(basis: Basis, visit: Callable, state: PyTree) -> PyTree:
+    """Visits (number, block, state) block by block, as far as they are in use."""
+    (blocks,) = basis.blocks
+    used = -(-basis.count // blocks.shape[1])
+    return lax.fori_loop(0, used, lambda i, state: visit(i, blocks[i], state), state)
 
 
 def _starts(basis: Basis) -> list[int]:

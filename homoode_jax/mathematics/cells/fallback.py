@@ -10,7 +10,6 @@ values are small.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -20,13 +19,13 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from homoode_jax.mathematics.cells.gmres import GMRES, solve_linear
+from homoode_jax.mathematics.cells.gmres import GMRES
 from homoode_jax.mathematics.cells.vectors import Vector
 from homoode_jax.mathematics.common.examples import once
 from homoode_jax.mathematics.common.trees import is_at_most
 
 DENSE = 512  # entries up to which an operator is made a matrix: a megabyte in float32
-LONG_MEMORY = 300  # vectors that GMRES keeps at the most
+LONG_MEMORY = 304  # vectors that GMRES keeps at the most
 ROOM = 2**22  # entries that they may have together: 16 MB in float32
 FEWEST = 40  # vectors below which keeping more is not worth another start
 LSMR_STEPS = 1000
@@ -63,7 +62,8 @@ def solve_again(product: Product, start: Try, room: int = ROOM) -> Try:
     size = start.b.size
     if is_at_most(size, DENSE):
         return _if_failed(_factorised, product, start)
-    kept = min(LONG_MEMORY, room // size) if isinstance(size, int) else 0
+    places = min(LONG_MEMORY, room // size) // 8 * 8 if isinstance(size, int) else 0
+    kept = places - 1  # of a number of places that falls into blocks
     if kept >= FEWEST:
         start = _if_failed(lambda *each: _by_long_gmres(kept, *each), product, start)
     return _if_failed(_by_lsmr, product, start)
@@ -71,15 +71,14 @@ def solve_again(product: Product, start: Try, room: int = ROOM) -> Try:
 
 def _if_failed(method: Callable, product: Product, start: Try) -> Try:
     def turn(state: Try) -> Try:
-        x, rest, more = method(product, state)
-        small = is_at_most(rest.size, DENSE)
-        enough = ROUNDING if small else 100 * jnp.finfo(rest.dtype).eps
+        x, size, more = method(product, state)
+        small = is_at_most(x.size, DENSE)
+        enough = ROUNDING if small else 100 * jnp.finfo(x.dtype).eps
         target = jnp.maximum(state.target, enough * jnp.linalg.norm(state.b))
-        missed = ~(jnp.linalg.norm(rest) <= target)
         products = (state.products + more).astype(state.products.dtype)
         # b changes: otherwise XLA would move what is computed from it out of the loop, and do it
         # where GMRES has converged too.
-        return Try(b=rest, x=x, target=state.target, failed=missed, products=products)
+        return Try(b=x, x=x, target=state.target, failed=~(size <= target), products=products)
 
     return once(start.failed, turn, start)._replace(b=start.b)
 
@@ -133,10 +132,10 @@ class Fallback(lx.AbstractLinearSolver):
         return True
 
 
-def _factorised(product: Product, state: Try) -> tuple[Vector, Vector, Int[Array, ""]]:
+def _factorised(product: Product, state: Try) -> tuple[Vector, Array, Int[Array, ""]]:
     """Solves by an LU factorisation of the operator's matrix, refined once.
 
-    Returns the solution, its residual and the number of products.
+    Returns the solution, its residual's size and the number of products.
     """
     b = state.b
     one = jnp.where(b[0] == b[0], 1, 0).astype(b.dtype)  # depends on b: XLA leaves it in the loop
@@ -147,28 +146,24 @@ def _factorised(product: Product, state: Try) -> tuple[Vector, Vector, Int[Array
     factors = jax.scipy.linalg.lu_factor(matrix)
     x = jax.scipy.linalg.lu_solve(factors, b)
     x = x + jax.scipy.linalg.lu_solve(factors, b - matrix @ x)
-    return x, b - matrix @ x, jnp.asarray(b.size)
+    return x, jnp.linalg.norm(b - matrix @ x), jnp.asarray(b.size)
 
 
-def _by_long_gmres(kept: int, product: Product, state: Try) -> tuple[Vector, Vector, Array]:
-    """Goes on from the best solution by GMRES with `kept` vectors, for two restarts at the most."""
-    rest = state.b - product(state.x)
-    size = jnp.linalg.norm(rest)
-    rtol = jnp.where(size > state.target, state.target / jnp.where(size > 0, size, 1), 1)
-    solver = GMRES(rtol=rtol, restart=kept, max_products=2 * kept)
-    more = solve_linear(product, rest, solver)
-    x = state.x + more.value
-    return x, state.b - product(x), more.products + 2
+def _by_long_gmres(kept: int, product: Product, state: Try) -> tuple[Vector, Array, Int[Array, ""]]:
+    """Solves by GMRES with `kept` vectors, and two cycles of them at the most."""
+    solver = GMRES(rtol=0.0, atol=state.target, restart=kept, max_products=2 * kept)
+    found = solver.solve(product, state.b)
+    return found.value, jnp.where(found.ok, state.target, jnp.inf), found.products
 
 
-def _by_lsmr(product: Product, state: Try) -> tuple[Vector, Vector, Int[Array, ""]]:
+def _by_lsmr(product: Product, state: Try) -> tuple[Vector, Array, Int[Array, ""]]:
     """Solves by LSMR, whose steps take a product with the operator and one with its transpose.
 
-    Returns the solution, its residual and the number of products.
+    Returns the solution, its residual's size and the number of products.
     """
     b = state.b
-    if not has_transpose(lambda _, v: product(v), None, b):
-        return state.x, b, jnp.asarray(0)
+    if not has_transpose(lambda _: product, None, b):
+        return state.x, jnp.asarray(jnp.inf, b.dtype), jnp.asarray(0)
     # Lineax's LSMR writes its constants as Python numbers: float64 where that is enabled, and then
     # it takes no float32 vector.
     wide = jnp.result_type(float)
@@ -179,16 +174,16 @@ def _by_lsmr(product: Product, state: Try) -> tuple[Vector, Vector, Int[Array, "
     solver = lx.LSMR(rtol=eps, atol=0.0, max_steps=LSMR_STEPS)
     solved = lx.linear_solve(operator, b.astype(wide), solver, throw=False)
     x = solved.value.astype(b.dtype)
-    return x, b - product(x), 2 * jnp.asarray(solved.stats["num_steps"]) + 2
+    return x, jnp.linalg.norm(b - product(x)), 2 * jnp.asarray(solved.stats["num_steps"]) + 2
 
 
-def has_transpose(product: Callable, row: PyTree, like: Any) -> bool:
-    """Returns whether JAX can transpose product(row, v), linear in v, which is like `like`.
+def has_transpose(operator: Callable, row: PyTree, like: Any) -> bool:
+    """Returns whether JAX can transpose operator(row), a linear function of what is like `like`.
 
     A cell's own backward rule may hold a loop. Of `row` too, shapes and dtypes are enough.
     """
     try:
-        jax.eval_shape(lambda row, v: jax.linear_transpose(partial(product, row), v)(v), row, like)
+        jax.eval_shape(lambda row, v: jax.linear_transpose(operator(row), v)(v), row, like)
     except Exception:  # JAX raises what the rule of the primitive at fault happens to raise
         return False
     return True

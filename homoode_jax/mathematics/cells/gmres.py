@@ -125,6 +125,27 @@ class GMRES(lx.AbstractLinearSolver):
         stats = {"products": end.products, "num_steps": end.products, "close": close}
         return unravel(inverse(end.x)), result, stats
 
+    def solve(
+        self,
+        product: Callable[[Vector], Vector],
+        b: Vector,
+        precondition: Callable[[Vector], Vector] | None = None,
+    ) -> Linear:
+        """Solves product(x) = b, as Lineax does it, but for derivatives: there are none."""
+
+        def inverse(v: Vector) -> Vector:
+            return v if precondition is None else precondition(v)
+
+        end = self._iterate(lambda v: product(inverse(v)), b)
+        x = inverse(end.x)
+        finite = jnp.all(jnp.isfinite(x))
+        return Linear(
+            value=jnp.where(finite, x, 0),
+            ok=finite & ~end.failed & (end.size <= self.target(b)),
+            close=finite & (end.size <= 0.01 * jnp.linalg.norm(b)),
+            products=end.products,
+        )
+
     def target(self, b: Vector) -> Float[Array, ""]:
         """Returns the size of the residual to reach."""
         return self.rtol * jnp.linalg.norm(b) + self.atol

@@ -16,33 +16,33 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from homoode_jax.mathematics.cells.chunks import in_chunks
 from homoode_jax.mathematics.cells.fallback import Try, has_transpose, solve_again
-from homoode_jax.mathematics.cells.gmres import GMRES, Linear, solve_linear, unit_of
+from homoode_jax.mathematics.cells.gmres import GMRES, Linear, unit_of
 from homoode_jax.mathematics.cells.vectors import Vector
 from homoode_jax.mathematics.common.trees import choose
 
-Product = Callable[[PyTree[Array], Vector], Vector]
+Operator = Callable[[PyTree[Array]], Callable[[Vector], Vector]]
 
 
 class Systems(NamedTuple):
     """The operators of a batch.
 
     Attributes:
-        product: A_i u, of row i and u.
-        precondition: near the inverse of A_i, of row i and u; or None.
-        rows: what the operators are made of, along a leading axis.
+        operator: row i to the function A_i.
+        inverse: row i to a function near the inverse of A_i; or None.
+        rows: what they are made of, along a leading axis.
     """
 
-    product: Product
-    precondition: Product | None
+    operator: Operator
+    inverse: Operator | None
     rows: PyTree[Array]
 
 
 def solve_rows(systems: Systems, b: Float[Array, "batch n"], solver: GMRES) -> Linear:
     """Solves for each right-hand side; returns the last iterates of those that fail."""
     like = jax.tree.map(_like_one, (systems.rows, b))
-    transposable = has_transpose(systems.product, *like)
+    transposable = has_transpose(systems.operator, *like)
     value, found = lax.custom_linear_solve(
-        lambda u: jax.vmap(systems.product)(systems.rows, u),
+        lambda u: jax.vmap(lambda row, u: systems.operator(row)(u))(systems.rows, u),
         b,
         solve=partial(_solve, systems, solver),
         transpose_solve=partial(_solve, _transposed(systems), solver) if transposable else None,
@@ -63,9 +63,8 @@ def _solve(
     b = b / units[:, None]
 
     def first(row: PyTree, b: Vector) -> Linear:
-        inverse = systems.precondition
-        near = None if inverse is None else partial(inverse, row)
-        return solve_linear(partial(systems.product, row), b, solver, near)
+        inverse = None if systems.inverse is None else systems.inverse(row)
+        return solver.solve(systems.operator(row), b, inverse)
 
     def again(row: PyTree, b: Vector, before: Linear, needed: Bool[Array, ""]) -> Linear:
         start = Try(
@@ -75,7 +74,7 @@ def _solve(
             failed=needed,
             products=before.products,
         )
-        end = solve_again(partial(systems.product, row), start)
+        end = solve_again(systems.operator(row), start)
         ok = ~end.failed & jnp.all(jnp.isfinite(end.x))
         after = Linear(jnp.where(ok, end.x, 0), ok, ok, end.products)
         return choose(needed, after, before)
@@ -89,15 +88,15 @@ def _solve(
 def _transposed(systems: Systems) -> Systems:
     """Returns the systems whose operators are transposed."""
 
-    def turned(product: Product) -> Product:
-        def transpose(row: PyTree, v: Vector) -> Vector:
-            return jax.linear_transpose(partial(product, row), v)(v)[0]
+    def turned(operator: Operator) -> Operator:
+        def transpose(row: PyTree) -> Callable[[Vector], Vector]:
+            product = operator(row)
+            return lambda v: jax.linear_transpose(product, v)(v)[0]
 
         return transpose
 
-    inverse = systems.precondition
     return Systems(
-        product=turned(systems.product),
-        precondition=None if inverse is None else turned(inverse),
+        operator=turned(systems.operator),
+        inverse=None if systems.inverse is None else turned(systems.inverse),
         rows=systems.rows,
     )
