@@ -35,28 +35,28 @@ def test_where_gmres_stagnates_something_stronger_has_the_gradient(n, dtype):
     assert vjps > 20
 
 
-def turned(share):
-    """A = share P + (1 - share), P a cyclic shift within blocks of 100 of 600 entries."""
-    shift = np.kron(np.eye(6), np.roll(np.eye(100), 1, axis=0))
-    return share * shift + (1 - share) * np.eye(600)
+def turned(share, n=600):
+    """A = share P + (1 - share), P a cyclic shift within blocks of 100 entries."""
+    shift = np.kron(np.eye(n // 100), np.roll(np.eye(100), 1, axis=0))
+    return share * shift + (1 - share) * np.eye(n)
 
 
 def turning(params, z, x):
     """A z = params x, by example."""
     shares, x = x
-    blocks = z.reshape(-1, 6, 100)
+    blocks = z.reshape(len(z), -1, 100)
     shift = jnp.roll(blocks, 1, axis=2).reshape(z.shape)
     return shares * (z - shift) + params * x
 
 
 @pytest.mark.quick(1)
-@pytest.mark.parametrize("batch", [7, 1])
-def test_the_hard_rows_of_a_batch_have_their_gradient_and_the_easy_ones_their_cost(batch):
+@pytest.mark.parametrize(("batch", "n"), [(7, 600), (1, 600), (2, 2100)])
+def test_the_hard_rows_of_a_batch_have_their_gradient_and_the_easy_ones_their_cost(batch, n):
     """GMRES with 20 vectors misses the shifts, one with a hundred does not; 0.5 is singular."""
     shares = np.array([1.0, 0.0, 1.0, 0.5, 0.0, 1.0, 0.2])[:batch]
-    points = np.random.default_rng(0).normal(size=(batch, 600))
-    x = np.stack([turned(share) @ point for share, point in zip(shares, points, strict=True)])
-    weights = np.zeros((batch, 600))
+    points = np.random.default_rng(0).normal(size=(batch, n))
+    x = np.stack([turned(share, n) @ point for share, point in zip(shares, points, strict=True)])
+    weights = np.zeros((batch, n))
     weights[:, 7] = 1.0
     given = jnp.array(shares[:, None]), jnp.array(x)
 
@@ -75,7 +75,7 @@ def test_the_hard_rows_of_a_batch_have_their_gradient_and_the_easy_ones_their_co
     total = 2 * points[:, 7].sum()
     assert slope == pytest.approx(total * points[~hard, 7].sum(), rel=1e-7)
     for row, share in enumerate(shares):
-        want = 0 if share == 0.5 else 2 * total * np.linalg.solve(turned(share).T, weights[row])
+        want = 0 if share == 0.5 else 2 * total * np.linalg.solve(turned(share, n).T, weights[row])
         np.testing.assert_allclose(by_x[row], want, atol=1e-7)
 
 

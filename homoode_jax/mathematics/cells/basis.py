@@ -67,7 +67,7 @@ def add_vector(basis: Basis, unit: Vector) -> Basis:
     """Returns the basis with one more vector."""
     if _is_looped(basis):
         (blocks,) = basis.blocks
-        place = basis.count // blocks.shape[1], basis.count % blocks.shape[1], 0
+        place = (*divmod(basis.count, blocks.shape[1]), jnp.zeros_like(basis.count))
         filled = lax.dynamic_update_slice(blocks, unit[None, None], place)
         return Basis((filled,), unit, basis.count + 1)
     blocks = []
