@@ -38,7 +38,7 @@ class Try(NamedTuple):
 
     Attributes:
         b: the right-hand side.
-        x: the best solution.
+        x: the last solution tried.
         target: size of the residual to reach.
         failed: whether it is still to be reached.
         products: with the operator.

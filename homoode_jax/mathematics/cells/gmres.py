@@ -109,21 +109,20 @@ class GMRES(lx.AbstractLinearSolver):
     def compute(self, state, vector, options: dict[str, Any]):  # pyright: ignore
         """Solves; returns solution, Lineax result and `{"products": ...}`."""
         b, unravel = ravel_pytree(vector)
-        precondition = options.get("preconditioner")
+        given = options.get("preconditioner")
 
-        def inverse(v: Vector) -> Vector:
-            return v if precondition is None else ravel_pytree(precondition.mv(unravel(v)))[0]
+        def on_vectors(operator: Any) -> Callable[[Vector], Vector]:
+            return lambda v: ravel_pytree(operator.mv(unravel(v)))[0]
 
-        def product(v: Vector) -> Vector:
-            return ravel_pytree(state.mv(unravel(inverse(v))))[0]
-
-        end = self._iterate(product, b)
-        failed = end.failed | ~(end.size <= self.target(b))
-        result = lx.RESULTS.where(failed, lx.RESULTS.max_steps_reached, lx.RESULTS.successful)
-        result = lx.RESULTS.where(end.failed, lx.RESULTS.breakdown, result)
-        close = end.size <= 0.01 * jnp.linalg.norm(b)
-        stats = {"products": end.products, "num_steps": end.products, "close": close}
-        return unravel(inverse(end.x)), result, stats
+        precondition = None if given is None else on_vectors(given)
+        end = self.solve(on_vectors(state), b, precondition)
+        # What ends before its products are spent, and is no solution, has broken down.
+        spent = end.products >= self.max_products
+        results = lx.RESULTS
+        failure = results.where(spent, results.max_steps_reached, results.breakdown)
+        result = results.where(end.ok, results.successful, failure)
+        stats = {"products": end.products, "num_steps": end.products, "close": end.close}
+        return unravel(end.value), result, stats
 
     def solve(
         self,
