@@ -7,7 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from homoode_jax.mathematics.homotopy.bordered import DAMPING, Bordered, by_matrix
+from homoode_jax.mathematics.homotopy.bordered import (
+    DAMPING,
+    Bordered,
+    by_krylov,
+    by_matrix,
+    vectors_kept,
+)
 
 N = 5
 
@@ -82,3 +88,27 @@ def test_one_factorisation_waits_for_the_other():
     computations = re.split(r"\n(?=\S)", compiled)
     target = 'custom_call_target="lapack_sgetrf'
     assert sorted(each.count(target) for each in computations)[-3:] == [0, 1, 1]
+
+
+def test_a_system_that_needs_all_of_a_long_krylov_space_is_solved(x64):
+    # No Krylov space of a cyclic shift but the whole one holds its inverse.
+    n = 150
+    zero = jnp.zeros(n)
+    b = np.random.default_rng(1).normal(size=n + 1)
+    shift = Bordered(
+        jvp=lambda v: v - jnp.roll(v, 1),
+        c=jnp.ones(()),
+        slope=zero,
+        row=jnp.zeros(n + 1).at[-1].set(1),
+        b=jnp.asarray(b),
+    )
+    linear = by_krylov(shift, 1e-10)
+    np.testing.assert_allclose(linear.value, np.append(np.roll(b[:n], -1), b[n]), atol=1e-9)
+    assert linear.ok
+    assert linear.products <= n + 2
+
+
+def test_vectors_that_would_not_fit_are_not_kept():
+    assert vectors_kept(2**12) == 199
+    assert vectors_kept(2**15) == 127
+    assert vectors_kept(2**20) == 47

@@ -7,19 +7,25 @@ and it does not stagnate where Krylov's methods do.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from homoode_jax.mathematics.cells.basis import BLOCK
 from homoode_jax.mathematics.cells.gmres import GMRES, Linear, solve_linear
 from homoode_jax.mathematics.cells.vectors import Vector, dot
 from homoode_jax.mathematics.common.examples import once
 from homoode_jax.mathematics.common.trees import all_finite
 from homoode_jax.mathematics.homotopy.equations import Point
 
-GMRES_OPTIONS = {"restart": 50, "max_products": 300}
+MAX_PRODUCTS = 400
+# Vectors that GMRES keeps: most cells of a training that begins need a hundred or two. A block
+# less one, for the residual that the basis begins with.
+FEWEST = 47
+MOST = 199
+ROOM = 2**22  # entries that more than the fewest may have together: 16 MB in float32
 DAMPING = 1e-6  # of a step with a singular matrix, relative to its squared entries
 
 
@@ -40,7 +46,15 @@ def by_krylov(problem: Bordered, rtol) -> Linear:
         image = v[:-1] - problem.c * problem.jvp(v[:-1]) + v[-1] * problem.slope
         return jnp.append(image, problem.row @ v)
 
-    return solve_linear(product, problem.b, GMRES(rtol=rtol, **GMRES_OPTIONS))
+    solver = GMRES(rtol=rtol, restart=vectors_kept(problem.b.size), max_products=MAX_PRODUCTS)
+    return solve_linear(product, problem.b, solver)
+
+
+def vectors_kept(size: Any) -> int:
+    """Returns how many vectors of that many entries GMRES keeps before it starts again."""
+    if not isinstance(size, int):  # a symbolic dimension of an export
+        return FEWEST
+    return min(MOST, max(FEWEST, ROOM // size // BLOCK * BLOCK - 1))
 
 
 def by_matrix(
