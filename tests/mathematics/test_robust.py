@@ -237,6 +237,21 @@ def test_all_rungs_share_one_budget():
         assert most <= solution.stats.evaluations <= most + 6
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("x64")
+def test_a_small_budget_that_would_do_does():
+    """Attempts are not cut shorter by it: it ends the climb, and nothing else."""
+    weights, z0, x = planted_problem(gain=4.0, batch=24)
+    options = {"solver": "robust", "batching": "per_example"}
+    usual = equilibrium(planted, weights, z0, x, max_evaluations=10_000, **options)
+    small = equilibrium(planted, weights, z0, x, max_evaluations=2_500, **options)
+    would_do = usual.stats.evaluations < 2_500
+    assert np.sum(would_do) >= 23
+    np.testing.assert_array_equal(small.success, would_do)
+    took = usual.stats.evaluations[would_do]
+    np.testing.assert_array_equal(small.stats.evaluations[would_do], took)
+
+
 def test_backpropagation_through_its_steps_is_refused():
     x = jnp.ones((1, 1))
     with pytest.raises(ValueError, match=r"solver='robust' has no adjoint='unrolled'"):

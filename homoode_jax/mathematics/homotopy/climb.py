@@ -24,7 +24,8 @@ once. The cell and its derivative are therefore compiled once, whatever is attem
                    root near
     newton         as `search`, from z0 and with more patience
 
-An attempt ends when it fails or has used its share of the budget.
+An attempt ends when it fails or has used its share of the budget, or of 10,000 evaluations where
+the budget is smaller: then those that come last may have no turn.
 """
 
 from functools import partial
@@ -57,6 +58,9 @@ from homoode_jax.mathematics.homotopy.descent import descend
 from homoode_jax.mathematics.homotopy.linearise import look
 
 SHARES = (0.15, 0.15, 0.15, 0.15, 0.3, 0.1, 1.0)  # of the budget
+# What a budget of 10,000 leaves after the iteration. Shares of less would end each attempt before
+# it arrives: a step of Newton's method in some thousand entries may take hundreds of products.
+USUAL_BUDGET = 9_800
 WAITS = 100  # points of the first two in a row without a better one
 WANDERS = 10.0  # times its least residual: mixing goes on beyond it, for it may yet come down
 
@@ -109,7 +113,7 @@ def _turn(climber: Climber, state: Climb) -> Climb:
     after, result = _decide(climber, state, seen, f)
     share = jnp.asarray(SHARES, jnp.float32)[state.attempt]
     spent = state.spent[state.attempt].astype(jnp.float32)
-    over = spent > share * climber.budget.astype(jnp.float32)
+    over = spent > share * jnp.maximum(climber.budget, USUAL_BUDGET).astype(jnp.float32)
     over = over | (state.cost.total >= climber.budget)
     result = jnp.where((result == RUNNING) & over, Result.max_steps.value, result)
     result = jnp.where(seen.root, Result.ok.value, result).astype(jnp.int32)
