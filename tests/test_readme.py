@@ -66,6 +66,16 @@ FIGURES = [
             "5 stored states @ 1",
         )
     ),
+    *(
+        ("robust_cpu", f"rows/mnist, {row}/{key}", form)
+        for row in ("anderson", "robust", "anderson, jacobian", "robust, jacobian")
+        for key, form in (("failed", ",d"), ("test_accuracy", ".4f"), ("seconds", ".0f"))
+    ),
+    *(
+        ("robust_cpu_cifar10", f"rows/cifar10_small, {row}/{key}", form)
+        for row in ("anderson", "robust")
+        for key, form in (("failed", ",d"), ("test_accuracy", ".4f"), ("seconds", ".0f"))
+    ),
     ("audits", "homoode/trained/speed_at_start/median", ".2f"),
     ("audits", "homoode/trained/speed_at_end/median", ".2f"),
     *(
