@@ -116,6 +116,7 @@ def _rows() -> dict[str, Row]:
         "jvp": Row(_jvps, (10, 40), "jvp"),
         "vjp": Row(_vjps, (10, 40), "vjp"),
         "gmres, of vjps": Row(_gmres, (20, 60), "vjp"),
+        "gmres, of vjps, per_example": Row(_gmres_each, (20, 60), "vjp"),
         "5 stored states @ 1": Row(_memory, (10, 40), "evaluation"),
     }
     for batching in ("joint", "per_example"):
@@ -174,6 +175,7 @@ def _gmres(length: int):
     """Solves (I - J^T) v = b to a tolerance out of reach, so that all products are taken."""
 
     def run(params, z0, x):
+        del z0
         _, pull = jax.vjp(lambda z: cell(params, z, x), x)
 
         def product(v):
@@ -182,6 +184,16 @@ def _gmres(length: int):
         solver = GMRES(rtol=1e-30, restart=20, max_products=length)
         solved = solve_linear(product, x.ravel(), solver)
         return solved.value, solved.products
+
+    return run
+
+
+def _gmres_each(length: int):
+    """Solves so for each example by itself."""
+    joint = _gmres(length)
+
+    def run(params, z0, x):
+        return jax.vmap(lambda row: joint(params, None, row[None]))(x)
 
     return run
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import lineax as lx
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 from homoode_jax.mathematics.cells.gmres import GMRES, counts_products, solve_linear
 
@@ -174,20 +175,57 @@ def test_the_gradient_solves_the_transposed_system():
     assert np.allclose(by_matrix, -np.outer(u, x), atol=1e-9)
 
 
-def test_many_systems_at_once_are_each_alone():
+@pytest.mark.parametrize("restart", [20, 5])
+def test_many_systems_at_once_are_each_alone(restart):
+    """Some are done at once, some after several cycles, and some never."""
     systems = [system(seed) for seed in range(3)]
+    easy, b = system(3)
+    shift, first = np.roll(np.eye(N), 1, axis=0), np.eye(N)[0]
+    systems += [(np.eye(N), b), (easy, 0 * b), (0 * easy, b), (shift, first), (np.nan * easy, b)]
     matrices, bs = (np.stack(part) for part in zip(*systems, strict=True))
 
     @jax.jit
     @jax.vmap
     def together(matrix, b):
-        return solve_linear(lambda v: matrix @ v, b, GMRES(rtol=1e-6))
+        return solve_linear(lambda v: matrix @ v, b, GMRES(rtol=1e-6, restart=restart))
 
     solved = together(matrices, bs)
     for i, (matrix, b) in enumerate(systems):
-        alone, _ = gmres(matrix, b, 1e-6)
+        alone, _ = gmres(matrix, b, 1e-6, restart)
+        assert solved.ok[i] == alone.ok
         assert solved.products[i] == alone.products
         assert np.allclose(solved.value[i], alone.value, atol=1e-12)
+    assert np.sum(solved.ok) == 5
+    assert len(set(np.asarray(solved.products).tolist())) > 3
+
+
+@pytest.mark.parametrize("places", [20, 100])
+def test_no_turn_of_many_systems_copies_their_bases(places):
+    """A loop whose end differs from example to example chooses, of all that it carries."""
+    n = 10_000  # entries, so that the basis has blocks
+
+    def solve(scale, b):
+        return GMRES(restart=places).solve(lambda v: scale * v + jnp.roll(v, 1), b)
+
+    vectors = jax.ShapeDtypeStruct((4, n), jnp.float32)
+    program = jax.make_jaxpr(jax.vmap(solve))(vectors, vectors)
+    block = 5 * 4 * n  # entries of a short one
+    carrying = [
+        loop.params["cond_jaxpr"].out_avals[0].shape
+        for loop in loops(program.jaxpr)
+        if max(out.aval.size for out in loop.outvars) >= block
+    ]
+    assert carrying
+    assert set(carrying) == {()}
+
+
+def loops(jaxpr):
+    """Yields all while loops, those within others too."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "while":
+            yield equation
+        for inner in jaxprs_in_params(equation.params):
+            yield from loops(inner)
 
 
 def test_only_solvers_that_tell_their_products_are_counted():

@@ -16,13 +16,8 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
-from homoode_jax.mathematics.cells.basis import (
-    Basis,
-    add_vector,
-    combine,
-    empty_basis,
-    orthogonalise,
-)
+from homoode_jax.mathematics.cells.arnoldi import factorise, least_squares
+from homoode_jax.mathematics.cells.basis import combine
 from homoode_jax.mathematics.cells.vectors import Cost, Vector
 from homoode_jax.mathematics.common.options import real_field, whole_field
 from homoode_jax.mathematics.common.trees import is_at_most
@@ -42,19 +37,6 @@ class Linear(NamedTuple):
     ok: Bool[Array, ""]
     close: Bool[Array, ""]
     products: Int[Array, ""]
-
-
-class _Cycle(NamedTuple):
-    """An Arnoldi factorisation `A P V[:k] = V[:k+1] H` under way.
-
-    `left` spans the left null space of H, whose norm gives the residual's: beta / |left|.
-    """
-
-    basis: Basis
-    hessenberg: Float[Array, "m+1 m"]
-    left: Float[Array, " m+1"]
-    k: Int[Array, ""]
-    broken: Bool[Array, ""]
 
 
 class _State(NamedTuple):
@@ -158,8 +140,15 @@ class GMRES(lx.AbstractLinearSolver):
             return open_ & (state.products < self.max_products)
 
         def body(state: _State) -> _State:
-            cycle = self._arnoldi(product, state, target)
-            step = _least_squares(cycle, state.size)
+            cycle = factorise(
+                product,
+                r=state.r,
+                size=state.size,
+                target=target,
+                most=self.max_products - state.products,
+                places=b.size if is_at_most(b.size, self.restart) else self.restart,
+            )
+            step = least_squares(cycle, state.size)
             rest = (-cycle.hessenberg @ step).at[0].add(state.size)
             x = state.x + combine(jnp.append(step, 0), cycle.basis)
             r = combine(rest, cycle.basis)
@@ -176,22 +165,6 @@ class GMRES(lx.AbstractLinearSolver):
         start = _State(zero, b, size, jnp.asarray(0), ~jnp.isfinite(size))
         return lax.while_loop(goes_on, body, start)
 
-    def _arnoldi(self, product: Callable, state: _State, target) -> _Cycle:
-        m = state.r.size if is_at_most(state.r.size, self.restart) else self.restart
-
-        def goes_on(cycle: _Cycle):
-            small = state.size <= target * jnp.linalg.norm(cycle.left)
-            room = (cycle.k < m) & (state.products + cycle.k < self.max_products)
-            return room & ~small & ~cycle.broken
-
-        dtype = state.r.dtype
-        basis = add_vector(empty_basis(state.r, m + 1), state.r / state.size)
-        # Unused columns are independent of all others, so that least squares keeps full rank.
-        hessenberg = jnp.eye(m + 1, m, -1, dtype)
-        left = jnp.zeros(m + 1, dtype).at[0].set(1)
-        start = _Cycle(basis, hessenberg, left, jnp.asarray(0), jnp.asarray(False))
-        return lax.while_loop(goes_on, lambda cycle: _expand(cycle, product), start)
-
     def transpose(self, state, options: dict[str, Any]):  # pyright: ignore
         """Returns the transposed problem."""
         return state.transpose(), {k: v.transpose() for k, v in options.items()}
@@ -203,27 +176,6 @@ class GMRES(lx.AbstractLinearSolver):
     def assume_full_rank(self) -> bool:
         """Returns True: the operator is taken to be nonsingular."""
         return True
-
-
-def _expand(cycle: _Cycle, product: Callable) -> _Cycle:
-    """Adds one vector to the basis, and its column to H, for one product."""
-    k = cycle.k
-    unit, size, shares = orthogonalise(product(cycle.basis.last), cycle.basis)
-    column = shares.at[k + 1].set(size)
-    overlap = cycle.left @ column
-    return _Cycle(
-        basis=add_vector(cycle.basis, unit),
-        hessenberg=cycle.hessenberg.at[:, k].set(column),
-        left=cycle.left.at[k + 1].set(-overlap / size),
-        k=k + 1,
-        broken=cycle.broken | ~(size > 0),
-    )
-
-
-def _least_squares(cycle: _Cycle, size: Float[Array, ""]) -> Float[Array, " m"]:
-    """Returns the coefficients of the step with the least residual; not finite if there is none."""
-    q, r = jnp.linalg.qr(cycle.hessenberg)
-    return jax.scipy.linalg.solve_triangular(r, q[0] * size)
 
 
 def make_linear_solver(solver: str | lx.AbstractLinearSolver, tol) -> lx.AbstractLinearSolver:

@@ -45,12 +45,7 @@ from homoode_jax.mathematics.common.checks import (
     check_probe,
     problem_like,
 )
-from homoode_jax.mathematics.common.examples import (
-    EXAMPLES,
-    drop_axis,
-    map_examples,
-    times_first,
-)
+from homoode_jax.mathematics.common.examples import drop_axis, map_examples, times_first
 from homoode_jax.mathematics.common.functions import Function, compiled
 from homoode_jax.mathematics.common.guard import solve as solve_guarded
 from homoode_jax.mathematics.common.guard import solve_unpadded
@@ -125,7 +120,7 @@ class CellPlan(eqx.Module):
             return self._one(go_on, inputs.params, z0, x, mapped=True)
 
         rows = jax.tree.map(lambda leaf: leaf[:, None], (inputs.z0, inputs.x))
-        return in_chunks(jax.vmap(again, axis_name=EXAMPLES), out.result != Result.ok, rows, out)
+        return in_chunks(jax.vmap(again), out.result != Result.ok, rows, out)
 
     def memory(self, raw: Outcome) -> PyTree[Array]:
         """Returns the equilibrium, which is all that its gradient needs."""

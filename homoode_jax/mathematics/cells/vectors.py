@@ -57,7 +57,7 @@ class Equation(NamedTuple):
         unrolled: True if its solution is to be backpropagated, step by step.
         eps: the precision that the cell is evaluated in, where it is less than that of vectors.
         homotopy: `(z, lam) -> H`, of the caller's; or None.
-        mapped: True if it is solved straight in `map_examples`.
+        mapped: True if it is one example of many, each solved by itself.
     """
 
     f: Callable[[Vector], Vector]

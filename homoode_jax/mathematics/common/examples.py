@@ -2,9 +2,7 @@
 
 Under `vmap` a loop whose end differs from example to example copies all that it carries in every
 turn, to freeze the examples that have ended. A loop that goes on while *any* example does copies
-nothing, and freezes only what has to be: for that the mapped axis has a name. Whoever maps has to
-say so. A solve within the function that is mapped could see the name too, but not use it: others,
-such as Diffrax, map what they have traced once more, without names.
+nothing, and freezes only what has to be.
 """
 
 from collections.abc import Callable
@@ -14,8 +12,6 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, PyTree
 
-EXAMPLES = "homoode_jax: examples"
-
 
 def map_examples(function: Callable, *batched: PyTree) -> PyTree:
     """Maps a function of size-1 batches over the leading axis."""
@@ -23,34 +19,36 @@ def map_examples(function: Callable, *batched: PyTree) -> PyTree:
     def one(*rows: PyTree) -> PyTree:
         return function(*jax.tree.map(lambda leaf: leaf[None], rows))
 
-    sizes = [leaf.shape[0] for leaf in jax.tree.leaves(batched)]
-    # A collective needs to know how many they are, which an export of any batch size does not.
-    name = EXAMPLES if all(isinstance(size, int) for size in sizes) else None
-    return jax.vmap(one, axis_name=name)(*batched)
+    return jax.vmap(one)(*batched)
+
+
+@jax.custom_batching.custom_vmap
+def any_example(flag: Bool[Array, ""]) -> Bool[Array, ""]:
+    """Returns whether a flag is set for any example of all maps around; itself without a map.
+
+    The answer is one for all examples, so that a loop that asks takes as many turns for each of
+    them, and `vmap` freezes nothing in it: its body has to.
+    """
+    return flag
+
+
+@any_example.def_vmap
+def _any_of_mapped(size: int, mapped: list[bool], flag: Bool[Array, "..."]):
+    del size
+    return any_example(jnp.any(flag, axis=0) if mapped[0] else flag), False
 
 
 def while_any(goes_on: Callable, body: Callable, start: PyTree, freeze: Callable) -> PyTree:
-    """Runs a while loop, straight in `map_examples`, until it has ended for the last example.
+    """Runs a while loop until it has ended for the last example.
 
     `freeze(goes_on, new, old)` keeps what an example had when its own loop ended. What it leaves
     as it is must not matter any more.
     """
-    if not _is_named():
-        return lax.while_loop(goes_on, body, start)
 
-    def any_goes_on(state: PyTree) -> Bool[Array, ""]:
-        return lax.pmax(goes_on(state).astype(jnp.int32), EXAMPLES) > 0
+    def turn(old: PyTree) -> PyTree:
+        return freeze(goes_on(old), body(old), old)
 
-    return lax.while_loop(any_goes_on, lambda old: freeze(goes_on(old), body(old), old), start)
-
-
-def _is_named() -> bool:
-    """Returns whether the examples of this map can be asked about each other."""
-    try:
-        lax.axis_index(EXAMPLES)
-    except NameError:
-        return False
-    return True
+    return lax.while_loop(lambda state: any_example(goes_on(state)), turn, start)
 
 
 def once(needed: Bool[Array, ""], work: Callable, state: PyTree) -> PyTree:
