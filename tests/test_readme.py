@@ -63,6 +63,7 @@ FIGURES = [
             "picard, joint",
             "broyden, joint",
             "gmres, of vjps",
+            "gmres, of vjps, per_example",
             "5 stored states @ 1",
         )
     ),
