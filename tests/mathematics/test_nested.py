@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from homoode_jax import Implicit, equilibrium, integrate
+from homoode_jax.mathematics.common.examples import any_example, while_any
 
 P = 0.4
 X = np.linspace(-1, 1, 6).reshape(3, 2)
@@ -70,3 +71,17 @@ def test_an_equilibrium_within_one_per_example(x64, inner):
     rest = 1 - 0.3 / (1 - P)
     np.testing.assert_allclose(value, np.sum(X**2) / rest, rtol=1e-8)
     np.testing.assert_allclose(slope, np.sum(X**2) * 0.3 / (1 - P) ** 2 / rest**2, rtol=1e-8)
+
+
+def test_examples_of_maps_within_maps_are_asked_together():
+    flags = jnp.array([[False, False], [True, False]])
+    assert not any_example(flags[0, 0])
+    assert np.all(jax.vmap(jax.vmap(any_example))(flags))
+
+    def count(most):
+        """Counts to its own end, in a loop with one end for all."""
+        goes_on = lambda i: i < most  # noqa: E731
+        return while_any(goes_on, lambda i: i + 1, jnp.zeros((), jnp.int32), jnp.where)
+
+    ends = jnp.array([[3, 0], [1, 5]])
+    np.testing.assert_array_equal(jax.vmap(jax.vmap(count))(ends), ends)

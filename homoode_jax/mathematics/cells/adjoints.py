@@ -18,7 +18,8 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Bool, PyTree, Real
 
-from homoode_jax.mathematics.cells.fallback import ROOM, Fallback
+from homoode_jax.mathematics.cells.basis import ROOM
+from homoode_jax.mathematics.cells.fallback import Fallback
 from homoode_jax.mathematics.cells.gmres import (
     GMRES,
     Linear,

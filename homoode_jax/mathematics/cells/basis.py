@@ -8,7 +8,7 @@ over those in use.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
@@ -20,6 +20,7 @@ from homoode_jax.mathematics.common.trees import is_at_most
 
 BLOCK = 8  # vectors
 MOST_BLOCKS = 10  # that are written out one by one; more are gone through by a loop
+ROOM = 2**22  # entries that a long basis may have: 16 MB in float32
 AGAIN = 0.1  # part of a vector outside the basis below which it is orthogonalised once more
 
 
@@ -49,6 +50,16 @@ class Split(NamedTuple):
     unit: Vector
     size: Float[Array, ""]
     shares: Float[Array, " places"]
+
+
+def places_within(room: int, size: Any, most: int) -> int:
+    """Returns how many vectors of that many entries have room, in whole blocks.
+
+    None, where the size is not known yet: a symbolic dimension of an export.
+    """
+    if not isinstance(size, int):
+        return 0
+    return min(most, room // size) // BLOCK * BLOCK
 
 
 def empty_basis(like: Vector, places: int) -> Basis:

@@ -19,6 +19,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from homoode_jax.mathematics.cells.basis import ROOM, places_within
 from homoode_jax.mathematics.cells.gmres import GMRES
 from homoode_jax.mathematics.cells.vectors import Vector
 from homoode_jax.mathematics.common.examples import once
@@ -26,7 +27,6 @@ from homoode_jax.mathematics.common.trees import is_at_most
 
 DENSE = 512  # entries up to which an operator is made a matrix: a megabyte in float32
 LONG_MEMORY = 304  # vectors that GMRES keeps at the most
-ROOM = 2**22  # entries that they may have together: 16 MB in float32
 FEWEST = 40  # vectors below which keeping more is not worth another start
 LSMR_STEPS = 1000
 # A factorisation's residual is rounding, about eps cond(A) |b|: so is the error of its answer.
@@ -62,8 +62,7 @@ def solve_again(product: Product, start: Try, room: int = ROOM) -> Try:
     size = start.b.size
     if is_at_most(size, DENSE):
         return _if_failed(_factorised, product, start)
-    places = min(LONG_MEMORY, room // size) // 8 * 8 if isinstance(size, int) else 0
-    kept = places - 1  # of a number of places that falls into blocks
+    kept = places_within(room, size, LONG_MEMORY) - 1
     if kept >= FEWEST:
         start = _if_failed(lambda *each: _by_long_gmres(kept, *each), product, start)
     return _if_failed(_by_lsmr, product, start)

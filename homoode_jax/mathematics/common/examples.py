@@ -6,6 +6,7 @@ nothing, and freezes only what has to be.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,8 +34,8 @@ def any_example(flag: Bool[Array, ""]) -> Bool[Array, ""]:
 
 
 @any_example.def_vmap
-def _any_of_mapped(size: int, mapped: list[bool], flag: Bool[Array, "..."]):
-    del size
+def _any_of_mapped(size: Any, mapped: list[bool], flag: Bool[Array, "..."]):
+    del size  # a symbolic dimension, in an export
     return any_example(jnp.any(flag, axis=0) if mapped[0] else flag), False
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from homoode_jax.mathematics.cells.basis import BLOCK
+from homoode_jax.mathematics.cells.basis import ROOM, places_within
 from homoode_jax.mathematics.cells.gmres import GMRES, Linear, solve_linear
 from homoode_jax.mathematics.cells.vectors import Vector, dot
 from homoode_jax.mathematics.common.examples import once
@@ -21,11 +21,10 @@ from homoode_jax.mathematics.common.trees import all_finite
 from homoode_jax.mathematics.homotopy.equations import Point
 
 MAX_PRODUCTS = 400
-# Vectors that GMRES keeps: most cells of a training that begins need a hundred or two. A block
-# less one, for the residual that the basis begins with.
-FEWEST = 47
-MOST = 199
-ROOM = 2**22  # entries that more than the fewest may have together: 16 MB in float32
+# Vectors of GMRES, the residual that it begins with among them: most cells of a training that
+# begins need a hundred or two.
+FEWEST = 48
+MOST = 200
 DAMPING = 1e-6  # of a step with a singular matrix, relative to its squared entries
 
 
@@ -52,9 +51,7 @@ def by_krylov(problem: Bordered, rtol) -> Linear:
 
 def vectors_kept(size: Any) -> int:
     """Returns how many vectors of that many entries GMRES keeps before it starts again."""
-    if not isinstance(size, int):  # a symbolic dimension of an export
-        return FEWEST
-    return min(MOST, max(FEWEST, ROOM // size // BLOCK * BLOCK - 1))
+    return max(FEWEST, places_within(ROOM, size, MOST)) - 1
 
 
 def by_matrix(
